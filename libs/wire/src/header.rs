@@ -1,0 +1,20 @@
+//! Names of the NATS headers that we read and write.
+
+/// Identifies a message for deduplication; NATS' own.
+pub const MSG_ID: &str = "Nats-Msg-Id";
+/// W3C trace context.
+pub const TRACEPARENT: &str = "traceparent";
+/// When the caller stops waiting: nanoseconds since the epoch.
+pub const DEADLINE: &str = "Lb-Deadline";
+/// `<service>/<replica>` of the caller.
+pub const CALLER: &str = "Lb-Caller";
+/// `<call>/<version>` of the body.
+pub const SCHEMA: &str = "Lb-Schema";
+/// A routing key that is not a subject token.
+pub const ROUTING_KEY: &str = "Lb-Routing-Key";
+/// Identifies a request from the outermost door inwards, in logs and answers.
+pub const REQUEST_ID: &str = "Lb-Request-Id";
+/// ADR-32: numeric code of a service error.
+pub const SERVICE_ERROR_CODE: &str = "Nats-Service-Error-Code";
+/// ADR-32: text of a service error.
+pub const SERVICE_ERROR: &str = "Nats-Service-Error";

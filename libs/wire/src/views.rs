@@ -1,0 +1,104 @@
+//! Key-value buckets: liveness, leases, and views that a leader writes and others read.
+//!
+//! Nothing here is truth: leases and members only say who is alive, views are rebuilt from journals.
+
+use serde::{Deserialize, Serialize};
+use types::{BindingId, ContainerId, Generation, IndexName, ReplicaId, ScopeName, Timestamp};
+
+use crate::Service;
+
+/// Bucket of leader leases; key = service; entries expire.
+pub const LEASES: &str = "lb_leases";
+/// Bucket of living replicas; key = `<service>.<replica>`; entries expire.
+pub const MEMBERS: &str = "lb_members";
+/// Bucket of views; keys [`PLACEMENT_KEY`] and `stream.<index>`.
+pub const VIEWS: &str = "lb_views";
+/// Bucket of HTTP tokens; key = lower-case hex SHA-256 of the token.
+pub const TOKENS: &str = "lb_tokens";
+
+/// The key of the container placement in [`VIEWS`].
+pub const PLACEMENT_KEY: &str = "placement";
+
+/// The key of a stream's description in [`VIEWS`]; the value is a `coordinator::StreamDescription`.
+pub fn stream_key(index: &IndexName) -> String {
+    format!("stream.{index}")
+}
+
+/// A living replica.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its service.
+    pub service: Service,
+    /// Its name.
+    pub replica: ReplicaId,
+    /// When this process started: tells a restart from a pause.
+    pub started: Timestamp,
+    /// Address for bulk data (`ip:port`), where it has one.
+    #[serde(default)]
+    pub exchange_address: Option<String>,
+    /// Slots for tasks, where it has some.
+    #[serde(default)]
+    pub slots: u16,
+}
+
+/// Who owns a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The container.
+    pub container: ContainerId,
+    /// The replica of segment-store.
+    pub replica: ReplicaId,
+    /// The owner's generation.
+    pub generation: Generation,
+}
+
+/// Where every container is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// Grows with every change.
+    pub version: u64,
+    /// The number of containers, a power of two.
+    pub container_count: u16,
+    /// Placed containers; those without a living store are missing.
+    pub assignments: Vec<Assignment>,
+}
+
+/// What a token's bearer may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Publish events.
+    Write,
+    /// Search, tail, subscribe to alerts.
+    Read,
+    /// Both, and jobs and rules of the index.
+    Admin,
+}
+
+impl Role {
+    /// Whether the role allows to publish.
+    pub fn may_write(self) -> bool {
+        matches!(self, Self::Write | Self::Admin)
+    }
+
+    /// Whether the role allows to search.
+    pub fn may_read(self) -> bool {
+        matches!(self, Self::Read | Self::Admin)
+    }
+}
+
+/// What stands behind an HTTP token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenGrant {
+    /// The index.
+    pub index: IndexName,
+    /// Its scope.
+    pub scope: ScopeName,
+    /// The binding that the token belongs to.
+    pub binding: BindingId,
+    /// What it may do.
+    pub role: Role,
+    /// When it ends by itself.
+    #[serde(default)]
+    pub expires: Option<Timestamp>,
+}
