@@ -1,1 +1,85 @@
-//! .
+//! What every service does besides its job.
+//!
+//! Owns the frame of a service: settings to connections ([`Host`]), lease, restore, replay and fenced appends of a control service
+//! ([`Ledger`]), what only a leader does ([`while_leading`], [`run_effects`]), start and drain order ([`run`], [`start_in_process`])
+//! and the probes of Kubernetes.
+//! Deliberately does not know: any service, any message, what a state means, how NATS or object storage work.
+//!
+//! ```no_run
+//! use host::{ControlState, Host, Ledger, Running, Service, StartError};
+//! use serde::{Deserialize, Serialize};
+//! use types::Timestamp;
+//! use wire::Problem;
+//!
+//! #[derive(Default, Clone, Serialize, Deserialize)]
+//! struct Rules {
+//!     names: Vec<String>,
+//! }
+//!
+//! impl ControlState for Rules {
+//!     const SERVICE: wire::Service = wire::Service::Alerter;
+//!     type Command = String;
+//!     type Event = String;
+//!     type Error = Problem;
+//!     fn decide(&self, name: String, _now: Timestamp) -> Result<Vec<String>, Problem> {
+//!         if self.names.contains(&name) {
+//!             return Err(Problem::conflict("RuleExists", name));
+//!         }
+//!         Ok(vec![name])
+//!     }
+//!     fn apply(&mut self, name: &String, _at: Timestamp) {
+//!         self.names.push(name.clone());
+//!     }
+//! }
+//!
+//! #[derive(serde::Deserialize)]
+//! struct Config {}
+//! impl settings::Section for Config {
+//!     const NAME: &'static str = "alerter";
+//! }
+//!
+//! struct Alerter;
+//! impl Service for Alerter {
+//!     const NAME: wire::Service = wire::Service::Alerter;
+//!     type Config = Config;
+//!     async fn start(_config: Config, host: Host) -> Result<Running, StartError> {
+//!         let ledger = Ledger::<Rules>::start(&host).await?;
+//!         let leading = {
+//!             let ledger = ledger.clone();
+//!             async move {
+//!                 host::while_leading(&ledger, |token| async move {
+//!                     // Open the command doors here, close them when the token says so.
+//!                     token.cancelled().await;
+//!                 })
+//!                 .await
+//!             }
+//!         };
+//!         host.spawn("leading", leading);
+//!         Ok(Running::idle())
+//!     }
+//! }
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let settings = settings::Settings::load(settings::Layers::default())?;
+//!     Ok(host::run::<Alerter>(settings, None)?)
+//! }
+//! ```
+
+mod announce;
+mod control;
+mod effect;
+mod error;
+mod guest;
+mod ledger;
+mod metrics;
+mod probe;
+mod run;
+mod secret;
+
+pub use announce::Announcement;
+pub use control::{ControlState, ENTRY_BYTES_MAX};
+pub use effect::{EFFECTS_IN_FLIGHT_MAX, run_effects, while_leading};
+pub use error::StartError;
+pub use guest::Host;
+pub use ledger::Ledger;
+pub use run::{DRAIN_MAX, InProcess, Running, Service, run, start_in_process};

@@ -1,1 +1,45 @@
-//! .
+//! Text to plan: what a person may ask, read without running it.
+//!
+//! Owns the grammar of one-off queries ([`parse_select`]), of continuous queries ([`parse_continuous`]) and of rule
+//! conditions ([`parse_condition`]), and the one shape of a complaint about any of them ([`Diagnostic`]), which points at
+//! a line and column and says what to write instead.
+//! Deliberately does not know: which indexes and columns exist, how anything is executed, Arrow or DataFusion. Column
+//! names are case-sensitive as fields of a log are; a field whose name holds a dot may be written plainly (`http.status`).
+//!
+//! ```
+//! use query::{Shape, parse_condition, parse_continuous, parse_select};
+//!
+//! let select = parse_select("SELECT severity, count(*) FROM \"shop-frontend\" GROUP BY severity")?;
+//! assert_eq!(select.tables[0].as_str(), "shop-frontend");
+//!
+//! let job = parse_continuous(
+//!     "SELECT service, window_start, count(*) AS n FROM tumble(shop, INTERVAL '10 seconds') \
+//!      WHERE severity = 'error' GROUP BY service, window_start",
+//! )?;
+//! let Shape::Windowed(window) = &job.shape else { panic!("a tumble is a window") };
+//! assert_eq!((window.keys[0].name.as_str(), window.aggregates[0].name.as_str()), ("service", "n"));
+//! assert!(parse_condition("n > 100")?.holds(101.0));
+//!
+//! let error = parse_select("SELECT *\nFORM shop").unwrap_err();
+//! assert_eq!((error.line, error.column), (2, 1));
+//! # Ok::<(), query::Diagnostic>(())
+//! ```
+
+mod condition;
+mod continuous;
+mod diagnostic;
+mod expression;
+mod select;
+mod text;
+mod tumble;
+mod windowed;
+
+pub use condition::{Comparison, Condition, parse_condition};
+pub use continuous::{Continuous, OutputColumn, RESERVED_COLUMNS, Shape, parse_continuous};
+pub use diagnostic::{Diagnostic, nearest};
+pub use expression::{Expression, parse_expression};
+pub use select::{Select, parse_select};
+pub use sqlparser::ast::Statement;
+pub use text::{OPERATORS_MAX, TEXT_BYTES_MAX};
+pub use tumble::{DELAY_DEFAULT, DELAY_MAX, SIZE_MAX, SIZE_MIN};
+pub use windowed::{Aggregate, AggregateFunction, COLUMNS_MAX, KeyColumn, WINDOW_END, WINDOW_START, Windowed};

@@ -7,7 +7,7 @@ use types::{JobId, ReplicaId};
 use crate::Empty;
 
 calls! {
-    /// Starts the worker's tasks of one attempt; older attempts of the job end first. Kinds: `NoSlots`, `BadPlan`.
+    /// Starts the worker's tasks of one attempt; older attempts of the job end first; an attempt that runs already is left alone. Kinds: `NoSlots`, `BadPlan`, `WorkerRestarted`.
     DeployTasks(Deployment) -> Empty; "lb.v1.task-worker.worker.{replica}.deploy" [ReplicaId] @ TaskWorker, Idempotent
     /// Ends the worker's tasks of a job up to an attempt.
     CancelTasks(AttemptName) -> Empty; "lb.v1.task-worker.worker.{replica}.cancel" [ReplicaId] @ TaskWorker, Idempotent
@@ -29,6 +29,10 @@ pub struct Deployment {
     pub restore: Vec<Restore>,
     /// The stream cut to begin from.
     pub cut: types::StreamCut,
+    /// Which submission of this job id it is: a job that is cancelled and submitted again is another one, with writers and state of its own.
+    pub submission: u64,
+    /// When the worker that is meant started; a worker that was restarted since refuses with `WorkerRestarted`.
+    pub worker_started: types::Timestamp,
 }
 
 /// State of one task.

@@ -1,1 +1,63 @@
-//! .
+//! The coordinator: which streams there are, of which segments they consist, and who owns which container.
+//!
+//! Owns streams and their numbers, the segments of every epoch with their key ranges, and the placement of segment containers on
+//! replicas of segment-store, each assignment fenced by a generation. All of it is journaled; the views in key-value buckets are
+//! copies that a leader rewrites when it takes over.
+//! Deliberately does not know: events, offsets, chunks, users, bindings, or why an index was wanted.
+//!
+//! Doors, state, bounds and what happens when it fails stand in `README.md`.
+//!
+//! ```
+//! use coordinator::{Placed, Store};
+//! use types::Timestamp;
+//!
+//! let store = |name: &str| Store { replica: name.parse().unwrap(), started: Timestamp::from_nanos(1) };
+//! let mut placed = Placed::default();
+//! let changes = placed.plan(8, &[store("a")], true);
+//! placed.apply(&changes, Timestamp::from_nanos(2));
+//! // A second store takes half of the containers and not one more.
+//! assert_eq!(placed.plan(8, &[store("a"), store("b")], true).placed.len(), 4);
+//! ```
+
+mod actor;
+mod api;
+mod config;
+mod error;
+mod lead;
+mod metrics;
+mod placement;
+mod sighting;
+mod state;
+mod streams;
+mod views;
+
+use actix::Actor;
+use host::{Host, Ledger, Running, StartError};
+use wire::views::{MEMBERS, VIEWS};
+
+pub use config::Config;
+pub use error::CoordinatorError;
+pub use placement::{Changes, Owner, Placed, Placing, Store};
+pub use state::{Command, Event, Phase, SEGMENTS_MAX, STREAMS_MAX, State, Stream};
+
+/// The service.
+#[derive(Debug, Clone, Copy)]
+pub struct Coordinator;
+
+impl host::Service for Coordinator {
+    const NAME: wire::Service = wire::Service::Coordinator;
+    type Config = Config;
+
+    async fn start(config: Config, host: Host) -> Result<Running, StartError> {
+        metrics::register_all();
+        let replicas = host.common.journal_replicas;
+        let views = views::Views::new(host.bus.bucket(VIEWS, None, replicas).await?);
+        let members = host.bus.bucket(MEMBERS, Some(host.common.lease_ttl.0), replicas).await?;
+        let ledger = Ledger::<State>::start(&host).await?;
+        let streams = streams::Streams::new(host.bus.clone(), ledger.clone(), views.clone());
+        let desk = actor::Desk { ledger: ledger.clone(), streams: streams.clone() }.start();
+        let leader = lead::Leader { host: host.clone(), config, ledger: ledger.clone(), streams, views, members, desk };
+        host::while_leading(&ledger, move |token| leader.clone().lead(token));
+        Ok(Running::new(async {}))
+    }
+}

@@ -1,1 +1,69 @@
-//! .
+//! The job manager: from the text of a continuous query to tasks that run, and that begin again when something breaks.
+//!
+//! Owns jobs, their job graphs, the placement of tasks in slots, and checkpoints: when one begins, when it is complete, and
+//! from which one an attempt begins. All of it is journaled.
+//! Deliberately does not know: rows, windows' contents, Arrow, or how a worker runs a task.
+//!
+//! Doors, state, bounds and what happens when it fails stand in `README.md`.
+//!
+//! ```
+//! // Planning is pure: the same text always gives the same graph.
+//! let text = "INSERT INTO rates SELECT service, window_start, count(*) AS n \
+//!             FROM tumble(shop, INTERVAL '10 seconds') GROUP BY service, window_start";
+//! assert_eq!(job_manager::explain(text, 2).unwrap(), job_manager::explain(text, 2).unwrap());
+//! ```
+
+mod actor;
+mod config;
+mod driver;
+mod error;
+mod lead;
+mod manifest;
+mod metrics;
+mod plan;
+mod state;
+
+use actix::Actor;
+use client::Client;
+use host::{Host, Ledger, Running, StartError};
+use wire::job_manager::{NewJob, StartAt};
+
+pub use config::Config;
+pub use error::Error;
+pub use state::{CANCELLED_MAX, CHECKPOINTS_RESERVED, Checkpoint, Command, Event, JOBS_MAX, Job, PlannedJob, State};
+
+/// The service.
+#[derive(Debug, Clone, Copy)]
+pub struct JobManager;
+
+impl host::Service for JobManager {
+    const NAME: wire::Service = wire::Service::JobManager;
+    type Config = Config;
+
+    async fn start(config: Config, host: Host) -> Result<Running, StartError> {
+        metrics::register_all();
+        let ledger = Ledger::<State>::start(&host).await?;
+        let client = Client::new(host.bus.clone(), host.objects.clone());
+        let drivers = lead::Drivers::default();
+        let desk = actor::Desk { ledger: ledger.clone(), client, drivers: drivers.clone() }.start();
+        let leader = lead::Leader { host: host.clone(), config, ledger: ledger.clone(), drivers, desk };
+        host::while_leading(&ledger, move |token| leader.clone().lead(token));
+        Ok(Running::new(async {}))
+    }
+}
+
+/// The job graph of a text as JSON, without running it.
+///
+/// Errors: whatever submitting the text would be refused for.
+pub fn explain(text: &str, parallelism: u16) -> Result<String, Error> {
+    let new = NewJob {
+        job: "explain".parse().map_err(|e: types::Invalid| Error::InvalidQuery(e.to_string()))?,
+        text: text.to_owned(),
+        sink: None,
+        start: StartAt::Earliest,
+        parallelism,
+        early: None,
+    };
+    let plan = plan::plan(&new, parallelism)?;
+    serde_json::to_string_pretty(&plan.graph).map_err(|e| Error::InvalidQuery(e.to_string()))
+}

@@ -1,0 +1,87 @@
+# The list of commands; `./justw` runs it without anything installed. One form of cargo everywhere (--workspace --locked), because
+# another selection of packages would resolve other features and build the world again.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+tools := env("LOGBOOM_TOOLS", justfile_directory() / ".tools")
+target := env("CARGO_TARGET_DIR", justfile_directory() / "target")
+image := env("LOGBOOM_IMAGE", "logboom:dev")
+
+export PATH := tools / "bin" + ":" + env("PATH")
+export LOGBOOM_TOOLS := tools
+
+# Show this list.
+[private]
+default:
+    @just --justfile {{ quote(justfile()) }} --list --unsorted
+
+# Start everything on this machine and walk once through the main job.
+up *args: tools
+    cargo build --workspace --bins --locked
+    {{ quote(target / "debug/logboom") }} standalone --walk {{ args }}
+
+# Walk through the main job against what `up` started.
+walk *args:
+    cargo build --workspace --bins --locked
+    {{ quote(target / "debug/logboom") }} walk {{ args }}
+
+# Everything that must hold before a change is done.
+test: tools fmt-check lint doc
+    cargo test --workspace --locked
+
+# Format all sources.
+fmt:
+    cargo fmt --all
+
+# Fail if a source is not formatted.
+fmt-check:
+    cargo fmt --all --check
+
+# Clippy, where a warning is an error.
+lint:
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# Documentation, where a broken link is an error.
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+# Licences, bans and duplicates of the dependencies.
+deny:
+    cargo test --workspace --locked --test tidy -- dependencies
+
+# The rules of the house.
+tidy:
+    cargo test --workspace --locked --test tidy
+
+# Generated pages, written again.
+generate: tools
+    UPDATE=1 cargo test --workspace --locked --test reference
+
+# Figures; asserts none. Takes a release build.
+bench *args: tools
+    cargo test --workspace --locked --release --test bench -- --nocapture {{ args }}
+
+# Kill, pause and partition real processes, and count what was acknowledged.
+chaos *args: tools
+    cargo test --workspace --locked --test chaos -- --nocapture {{ args }}
+
+# The container image.
+image:
+    docker build --file deploy/Dockerfile --tag {{ quote(image) }} .
+
+# Apply an overlay (dev or prod) to the current cluster.
+deploy overlay="dev":
+    kubectl apply --kustomize {{ quote(justfile_directory() / "k8s/overlays" / overlay) }}
+
+# What continuous integration runs.
+ci:
+    .ci/run
+
+# Remove build output and local state; the tools stay.
+clean:
+    cargo clean
+    rm -rf .logboom
+
+# The pinned nats-server, into .tools/bin.
+tools:
+    tools/install-nats

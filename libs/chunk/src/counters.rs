@@ -1,0 +1,107 @@
+//! How many events of which severity fell into which minute.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use types::{Severity, Timestamp};
+
+/// The most cells of one chunk before the step grows: a week of minutes.
+///
+/// Days, the largest step, are limited by what a timestamp holds (213 504 days).
+pub const CELLS_MAX: usize = 7 * 24 * 60;
+
+const MINUTE: i64 = 60_000_000_000;
+/// Minutes, hours, days.
+const STEPS: [u32; 3] = [1, 60, 24 * 60];
+
+/// Events per step of event time and severity; charts and counts are answered from it without reading rows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// The length of a step in minutes: 1, or 60 or 1440 where the chunk spans more than [`CELLS_MAX`] of them.
+    pub step_minutes: u32,
+    /// Counts by number of the step since 1970: trace, debug, info, warn, error, fatal, none.
+    pub cells: BTreeMap<i64, [u64; 7]>,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self { step_minutes: STEPS[0], cells: BTreeMap::new() }
+    }
+}
+
+impl Counters {
+    pub(crate) fn add(&mut self, time: Timestamp, severity: Option<Severity>) {
+        let step = time.nanos().div_euclid(i64::from(self.step_minutes) * MINUTE);
+        self.cells.entry(step).or_default()[place(severity)] += 1;
+        if self.cells.len() > CELLS_MAX {
+            self.coarsen();
+        }
+    }
+
+    fn coarsen(&mut self) {
+        let Some(&coarser) = STEPS.iter().find(|step| **step > self.step_minutes) else { return };
+        let ratio = i64::from(coarser / self.step_minutes);
+        self.step_minutes = coarser;
+        for (step, counts) in std::mem::take(&mut self.cells) {
+            let cell = self.cells.entry(step.div_euclid(ratio)).or_default();
+            for (sum, count) in cell.iter_mut().zip(counts) {
+                *sum += count;
+            }
+        }
+    }
+
+    /// All events of the severity; those without one for `None`.
+    pub fn count(&self, severity: Option<Severity>) -> u64 {
+        self.cells.values().map(|cell| cell[place(severity)]).sum()
+    }
+
+    /// All events.
+    pub fn total(&self) -> u64 {
+        self.cells.values().flatten().sum()
+    }
+}
+
+fn place(severity: Option<Severity>) -> usize {
+    match severity {
+        Some(Severity::Trace) => 0,
+        Some(Severity::Debug) => 1,
+        Some(Severity::Info) => 2,
+        Some(Severity::Warn) => 3,
+        Some(Severity::Error) => 4,
+        Some(Severity::Fatal) => 5,
+        None => 6,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_are_minutes_until_there_are_too_many() {
+        let mut counters = Counters::default();
+        for minute in -5..i64::try_from(CELLS_MAX).unwrap() - 5 {
+            counters.add(Timestamp::from_nanos(minute * MINUTE + 1), Some(Severity::Warn));
+        }
+        assert_eq!((counters.step_minutes, counters.cells.len()), (1, CELLS_MAX));
+        counters.add(Timestamp::from_nanos(-5 * MINUTE - 1), None);
+        assert_eq!((counters.step_minutes, counters.cells.len()), (60, 169));
+        assert_eq!(counters.cells[&-1], [0, 0, 0, 5, 0, 0, 1]);
+        assert_eq!((counters.count(Some(Severity::Warn)), counters.total()), (CELLS_MAX as u64, CELLS_MAX as u64 + 1));
+        for day in 0..1_000 {
+            counters.add(Timestamp::from_nanos(day * 1_440 * MINUTE), None);
+            counters.add(Timestamp::from_nanos(day * 1_440 * MINUTE + 3_600_000_000_000 * 13), None);
+        }
+        assert_eq!(counters.total(), CELLS_MAX as u64 + 2_001);
+    }
+
+    #[test]
+    fn the_ends_of_time_fit() {
+        let mut counters = Counters::default();
+        counters.add(Timestamp::MIN, None);
+        counters.add(Timestamp::MAX, None);
+        assert_eq!(counters.total(), 2);
+        let text = serde_json::to_string(&counters).unwrap();
+        assert_eq!(serde_json::from_str::<Counters>(&text).unwrap(), counters);
+    }
+}

@@ -1,0 +1,50 @@
+//! A chunk back to batches.
+
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use bytes::Bytes;
+use parquet::arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder};
+use types::Offset;
+
+use crate::{
+    Error,
+    info::{open, plain},
+};
+
+/// The most rows of one batch read back.
+pub const READ_BATCH_ROWS: usize = 8_192;
+
+/// Reads all rows of a chunk, in offset order.
+///
+/// Bounds: batches of at most [`READ_BATCH_ROWS`]. Errors: as [`info`](crate::info()), and `Parquet`.
+pub fn read(bytes: Bytes) -> Result<Vec<RecordBatch>, Error> {
+    read_range(bytes, 0, None)
+}
+
+/// Reads the rows from the given offset on; of them only the named columns, in the order of the chunk.
+///
+/// Names that the chunk does not have are skipped: columns are inferred, so another chunk may have them. An offset
+/// past the chunk gives no batch; one before it all rows. Bounds, errors: as [`read`].
+pub fn read_range(bytes: Bytes, from: Offset, projection: Option<&[String]>) -> Result<Vec<RecordBatch>, Error> {
+    let (info, footer) = open(&bytes)?;
+    if from > info.last {
+        return Ok(Vec::new());
+    }
+    let skipped = usize::try_from(from.saturating_sub(info.first)).unwrap_or(usize::MAX);
+    let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, footer)
+        .with_batch_size(READ_BATCH_ROWS)
+        .with_offset(skipped);
+    if let Some(names) = projection {
+        let wanted = |place: &usize| names.contains(info.schema.field(*place).name());
+        let mask = ProjectionMask::roots(builder.parquet_schema(), (0..info.schema.fields().len()).filter(wanted));
+        builder = builder.with_projection(mask);
+    }
+    let reader = builder.build()?;
+    reader
+        .map(|batch| {
+            let batch = batch?;
+            let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+            let schema = plain(batch.schema_ref());
+            Ok(RecordBatch::try_new_with_options(schema, batch.columns().to_vec(), &options)?)
+        })
+        .collect()
+}

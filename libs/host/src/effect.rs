@@ -1,0 +1,118 @@
+//! What only a leader does: open command doors, and finish what its state shows as begun.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    time::Duration,
+};
+
+use futures::{StreamExt, stream::FuturesUnordered};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use wire::Problem;
+
+use crate::{ControlState, Ledger, metrics};
+
+/// Effects of one service that run at once; the others wait in the state, where they are.
+pub const EFFECTS_IN_FLIGHT_MAX: usize = 16;
+/// Pause after the first failure of an effect; it doubles with each further one.
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+/// The longest pause between two runs of an effect.
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// Runs `lead` anew at every gain of leadership, until the service stops.
+///
+/// Its token is cancelled at the loss of leadership and when the service stops; `lead` then closes its doors and ends, and only
+/// after that can it be run again. If it ends by itself, it is run again at the next gain.
+pub async fn while_leading<S, F, Fut>(ledger: &Ledger<S>, mut lead: F)
+where
+    S: ControlState,
+    F: FnMut(CancellationToken) -> Fut,
+    Fut: Future<Output = ()>,
+{
+    let stop = ledger.stop_token();
+    let mut leadership = ledger.leadership();
+    loop {
+        let gained = async { leadership.wait_for(|leads| *leads).await.is_ok() };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            gained = gained => if !gained { return },
+        }
+        let token = stop.child_token();
+        let lost = async {
+            // A loss followed by a gain at once must be seen too, so the number of the term counts and not the flag.
+            ledger.term_over().await;
+            token.cancel();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = lead(token.clone()) => {}
+            () = lost => {}
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = leadership.wait_for(|leads| !*leads) => {}
+        }
+    }
+}
+
+/// Runs effects until the token is cancelled: for every piece of work that `pending` finds in the state, `run` does it and answers
+/// with the command that records its end.
+///
+/// `pending` gives each piece an id, under which it runs once at a time and is run again after a failure, with growing pauses, and
+/// after a restart or a change of leaders. So the work itself must bear being repeated, which it does by carrying the id.
+/// Bounds: [`EFFECTS_IN_FLIGHT_MAX`] at once; `pending` is asked after every change of the state, so it should be cheap.
+pub async fn run_effects<S, W, P, R, Fut>(ledger: &Ledger<S>, token: CancellationToken, pending: P, run: R)
+where
+    S: ControlState,
+    P: Fn(&S) -> Vec<(String, W)>,
+    R: Fn(String, W) -> Fut,
+    Fut: Future<Output = Result<S::Command, Problem>>,
+{
+    let mut changes = ledger.changes();
+    let mut running = FuturesUnordered::new();
+    let mut busy = BTreeSet::new();
+    let mut failures: BTreeMap<String, (u32, Instant)> = BTreeMap::new();
+    loop {
+        changes.mark_unchanged();
+        let work = ledger.read(&pending);
+        failures.retain(|id, _| work.iter().any(|(known, _)| known == id));
+        let now = Instant::now();
+        for (id, work) in work {
+            let waits = failures.get(&id).is_some_and(|(_, until)| *until > now);
+            if busy.len() >= EFFECTS_IN_FLIGHT_MAX || waits || !busy.insert(id.clone()) {
+                continue;
+            }
+            let effect = run(id.clone(), work);
+            running.push(async move {
+                let outcome = match effect.await {
+                    Ok(command) => ledger.submit(command).await.map(drop),
+                    Err(problem) => Err(problem),
+                };
+                (id, outcome)
+            });
+        }
+        let wake = failures.iter().filter(|(id, _)| !busy.contains(*id)).map(|(_, (_, until))| *until).min();
+        tokio::select! {
+            () = token.cancelled() => return,
+            changed = changes.changed() => if changed.is_err() { return },
+            () = sleep_until(wake.unwrap_or(now)), if wake.is_some_and(|wake| wake > now) => {}
+            Some((id, outcome)) = running.next() => {
+                busy.remove(&id);
+                match outcome {
+                    Ok(()) => {
+                        metrics::EFFECTS.with("done").inc();
+                        failures.remove(&id);
+                    }
+                    Err(problem) => {
+                        metrics::EFFECTS.with("failed").inc();
+                        let count = failures.get(&id).map_or(1, |(count, _)| count + 1);
+                        let pause = RETRY_FIRST.saturating_mul(1 << (count - 1).min(16)).min(RETRY_MAX);
+                        tracing::warn!(effect = id, count, ?pause, %problem, "effect failed; it will be repeated");
+                        failures.insert(id, (count, Instant::now() + pause));
+                    }
+                }
+            }
+        }
+    }
+}

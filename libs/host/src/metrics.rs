@@ -1,0 +1,13 @@
+//! What the frame of a service measures.
+
+telemetry::metrics! {
+    LEADER: Gauge["service"] = "lb_host_leader", "1 while this replica leads its service.";
+    APPLIED: Gauge["service"] = "lb_host_journal_applied", "Sequence of the last journal event that this replica applied.";
+    COMMANDS: Counter["outcome"] = "lb_host_commands_total", "Commands by outcome.";
+    APPEND: Histogram = "lb_host_append_duration_seconds", "Time from decision to acknowledged journal append.", &telemetry::SECONDS;
+    SNAPSHOTS: Counter["outcome"] = "lb_host_snapshots_total", "Snapshots by outcome.";
+    SNAPSHOT_TIME: Histogram = "lb_host_snapshot_duration_seconds", "Time to write a snapshot.", &telemetry::SECONDS;
+    RESTORES: Counter["source"] = "lb_host_restores_total", "Restores of the state by source.";
+    LOCAL_BROKEN: Counter = "lb_host_local_broken_total", "Local states that were set aside as damaged.";
+    EFFECTS: Counter["outcome"] = "lb_host_effects_total", "Runs of effects by outcome.";
+}

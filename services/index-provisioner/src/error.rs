@@ -1,0 +1,62 @@
+//! What the provisioner refuses, and what callers learn of it.
+
+use types::{BindingId, IndexName, InstanceId};
+use wire::Problem;
+
+/// Why a command is refused; nothing of it was applied.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProvisionerError {
+    /// No such back-end.
+    #[error("there is no back-end {0:?}; this installation has: own")]
+    UnknownBackend(String),
+    /// Outside of 1 to 64.
+    #[error("{0} segments were asked for; an index has 1 to 64")]
+    SegmentCount(u16),
+    /// Zero or longer than ten years.
+    #[error("a binding that lives {0} s was asked for; it may live 1 s to 315360000 s (ten years)")]
+    TtlSeconds(u64),
+    /// Another instance owns the name.
+    #[error("the index name {0} is taken by another service instance; choose another name")]
+    IndexNameTaken(IndexName),
+    /// The instance has an index of another shape.
+    #[error("service instance {0} exists with another index, scope, back-end, number of segments or retention")]
+    InstanceDiffers(InstanceId),
+    /// The binding exists in another shape.
+    #[error("service binding {0} exists with another instance, role or time to live")]
+    BindingDiffers(BindingId),
+    /// Not there.
+    #[error("there is no service instance {0}")]
+    UnknownInstance(InstanceId),
+    /// Being created or deleted.
+    #[error("the index of service instance {0} is being created or deleted; try again")]
+    NotReady(InstanceId),
+    /// Being revoked.
+    #[error("service binding {0} is being revoked; try again")]
+    BeingRevoked(BindingId),
+    /// The named limit.
+    #[error("there are {0} indexes already, which is the limit of an installation")]
+    TooManyIndexes(usize),
+    /// The named limit.
+    #[error(
+        "live and revoked credentials are {0} together, which is the limit of the tenants account; bindings with ttl_seconds free their place when they end"
+    )]
+    TooManyKeys(usize),
+}
+
+impl From<ProvisionerError> for Problem {
+    fn from(error: ProvisionerError) -> Self {
+        match &error {
+            ProvisionerError::UnknownBackend(_) => Self::bad_request("UnknownBackend", &error),
+            ProvisionerError::SegmentCount(_) => Self::bad_request("SegmentCount", &error),
+            ProvisionerError::TtlSeconds(_) => Self::bad_request("TtlSeconds", &error),
+            ProvisionerError::IndexNameTaken(_) => Self::conflict("IndexNameTaken", &error),
+            ProvisionerError::InstanceDiffers(_) => Self::conflict("InstanceDiffers", &error),
+            ProvisionerError::BindingDiffers(_) => Self::conflict("BindingDiffers", &error),
+            ProvisionerError::UnknownInstance(_) => Self::not_found("UnknownInstance", &error),
+            ProvisionerError::NotReady(_) => Self::unavailable("NotReady", &error),
+            ProvisionerError::BeingRevoked(_) => Self::unavailable("BeingRevoked", &error),
+            ProvisionerError::TooManyIndexes(_) => Self::throttled("TooManyIndexes", &error),
+            ProvisionerError::TooManyKeys(_) => Self::throttled("TooManyKeys", &error),
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What a leading provisioner does besides answering: it makes tokens and the account true, and ends what was begun.
+
+use std::time::Duration;
+
+use actix::Addr;
+use host::{Host, Ledger};
+use tokio_util::sync::CancellationToken;
+use wire::{Problem, index_provisioner::IndexDescription};
+
+use crate::{
+    actor::Desk,
+    api,
+    backend::own::Own,
+    state::{Binding, BindingPhase, OWN, State},
+    work::Work,
+};
+
+/// How often the leader looks for ended bindings and unfinished work.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Pause after a failed attempt to take up the work.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Everything that leading needs.
+#[derive(Clone)]
+pub(crate) struct Leader {
+    pub(crate) host: Host,
+    pub(crate) ledger: Ledger<State>,
+    pub(crate) own: Own,
+    pub(crate) work: Work,
+    pub(crate) desk: Addr<Desk>,
+}
+
+impl Leader {
+    /// Leads until the token is cancelled.
+    pub(crate) async fn lead(self, token: CancellationToken) {
+        let work = async {
+            loop {
+                if let Err(problem) = self.serve().await {
+                    tracing::error!(%problem, "index-provisioner cannot take up its work");
+                }
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+        };
+        tokio::select! {
+            () = token.cancelled() => {}
+            () = work => {}
+        }
+    }
+
+    async fn serve(&self) -> Result<(), Problem> {
+        let live = self.ledger.read(own_bindings);
+        self.own.rewrite(&live).await?;
+        let _doors = api::open(&self.host.bus, &self.host.replica, &self.desk).await?;
+        tracing::info!(bindings = live.len(), "index-provisioner leads");
+        loop {
+            self.work.sweep().await;
+            tokio::time::sleep(SWEEP_INTERVAL).await;
+        }
+    }
+}
+
+/// The live bindings on our own back-end.
+fn own_bindings(state: &State) -> Vec<(IndexDescription, Binding)> {
+    let live = state.bindings().filter(|b| b.phase == BindingPhase::Live);
+    live.filter_map(|binding| {
+        let index = &state.index(&binding.description.instance)?.description;
+        (index.backend == OWN).then(|| (index.clone(), binding.clone()))
+    })
+    .collect()
+}

@@ -1,0 +1,164 @@
+use super::*;
+use host::ControlState;
+use proptest::prelude::*;
+use wire::views::Role;
+
+fn index(instance: &str, name: &str, segment_count: u16) -> Command {
+    let (instance, scope) = (instance.parse().unwrap(), "team".parse().unwrap());
+    let new = NewIndex { instance, scope, index: None, backend: OWN.into(), segment_count, retention_days: None };
+    Command::BeginIndex { new, index: name.parse().unwrap() }
+}
+
+fn binding(instance: &str, binding: &str, role: Role, ttl_seconds: Option<u64>, issued: Timestamp) -> Command {
+    let new = NewBinding { instance: instance.parse().unwrap(), binding: binding.parse().unwrap(), role, ttl_seconds };
+    Command::BeginBinding { new, issued, public_key: format!("U-{binding}-{}", issued.nanos()) }
+}
+
+fn run(state: &mut State, seconds: i64, command: Command) -> Result<Vec<Event>, ProvisionerError> {
+    let at = Timestamp::from_millis(seconds * 1000);
+    let events = state.decide(command, at)?;
+    events.iter().for_each(|event| state.apply(event, at));
+    Ok(events)
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_millis(seconds * 1000)
+}
+
+fn live() -> State {
+    let mut state = State::default();
+    run(&mut state, 1, index("i", "shop", 2)).unwrap();
+    run(&mut state, 2, Command::EndIndex("i".parse().unwrap())).unwrap();
+    state
+}
+
+fn bound(ttl_seconds: Option<u64>) -> State {
+    let mut state = live();
+    run(&mut state, 3, binding("i", "b", Role::Write, ttl_seconds, at(3))).unwrap();
+    run(&mut state, 3, Command::EndBinding("b".parse().unwrap())).unwrap();
+    state
+}
+
+#[test]
+fn an_index_is_begun_once_and_compared_afterwards() {
+    let mut state = live();
+    for (command, expected) in [
+        (index("i", "shop", 2), Ok(vec![])),
+        (index("i", "shop", 3), Err(ProvisionerError::InstanceDiffers("i".parse().unwrap()))),
+        (index("i", "other", 2), Err(ProvisionerError::InstanceDiffers("i".parse().unwrap()))),
+        (index("j", "shop", 2), Err(ProvisionerError::IndexNameTaken("shop".parse().unwrap()))),
+        (index("j", "other", 65), Err(ProvisionerError::SegmentCount(65))),
+        (index("j", "other", 0), Err(ProvisionerError::SegmentCount(0))),
+    ] {
+        assert_eq!(run(&mut state, 4, command.clone()), expected, "{command:?}");
+    }
+}
+
+#[test]
+fn an_abandoned_index_frees_its_name() {
+    let mut state = State::default();
+    run(&mut state, 1, index("i", "shop", 2)).unwrap();
+    run(&mut state, 2, Command::AbandonIndex("i".parse().unwrap())).unwrap();
+    assert_eq!(run(&mut state, 3, index("j", "shop", 2)).unwrap().len(), 1);
+    // What lives is never abandoned.
+    assert_eq!(run(&mut live(), 3, Command::AbandonIndex("i".parse().unwrap())), Ok(vec![]));
+}
+
+#[test]
+fn a_binding_is_begun_once_and_compared_afterwards() {
+    let mut state = bound(None);
+    let differs = || Err(ProvisionerError::BindingDiffers("b".parse().unwrap()));
+    for (command, expected) in [
+        (binding("i", "b", Role::Write, None, at(9)), Ok(vec![])),
+        (binding("i", "b", Role::Read, None, at(9)), differs()),
+        (binding("i", "b", Role::Write, Some(5), at(9)), differs()),
+        (binding("j", "b", Role::Write, None, at(9)), differs()),
+        (binding("j", "c", Role::Write, None, at(9)), Err(ProvisionerError::UnknownInstance("j".parse().unwrap()))),
+        (binding("i", "c", Role::Write, Some(0), at(9)), Err(ProvisionerError::TtlSeconds(0))),
+    ] {
+        assert_eq!(run(&mut state, 9, command.clone()), expected, "{command:?}");
+    }
+    // A repeat does not change what the secrets are derived from.
+    assert_eq!(state.binding(&"b".parse().unwrap()).unwrap().description.created, at(3));
+}
+
+#[test]
+fn a_revoked_key_is_kept_until_its_token_would_have_ended() {
+    let mut state = bound(Some(10));
+    run(&mut state, 5, Command::BeginRevocation("b".parse().unwrap())).unwrap();
+    assert_eq!(state.revocations(), vec![("U-b-3000000000".into(), at(5))]);
+    let again = run(&mut state, 5, binding("i", "b", Role::Write, Some(10), at(5)));
+    assert_eq!(again, Err(ProvisionerError::BeingRevoked("b".parse().unwrap())));
+    assert_eq!(run(&mut state, 6, Command::BeginRevocation("b".parse().unwrap())), Ok(vec![]));
+    run(&mut state, 6, Command::EndRevocation("b".parse().unwrap())).unwrap();
+    assert_eq!(state.binding(&"b".parse().unwrap()), None);
+    assert_eq!(run(&mut state, 12, Command::Sweep), Ok(vec![]));
+    run(&mut state, 13, Command::Sweep).unwrap();
+    assert!(state.revocations().is_empty());
+}
+
+#[test]
+fn a_binding_ends_by_itself() {
+    let mut state = bound(Some(10));
+    assert_eq!(run(&mut state, 12, Command::Sweep), Ok(vec![]));
+    let events = run(&mut state, 13, Command::Sweep).unwrap();
+    assert_eq!(events, vec![Event::RevocationBegun("b".parse().unwrap())]);
+}
+
+#[test]
+fn deleting_an_index_revokes_its_bindings() {
+    let mut state = bound(None);
+    run(&mut state, 4, binding("i", "c", Role::Read, None, at(4))).unwrap();
+    run(&mut state, 5, Command::BeginDeletion("i".parse().unwrap())).unwrap();
+    assert_eq!(state.revocations().len(), 2);
+    assert!(state.bindings().all(|b| b.phase == BindingPhase::Revoking));
+    let late = run(&mut state, 5, binding("i", "d", Role::Read, None, at(5)));
+    assert_eq!(late, Err(ProvisionerError::NotReady("i".parse().unwrap())));
+    assert_eq!(run(&mut state, 5, Command::BeginDeletion("i".parse().unwrap())), Ok(vec![]));
+    run(&mut state, 6, Command::EndDeletion("i".parse().unwrap())).unwrap();
+    assert_eq!((state.indexes().count(), state.bindings().count(), state.revocations().len()), (0, 0, 2));
+}
+
+#[test]
+fn the_state_reads_what_it_writes() {
+    let mut state = bound(Some(10));
+    run(&mut state, 5, Command::BeginRevocation("b".parse().unwrap())).unwrap();
+    assert_eq!(wire::decode::<State>(&wire::encode(&state)).unwrap(), state);
+}
+
+proptest! {
+    #[test]
+    fn names_belong_to_one_instance_and_keys_to_one_binding(
+        steps in prop::collection::vec((0u8..9, 0u8..3, 0u8..3, prop::option::of(1u64..20)), 1..60),
+    ) {
+        let mut state = State::default();
+        for (seconds, (kind, a, b, ttl)) in (1i64..).zip(steps) {
+            let (instance, bound) = (format!("i{a}"), format!("b{b}"));
+            let (i, bind): (InstanceId, BindingId) = (instance.parse().unwrap(), bound.parse().unwrap());
+            let revoked = state.revocations();
+            let command = match kind {
+                0 => index(&instance, &format!("n{b}"), 1),
+                1 => Command::EndIndex(i),
+                2 => Command::AbandonIndex(i),
+                3 => Command::BeginDeletion(i),
+                4 => Command::EndDeletion(i),
+                5 => binding(&instance, &bound, Role::Admin, ttl, at(seconds)),
+                6 => Command::EndBinding(bind),
+                7 => Command::BeginRevocation(bind),
+                _ => Command::EndRevocation(bind),
+            };
+            // A refusal is fine; a panic or a broken rule is not.
+            run(&mut state, seconds, command).ok();
+            for (name, instance) in &state.by_index {
+                prop_assert_eq!(&state.indexes[instance].description.index, name);
+            }
+            prop_assert_eq!(state.by_index.len(), state.indexes.len());
+            for b in state.bindings() {
+                prop_assert!(state.indexes.contains_key(&b.description.instance));
+                let is_revoked = state.revocations.contains_key(&b.public_key);
+                prop_assert_eq!(is_revoked, b.phase == BindingPhase::Revoking);
+            }
+            prop_assert!(revoked.iter().all(|(key, _)| state.revocations.contains_key(key)));
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! Drives one job while this replica leads: place, deploy, checkpoint, and begin again when something breaks.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bus::Bus;
+use flow::{Ack, CheckpointLimits, Checkpoints, ExecutionGraph, FreeSlots, TaskId};
+use host::Ledger;
+use store::Objects;
+use tokio::{sync::mpsc, time};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use types::{Clock, JobId, ReplicaId, StreamCut, Timestamp};
+use wire::{
+    Problem, Service,
+    job_manager::{CheckpointReport, JobStatus, PartRef, TaskReport, TaskStatus},
+    task_worker::{AttemptName, Barrier, CancelTasks, DeployTasks, Deployment, Restore, TriggerCheckpoint},
+    views::{self, Member},
+};
+
+use crate::{
+    config::Config,
+    manifest,
+    metrics::{ATTEMPTS_FAILED, CHECKPOINTS_COMPLETED, CHECKPOINTS_LOST},
+    state::{Checkpoint, Command, Job, State},
+};
+
+/// How often members are looked at and checkpoints are considered.
+const TICK: Duration = Duration::from_millis(200);
+/// How long to wait for slots before looking again; waiting is no failure.
+const SLOTS_PAUSE: Duration = Duration::from_millis(300);
+/// The longest pause between two attempts; the first is 100 ms and each doubles.
+const RESTART_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How long a worker may take to start its tasks: it fetches their state first.
+const DEPLOY_WITHIN: Duration = Duration::from_secs(10);
+/// Reports waiting for one job; beyond it a report is refused and the task repeats it.
+pub(crate) const REPORTS_MAX: usize = 4_096;
+
+/// What a task told.
+#[derive(Debug)]
+pub(crate) enum Report {
+    Task(TaskReport),
+    Checkpoint(CheckpointReport),
+}
+
+/// Why an attempt ended.
+enum End {
+    /// Something broke.
+    Failed(String),
+    /// The job is cancelled, or this replica leads no more.
+    Over,
+}
+
+type Part = (Option<PartRef>, StreamCut);
+
+/// Drives one job.
+pub(crate) struct Driver {
+    pub(crate) job: JobId,
+    pub(crate) ledger: Ledger<State>,
+    pub(crate) bus: Bus,
+    pub(crate) members: bus::Bucket,
+    pub(crate) objects: Objects,
+    pub(crate) config: Config,
+    pub(crate) reports: mpsc::Receiver<Report>,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Driver {
+    /// Runs until the job is over or this replica leads no more.
+    pub(crate) async fn run(mut self) {
+        while !self.stop.is_cancelled() {
+            let Some(job) = self.live() else { break };
+            let outcome = match job.execution.clone() {
+                None => self.place(&job).await,
+                Some(execution) => match self.attempt(&job, &execution).await {
+                    End::Over => break,
+                    End::Failed(reason) => self.fail(&job, &execution, reason).await,
+                },
+            };
+            if let Err(problem) = outcome {
+                warn!(job = %self.job, %problem, "job step not recorded");
+                self.pause(SLOTS_PAUSE).await;
+            }
+        }
+    }
+
+    fn live(&self) -> Option<Job> {
+        self.ledger.read(|state| state.live(&self.job).cloned())
+    }
+
+    /// Waits, or less when this replica leads no more.
+    async fn pause(&self, pause: Duration) {
+        tokio::select! {
+            () = time::sleep(pause) => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+
+    async fn workers(&self) -> Result<BTreeMap<ReplicaId, Member>, Problem> {
+        let prefix = format!("{}.", Service::TaskWorker);
+        let entries = self.members.list(&prefix).await?;
+        let members = entries.iter().filter_map(|(_, entry)| wire::decode::<Member>(&entry.value).ok());
+        Ok(members.map(|m| (m.replica.clone(), m)).collect())
+    }
+
+    async fn place(&mut self, job: &Job) -> Result<(), Problem> {
+        let workers = self.workers().await?;
+        let used = self.ledger.read(State::used_slots);
+        let offers: Vec<FreeSlots> = workers
+            .values()
+            .map(|w| FreeSlots {
+                worker: w.replica.clone(),
+                free: u32::from(w.slots).saturating_sub(used.get(&w.replica).copied().unwrap_or(0)),
+            })
+            .collect();
+        match ExecutionGraph::place(job.graph.clone(), job.attempt + 1, &offers) {
+            Ok(execution) => {
+                let started = workers.into_iter().map(|(replica, w)| (replica, w.started)).collect();
+                self.ledger.submit(Command::Place(self.job.clone(), Box::new(execution), started)).await?;
+            }
+            Err(error) => {
+                info!(job = %self.job, %error, "job waits for slots");
+                self.pause(SLOTS_PAUSE).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn fail(&mut self, job: &Job, execution: &ExecutionGraph, reason: String) -> Result<(), Problem> {
+        warn!(job = %self.job, attempt = execution.attempt, %reason, "attempt failed");
+        ATTEMPTS_FAILED.inc();
+        self.end_tasks(execution).await;
+        let restarts_max = self.config.restarts_max;
+        let command = Command::Fail { job: self.job.clone(), attempt: execution.attempt, reason, restarts_max };
+        self.ledger.submit(command).await?;
+        let doubled = Duration::from_millis(100).saturating_mul(1 << job.failures.min(10));
+        self.pause(doubled.min(RESTART_PAUSE_MAX)).await;
+        Ok(())
+    }
+
+    /// Ends the tasks of an attempt on every worker that still answers; the next deployment ends the rest.
+    async fn end_tasks(&self, execution: &ExecutionGraph) {
+        let name = AttemptName { job: self.job.clone(), attempt: execution.attempt };
+        let calls = workers_of(execution).into_iter().map(|worker| {
+            let name = name.clone();
+            async move {
+                let ended = self.bus.call_within::<CancelTasks>(&worker, &name, Duration::from_secs(1)).await;
+                if let Err(problem) = ended {
+                    info!(%worker, %problem, "worker did not confirm the end of its tasks");
+                }
+            }
+        });
+        futures::future::join_all(calls).await;
+    }
+
+    async fn deploy(&self, job: &Job, execution: &ExecutionGraph) -> Result<(), Problem> {
+        let (cut, parts) = job.begin();
+        let number = |id: &TaskId| execution.tasks.iter().position(|t| t.id == *id);
+        let restore: Vec<Restore> = parts
+            .into_iter()
+            .filter_map(|(id, part)| Some(Restore { task: u32::try_from(number(&id)?).ok()?, part }))
+            .collect();
+        let graph = bytes::Bytes::from(wire::encode(execution));
+        let calls = workers_of(execution).into_iter().map(|worker| {
+            let deployment = Deployment {
+                job: self.job.clone(),
+                attempt: execution.attempt,
+                graph: graph.clone(),
+                restore: restore.clone(),
+                cut: cut.clone(),
+                submission: job.order,
+                worker_started: job.workers.get(&worker).copied().unwrap_or_default(),
+            };
+            async move { self.bus.call_within::<DeployTasks>(&worker, &deployment, DEPLOY_WITHIN).await }
+        });
+        futures::future::try_join_all(calls).await.map(drop)
+    }
+
+    /// Runs one attempt to its end.
+    async fn attempt(&mut self, job: &Job, execution: &ExecutionGraph) -> End {
+        if let Err(problem) = self.deploy(job, execution).await {
+            return End::Failed(format!("tasks could not be started: {problem}"));
+        }
+        if job.status != JobStatus::Running
+            && let Err(problem) = self.ledger.submit(Command::Run(self.job.clone(), execution.attempt)).await
+        {
+            warn!(job = %self.job, %problem, "running attempt not recorded");
+        }
+        // The first number of a fresh range: no leader before this one can have used it.
+        let first = job.reserved;
+        if self.ledger.submit(Command::Reserve(self.job.clone())).await.is_err() {
+            return End::Over;
+        }
+        let limits =
+            CheckpointLimits { pause: self.config.checkpoint_interval.0, timeout: self.config.checkpoint_timeout.0 };
+        let tasks = execution.tasks.iter().map(|t| t.id);
+        let mut running = Running {
+            execution,
+            workers: job.workers.clone(),
+            submission: job.order,
+            reserved: first + crate::state::CHECKPOINTS_RESERVED,
+            checkpoints: Checkpoints::new(tasks, limits, first),
+        };
+        let mut tick = time::interval(TICK);
+        tick.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        loop {
+            let step = tokio::select! {
+                () = self.stop.cancelled() => return End::Over,
+                _ = tick.tick() => self.look(&mut running).await,
+                report = self.reports.recv() => match report {
+                    Some(report) => self.take(&mut running, report).await,
+                    None => return End::Over,
+                },
+            };
+            if let Err(end) = step {
+                return end;
+            }
+        }
+    }
+
+    /// Looks at the job, its workers and its checkpoint.
+    async fn look(&self, running: &mut Running<'_>) -> Result<(), End> {
+        if self.ledger.read(|s| s.current(&self.job, running.execution.attempt).is_none()) {
+            self.end_tasks(running.execution).await;
+            return Err(End::Over);
+        }
+        if let Ok(members) = self.workers().await {
+            for worker in workers_of(running.execution) {
+                let started = running.workers.get(&worker);
+                match members.get(&worker) {
+                    None => return Err(End::Failed(format!("worker {worker} is gone"))),
+                    Some(m) if Some(&m.started) != started => {
+                        return Err(End::Failed(format!("worker {worker} was restarted")));
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+        let now = bus::SystemClock.now();
+        if let Some(stopped) = running.checkpoints.tick(now) {
+            CHECKPOINTS_LOST.inc();
+            warn!(job = %self.job, %stopped, "checkpoint not complete in time");
+        }
+        let number = running.checkpoints.next_epoch();
+        if number > running.reserved {
+            let Ok(_) = self.ledger.submit(Command::Reserve(self.job.clone())).await else { return Err(End::Over) };
+            running.reserved += crate::state::CHECKPOINTS_RESERVED;
+        }
+        if running.checkpoints.trigger(number, now).is_ok() {
+            self.trigger(running, number, now).await;
+        }
+        Ok(())
+    }
+
+    async fn trigger(&self, running: &mut Running<'_>, number: u64, now: Timestamp) {
+        let barrier = Barrier { job: self.job.clone(), attempt: running.execution.attempt, checkpoint: number };
+        for worker in workers_of(running.execution) {
+            let triggered = self.bus.call_within::<TriggerCheckpoint>(&worker, &barrier, Duration::from_secs(2)).await;
+            if let Err(problem) = triggered {
+                warn!(job = %self.job, %worker, %problem, "checkpoint not triggered");
+                running.checkpoints.abort(number, now);
+                return;
+            }
+        }
+    }
+
+    async fn take(&self, running: &mut Running<'_>, report: Report) -> Result<(), End> {
+        match report {
+            Report::Task(report) if report.attempt == running.execution.attempt => match report.status {
+                TaskStatus::Failed(reason) => Err(End::Failed(reason)),
+                TaskStatus::Running | TaskStatus::Finished => Ok(()),
+            },
+            Report::Checkpoint(report) if report.attempt == running.execution.attempt => {
+                let task = usize::try_from(report.task).ok().and_then(|i| running.execution.tasks.get(i));
+                let Some(task) = task else { return Ok(()) };
+                let part: Part = (report.part, report.cut);
+                if let Ack::Complete(permit) = running.checkpoints.ack(task.id, report.checkpoint, part) {
+                    self.commit(running, permit).await?;
+                }
+                Ok(())
+            }
+            Report::Task(_) | Report::Checkpoint(_) => Ok(()),
+        }
+    }
+
+    /// Manifest first, then the journal: what the journal names is complete in storage.
+    async fn commit(&self, running: &mut Running<'_>, permit: flow::CommitPermit<Part>) -> Result<(), End> {
+        let mut cut = StreamCut::default();
+        let mut parts = Vec::new();
+        for (task, (part, read)) in permit.parts() {
+            cut.0.extend(read.0.iter().map(|(s, o)| (*s, *o)));
+            parts.extend(part.clone().map(|p| (*task, p)));
+        }
+        let checkpoint = Checkpoint { number: permit.epoch(), parts, cut };
+        let place = manifest::Place { job: &self.job, submission: running.submission };
+        if let Err(error) = manifest::store(&self.objects, place, &checkpoint).await {
+            warn!(job = %self.job, %error, "checkpoint manifest not stored");
+            running.checkpoints.abort(permit.epoch(), bus::SystemClock.now());
+            CHECKPOINTS_LOST.inc();
+            return Ok(());
+        }
+        let number = checkpoint.number;
+        let command = Command::Complete { job: self.job.clone(), attempt: running.execution.attempt, checkpoint };
+        if let Err(problem) = self.ledger.submit(command).await {
+            warn!(job = %self.job, %problem, "checkpoint not recorded");
+            return Err(End::Over);
+        }
+        running.checkpoints.committed(permit, bus::SystemClock.now());
+        CHECKPOINTS_COMPLETED.inc();
+        manifest::forget_older(&self.objects, place, number).await;
+        Ok(())
+    }
+}
+
+/// One attempt while it runs.
+struct Running<'a> {
+    execution: &'a ExecutionGraph,
+    workers: BTreeMap<ReplicaId, Timestamp>,
+    submission: u64,
+    reserved: u64,
+    checkpoints: Checkpoints<Part>,
+}
+
+fn workers_of(execution: &ExecutionGraph) -> Vec<ReplicaId> {
+    let mut workers: Vec<ReplicaId> = execution.tasks.iter().map(|t| t.worker.clone()).collect();
+    workers.sort_unstable();
+    workers.dedup();
+    workers
+}

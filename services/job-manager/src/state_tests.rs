@@ -1,0 +1,126 @@
+use flow::FreeSlots;
+use wire::job_manager::StartAt;
+
+use super::*;
+
+fn new(job: &str) -> NewJob {
+    NewJob {
+        job: job.parse().unwrap(),
+        text: "INSERT INTO sums SELECT service, window_start, count(*) AS n \
+               FROM tumble(shop, INTERVAL '10 seconds') GROUP BY service, window_start"
+            .into(),
+        sink: None,
+        start: StartAt::Earliest,
+        parallelism: 2,
+        early: None,
+    }
+}
+
+fn run(state: &mut State, command: Command) -> Vec<Event> {
+    let events = state.choose(command).unwrap();
+    for event in &events {
+        state.step(event, Timestamp::from_nanos(1));
+    }
+    events
+}
+
+fn submit(state: &mut State, job: &str) -> JobId {
+    let new = new(job);
+    let plan = crate::plan::plan(&new, 2).unwrap();
+    let id = new.job.clone();
+    run(state, Command::Submit(Box::new((new, PlannedJob { plan, start: StreamCut::default() }))));
+    id
+}
+
+fn place(state: &mut State, job: &JobId) -> Vec<Event> {
+    let known = &state.jobs[job];
+    let offers = [FreeSlots { worker: "w0".parse().unwrap(), free: 4 }, FreeSlots { worker: "w1".parse().unwrap(), free: 4 }];
+    let execution = ExecutionGraph::place(known.graph.clone(), known.attempt + 1, &offers).unwrap();
+    run(state, Command::Place(job.clone(), Box::new(execution), BTreeMap::new()))
+}
+
+fn fail(job: &JobId, attempt: u32) -> Command {
+    Command::Fail { job: job.clone(), attempt, reason: "worker w0 is gone".into(), restarts_max: 2 }
+}
+
+fn checkpoint(number: u64) -> Checkpoint {
+    Checkpoint { number, parts: Vec::new(), cut: StreamCut::default() }
+}
+
+#[test]
+fn a_job_is_placed_runs_and_begins_again_from_its_checkpoint() {
+    let mut state = State::default();
+    let job = submit(&mut state, "a");
+    assert_eq!(place(&mut state, &job).len(), 1);
+    assert_eq!(place(&mut state, &job).len(), 0, "an attempt is placed once");
+    run(&mut state, Command::Run(job.clone(), 1));
+    assert_eq!(state.jobs[&job].status, JobStatus::Running);
+    assert_eq!(state.used_slots().values().sum::<u32>(), 2, "two subtasks of two vertices share two slots");
+    run(&mut state, Command::Complete { job: job.clone(), attempt: 1, checkpoint: checkpoint(7) });
+    run(&mut state, fail(&job, 1));
+    assert_eq!(state.jobs[&job].status, JobStatus::Restarting);
+    assert!(state.used_slots().is_empty());
+    assert!(run(&mut state, fail(&job, 1)).is_empty(), "a second report of the same failure changes nothing");
+    place(&mut state, &job);
+    assert_eq!(state.jobs[&job].attempt, 2);
+    assert_eq!(state.jobs[&job].checkpoint.as_ref().unwrap().number, 7);
+}
+
+#[test]
+fn news_of_an_old_attempt_changes_nothing() {
+    let mut state = State::default();
+    let job = submit(&mut state, "a");
+    place(&mut state, &job);
+    run(&mut state, fail(&job, 1));
+    place(&mut state, &job);
+    for command in [
+        Command::Run(job.clone(), 1),
+        fail(&job, 1),
+        Command::Complete { job: job.clone(), attempt: 1, checkpoint: checkpoint(9) },
+    ] {
+        assert!(run(&mut state, command).is_empty());
+    }
+}
+
+#[test]
+fn failures_in_a_row_end_a_job_and_a_checkpoint_forgives_them() {
+    let mut state = State::default();
+    let job = submit(&mut state, "a");
+    for attempt in 1..=2 {
+        place(&mut state, &job);
+        run(&mut state, fail(&job, attempt));
+    }
+    place(&mut state, &job);
+    run(&mut state, Command::Complete { job: job.clone(), attempt: 3, checkpoint: checkpoint(1) });
+    run(&mut state, fail(&job, 3));
+    assert_eq!(state.jobs[&job].status, JobStatus::Restarting);
+    for attempt in 4..=5 {
+        place(&mut state, &job);
+        run(&mut state, fail(&job, attempt));
+    }
+    assert_eq!(state.jobs[&job].status, JobStatus::Failed);
+}
+
+#[test]
+fn the_same_submission_twice_is_one_job() {
+    let mut state = State::default();
+    let job = submit(&mut state, "a");
+    submit(&mut state, "a");
+    assert_eq!(state.jobs.len(), 1);
+    let mut other = new("a");
+    other.text = other.text.replace("10 seconds", "20 seconds");
+    let plan = crate::plan::plan(&other, 2).unwrap();
+    let planned = PlannedJob { plan, start: StreamCut::default() };
+    assert!(matches!(state.choose(Command::Submit(Box::new((other, planned)))), Err(Error::JobDiffers(_))));
+    run(&mut state, Command::Cancel(job.clone()));
+    assert!(run(&mut state, Command::Cancel(job)).is_empty());
+}
+
+#[test]
+fn checkpoint_numbers_are_never_used_twice() {
+    let mut state = State::default();
+    let job = submit(&mut state, "a");
+    run(&mut state, Command::Reserve(job.clone()));
+    run(&mut state, Command::Reserve(job.clone()));
+    assert_eq!(state.jobs[&job].reserved, 2 * CHECKPOINTS_RESERVED);
+}

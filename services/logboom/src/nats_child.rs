@@ -1,0 +1,91 @@
+//! The nats-server child of `standalone` and `walk`.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+
+/// How long the child may take to listen: it replays its streams first.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// A running nats-server; ends with its owner.
+#[derive(Debug)]
+pub(crate) struct NatsChild {
+    child: Child,
+}
+
+/// Finds the server binary: the setting, then `.tools/bin` beside the working directory, then PATH.
+pub(crate) fn find_server(setting: &str) -> anyhow::Result<PathBuf> {
+    if !setting.is_empty() {
+        let path = PathBuf::from(setting);
+        anyhow::ensure!(path.is_file(), "nats.server_path is {setting}, but there is no such file");
+        return Ok(path);
+    }
+    let tools = Path::new(".tools/bin/nats-server");
+    if tools.is_file() {
+        return Ok(tools.to_owned());
+    }
+    #[allow(clippy::disallowed_methods, reason = "PATH is the system's, not a setting of ours")]
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).map(|dir| dir.join("nats-server")).find(|p| p.is_file()).context(
+        "nats-server was not found in .tools/bin nor on PATH: run `./justw tools`, or set nats.server_path to a nats-server 2.15 binary",
+    )
+}
+
+impl NatsChild {
+    /// Starts the server and waits until it answers on its port.
+    pub(crate) fn start(server: &Path, config: &Path, log: &Path, address: &str) -> anyhow::Result<Self> {
+        anyhow::ensure!(
+            std::net::TcpStream::connect(address).is_err(),
+            "something listens on {address} already: stop it, or choose another port with --set nats.port=0"
+        );
+        let log_file = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
+        let child = Command::new(server)
+            .arg("--config")
+            .arg(config)
+            .stdin(Stdio::null())
+            .stdout(log_file.try_clone()?)
+            .stderr(log_file)
+            .spawn()
+            .with_context(|| format!("cannot start {}", server.display()))?;
+        let mut running = Self { child };
+        running.wait_until_ready(address, log)?;
+        Ok(running)
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "waits for another process in wall time")]
+    fn wait_until_ready(&mut self, address: &str, log: &Path) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        while begun.elapsed() < READY_WITHIN {
+            if let Some(status) = self.child.try_wait()? {
+                let words = std::fs::read_to_string(log).unwrap_or_default();
+                let last: Vec<_> = words.lines().rev().take(3).collect();
+                anyhow::bail!("nats-server ended with {status}: {}", last.into_iter().rev().collect::<Vec<_>>().join(" | "));
+            }
+            if std::net::TcpStream::connect(address).is_ok() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        anyhow::bail!("nats-server does not listen on {address} after {READY_WITHIN:?}; see {}", log.display())
+    }
+
+    /// The process, for measurements.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for NatsChild {
+    fn drop(&mut self) {
+        // SIGTERM lets it write its last state; it is our own child, by pid.
+        let asked = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status();
+        if asked.is_err() {
+            let _gone = self.child.kill();
+        }
+        let _reaped = self.child.wait();
+    }
+}

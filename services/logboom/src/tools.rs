@@ -1,0 +1,15 @@
+//! The tools: each is one request to a public door, and one way to show its answer.
+
+mod connection;
+pub(crate) mod index;
+mod job;
+mod logs;
+mod rule;
+mod status;
+
+pub(crate) use connection::{Api, Connection, RunFile, ToolError};
+pub(crate) use index::{BindingsCommand, IndexCommand};
+pub(crate) use job::JobCommand;
+pub(crate) use logs::{PublishArgs, QueryArgs, TailArgs};
+pub(crate) use rule::RuleCommand;
+pub(crate) use status::StatusArgs;

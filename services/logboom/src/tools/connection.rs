@@ -1,0 +1,227 @@
+//! Where the doors are, and how to knock.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use reqwest::{Method, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// What `standalone` writes into its data directory when it is ready, so that the tools find it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct RunFile {
+    /// The gateway's base URL.
+    pub(crate) gateway_url: String,
+    /// The broker's base URL.
+    pub(crate) broker_url: String,
+    /// The NATS URL for applications.
+    pub(crate) nats_url: String,
+    /// The process.
+    pub(crate) pid: u32,
+}
+
+impl RunFile {
+    fn path(data_dir: &Path) -> PathBuf {
+        data_dir.join("run.json")
+    }
+
+    /// Writes the file beside its place and moves it there, so that a reader never sees half of it.
+    pub(crate) fn write(&self, data_dir: &Path) -> anyhow::Result<()> {
+        let path = Self::path(data_dir);
+        let beside = path.with_extension("json.new");
+        std::fs::write(&beside, serde_json::to_vec_pretty(self)?)?;
+        std::fs::rename(&beside, &path)?;
+        Ok(())
+    }
+
+    /// Reads the file, if there is one.
+    pub(crate) fn read(data_dir: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(Self::path(data_dir)).ok()?).ok()
+    }
+
+    /// Removes the file at the end of a run.
+    pub(crate) fn remove(data_dir: &Path) {
+        // A file that is already gone is what we want.
+        let _gone = std::fs::remove_file(Self::path(data_dir));
+    }
+}
+
+/// Where to knock and with which credentials.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Connection {
+    /// Data directory of a local `logboom standalone`, from which addresses and tokens are read
+    #[arg(long, global = true, default_value = ".logboom", env = "LOGBOOM_DATA")]
+    pub(crate) data: PathBuf,
+    /// Base URL of the gateway
+    #[arg(long, global = true, env = "LOGBOOM_GATEWAY")]
+    pub(crate) gateway: Option<String>,
+    /// Token of a binding, or the admin token
+    #[arg(long, global = true, env = "LOGBOOM_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    /// Base URL of the broker
+    #[arg(long, global = true, env = "LOGBOOM_BROKER")]
+    pub(crate) broker: Option<String>,
+    /// `user:password` for the broker
+    #[arg(long, global = true, env = "LOGBOOM_BROKER_AUTH", hide_env_values = true)]
+    pub(crate) broker_auth: Option<String>,
+    /// Print JSON instead of tables
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// A refusal by a door, or a failure to reach it; decides the exit code.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ToolError {
+    /// The door answered with an error.
+    #[error("{message}")]
+    Refused {
+        /// HTTP status.
+        status: StatusCode,
+        /// What the door said.
+        message: String,
+    },
+    /// The door could not be reached.
+    #[error(
+        "cannot reach {url}: {source}\n  is it running? `./justw up` starts everything; --gateway and --broker name other addresses"
+    )]
+    Unreachable {
+        /// Where.
+        url: String,
+        /// Why.
+        source: reqwest::Error,
+    },
+}
+
+impl Connection {
+    /// The doors of this connection: flags first, then what a local standalone wrote down.
+    pub(crate) fn api(&self) -> anyhow::Result<Api> {
+        let run = RunFile::read(&self.data);
+        let missing = |what: &str| {
+            format!(
+                "no {what} is known: nothing runs in {} (start it with `./justw up`), or name it with a flag",
+                self.data.display()
+            )
+        };
+        let gateway = self.gateway.clone().or_else(|| run.as_ref().map(|r| r.gateway_url.clone()));
+        let broker = self.broker.clone().or_else(|| run.as_ref().map(|r| r.broker_url.clone()));
+        let read = |name: &str| std::fs::read_to_string(self.data.join("keys").join(name)).ok();
+        let token = self.token.clone().or_else(|| read("admin.token"));
+        let password = read("broker.password").map(|p| format!("admin:{}", p.trim()));
+        Ok(Api {
+            http: http_client()?,
+            gateway: gateway.with_context(|| missing("gateway"))?,
+            broker: broker.with_context(|| missing("broker"))?,
+            token: token.map(|t| t.trim().to_owned()).with_context(|| missing("token"))?,
+            broker_auth: self.broker_auth.clone().or(password).unwrap_or_default(),
+        })
+    }
+}
+
+fn http_client() -> anyhow::Result<reqwest::Client> {
+    reqwest::Client::builder()
+        .connect_timeout(std::time::Duration::from_secs(5))
+        .no_proxy()
+        .build()
+        .context("cannot set up the HTTP client")
+}
+
+/// The public HTTP doors.
+#[derive(Debug, Clone)]
+pub(crate) struct Api {
+    http: reqwest::Client,
+    /// The gateway's base URL.
+    pub(crate) gateway: String,
+    /// The broker's base URL.
+    pub(crate) broker: String,
+    /// Bearer token for the gateway.
+    pub(crate) token: String,
+    broker_auth: String,
+}
+
+impl Api {
+    /// Doors at known addresses.
+    pub(crate) fn at(gateway: &str, broker: &str, token: &str, broker_auth: &str) -> anyhow::Result<Self> {
+        Ok(Self {
+            http: http_client()?,
+            gateway: gateway.to_owned(),
+            broker: broker.to_owned(),
+            token: token.to_owned(),
+            broker_auth: broker_auth.to_owned(),
+        })
+    }
+
+    /// The same doors with another token.
+    pub(crate) fn with_token(&self, token: &str) -> Self {
+        Self { token: token.to_owned(), ..self.clone() }
+    }
+
+    /// A request to the gateway.
+    pub(crate) fn gateway(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.gateway)).bearer_auth(&self.token)
+    }
+
+    /// Asks the gateway and reads a JSON answer.
+    pub(crate) async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, ToolError> {
+        let mut request = self.gateway(method, path);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        answer(request).await.map(|(_, value)| value)
+    }
+
+    /// Runs one SQL query.
+    pub(crate) async fn sql(&self, text: &str) -> Result<Value, ToolError> {
+        self.ask(Method::POST, "/api/v1/sql", Some(&serde_json::json!({ "sql": text }))).await
+    }
+
+    /// Makes an OSB call and reads status and body.
+    pub(crate) async fn osb(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, Value), ToolError> {
+        let (user, password) = self.broker_auth.split_once(':').unwrap_or((self.broker_auth.as_str(), ""));
+        let mut request = self
+            .http
+            .request(method, format!("{}{path}", self.broker))
+            .basic_auth(user, Some(password))
+            .header("X-Broker-API-Version", "2.17");
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        answer(request).await
+    }
+}
+
+/// Sends a request and reads a JSON answer; anything but 2xx is a refusal with the door's own words.
+async fn answer(request: reqwest::RequestBuilder) -> Result<(StatusCode, Value), ToolError> {
+    let (client, request) = request.build_split();
+    let request = request.map_err(|source| ToolError::Unreachable { url: "the given URL".to_owned(), source })?;
+    let url = request.url().to_string();
+    let unreachable = |source| ToolError::Unreachable { url: url.clone(), source };
+    let response = client.execute(request).await.map_err(unreachable)?;
+    let status = response.status();
+    let is_json = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+        .is_some_and(|v| v.contains("json"));
+    let text = response.text().await.map_err(unreachable)?;
+    let value: Value = if is_json { serde_json::from_str(&text).unwrap_or(Value::Null) } else { Value::Null };
+    if status.is_success() {
+        return Ok((status, value));
+    }
+    Err(ToolError::Refused { status, message: refusal(status, &value, &text) })
+}
+
+/// The words of a refusal: a caret picture where there is one, else message or OSB description.
+fn refusal(status: StatusCode, value: &Value, text: &str) -> String {
+    let words = ["/error/rendered", "/error/message", "/description", "/error"]
+        .iter()
+        .find_map(|path| value.pointer(path).and_then(Value::as_str));
+    match words {
+        Some(words) => format!("{} ({status})", words.trim_end()),
+        None => format!("{status}: {}", text.chars().take(300).collect::<String>()),
+    }
+}

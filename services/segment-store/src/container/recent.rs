@@ -1,0 +1,138 @@
+//! Message ids of late: what makes a producer's repeat under a new event number a duplicate.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+use types::{Offset, Timestamp};
+
+/// Ids remembered per segment: two minutes of 500 events a second.
+pub const IDS_MAX: usize = 65_536;
+
+/// For how long an id is remembered, by time of receipt; JetStream's own default window.
+pub const WINDOW: Duration = Duration::from_secs(120);
+
+const ID_BYTES: usize = 16 + 8 + 8;
+
+/// The ids of the last [`WINDOW`], at most [`IDS_MAX`]; older ones are forgotten.
+///
+/// Time is that of the newest event, never a clock's, so that every replay forgets the same ids.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(into = "Bytes", try_from = "Bytes")]
+pub struct RecentIds {
+    order: VecDeque<(u128, Timestamp)>,
+    offsets: HashMap<u128, Offset>,
+    newest: Timestamp,
+}
+
+impl Default for RecentIds {
+    fn default() -> Self {
+        Self { order: VecDeque::new(), offsets: HashMap::new(), newest: Timestamp::MIN }
+    }
+}
+
+impl RecentIds {
+    /// The offset under which the id was stored; 0 is no id.
+    pub fn offset_of(&self, id: u128) -> Option<Offset> {
+        self.offsets.get(&id).copied()
+    }
+
+    /// Remembers an id that is not known; 0 is no id, but its time counts.
+    pub fn insert(&mut self, id: u128, received: Timestamp, offset: Offset) {
+        self.newest = self.newest.max(received);
+        if id != 0 {
+            self.order.push_back((id, received));
+            self.offsets.insert(id, offset);
+        }
+        let horizon = self.newest - WINDOW;
+        while let Some((oldest, at)) = self.order.front().copied() {
+            if self.order.len() <= IDS_MAX && at >= horizon {
+                break;
+            }
+            self.order.pop_front();
+            self.offsets.remove(&oldest);
+        }
+    }
+
+    /// How many are remembered.
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+}
+
+impl From<RecentIds> for Bytes {
+    fn from(ids: RecentIds) -> Self {
+        let mut out = BytesMut::with_capacity(8 + ids.order.len() * ID_BYTES);
+        out.put_i64_le(ids.newest.nanos());
+        for (id, received) in &ids.order {
+            out.put_u128_le(*id);
+            out.put_i64_le(received.nanos());
+            out.put_u64_le(ids.offsets.get(id).copied().unwrap_or_default());
+        }
+        out.freeze()
+    }
+}
+
+impl TryFrom<Bytes> for RecentIds {
+    type Error = String;
+
+    fn try_from(mut bytes: Bytes) -> Result<Self, String> {
+        if bytes.len() < 8 || (bytes.len() - 8) % ID_BYTES != 0 {
+            return Err(format!("{} bytes are no list of message ids", bytes.len()));
+        }
+        let mut ids = Self { newest: Timestamp::from_nanos(bytes.get_i64_le()), ..Self::default() };
+        while bytes.has_remaining() {
+            let (id, received) = (bytes.get_u128_le(), Timestamp::from_nanos(bytes.get_i64_le()));
+            ids.order.push_back((id, received));
+            ids.offsets.insert(id, bytes.get_u64_le());
+        }
+        Ok(ids)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_millis(seconds * 1_000)
+    }
+
+    #[test]
+    fn an_id_is_forgotten_after_the_window() {
+        let mut ids = RecentIds::default();
+        ids.insert(1, at(0), 10);
+        ids.insert(2, at(120), 11);
+        assert_eq!(ids.offset_of(1), Some(10), "exactly two minutes are inside");
+        ids.insert(0, at(121), 12);
+        assert_eq!((ids.offset_of(1), ids.offset_of(2), ids.len()), (None, Some(11), 1));
+        assert_eq!(ids.offset_of(0), None);
+    }
+
+    #[test]
+    fn ids_are_bounded() {
+        let mut ids = RecentIds::default();
+        for n in 1..=IDS_MAX as u128 + 3 {
+            ids.insert(n, at(0), n as u64);
+        }
+        assert_eq!((ids.len(), ids.offsets.len()), (IDS_MAX, IDS_MAX));
+        assert_eq!((ids.offset_of(3), ids.offset_of(4)), (None, Some(4)));
+    }
+
+    #[test]
+    fn they_survive_a_snapshot() {
+        let mut ids = RecentIds::default();
+        (1..100u128).for_each(|n| ids.insert(n, at(n as i64), n as u64));
+        let bytes = rmp_serde::to_vec_named(&ids).unwrap();
+        assert_eq!(rmp_serde::from_slice::<RecentIds>(&bytes).unwrap(), ids);
+        assert!(RecentIds::try_from(Bytes::from_static(&[0; 9])).is_err());
+    }
+}

@@ -1,0 +1,22 @@
+//! What this service counts.
+
+telemetry::metrics! {
+    APPENDED_EVENTS: Counter = "lb_segment_store_appended_events_total", "Events stored in segments of this replica.";
+    DUPLICATES: Counter = "lb_segment_store_duplicate_events_total", "Events dropped because they were stored before.";
+    FRAMES: Counter = "lb_segment_store_frames_total", "Frames written to the durable log.";
+    FRAME_BYTES: Histogram = "lb_segment_store_frame_bytes", "Size of a frame as written.", &telemetry::SIZES;
+    FRAME_SECONDS: Histogram = "lb_segment_store_frame_duration_seconds", "Time until a frame is durable.", &telemetry::SECONDS;
+    REFUSALS: Counter["reason"] = "lb_segment_store_refusals_total", "Appends that were not taken.";
+    RESYNCS: Counter = "lb_segment_store_resyncs_total", "Times that an owner re-read its log because an append had no answer.";
+    DAMAGES: Counter = "lb_segment_store_damages_total", "Times that a log was not what was written to it.";
+    READ_ONLY: Gauge = "lb_segment_store_read_only_containers", "Containers whose log is damaged.";
+    OWNED: Gauge = "lb_segment_store_owned_containers", "Containers that this replica serves.";
+    RECOVERY_SECONDS: Histogram = "lb_segment_store_recovery_duration_seconds", "Time from claim to served.", &telemetry::SECONDS;
+    TAIL_BYTES: Gauge["container"] = "lb_segment_store_tail_bytes", "Bytes not yet in Tier 2.";
+    CHUNKS: Counter = "lb_segment_store_chunks_total", "Chunks committed to Tier 2.";
+    CHUNK_BYTES: Histogram = "lb_segment_store_chunk_bytes", "Size of a chunk.", &telemetry::SIZES;
+    FLUSH_FAILURES: Counter = "lb_segment_store_flush_failures_total", "Attempts to move events to Tier 2 that failed and are repeated.";
+    SNAPSHOTS: Counter = "lb_segment_store_snapshots_total", "Container snapshots written.";
+    LANE_MESSAGES: Counter = "lb_segment_store_lane_messages_total", "Messages that front-door lanes received.";
+    LANE_REFUSED: Counter["reason"] = "lb_segment_store_lane_refused_total", "Messages that front-door lanes refused.";
+}
