@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, warn};
 use wire::header;
 
@@ -48,6 +48,8 @@ struct Session {
     messages: Subscriber,
     inbox: String,
     lost_count: u64,
+    /// When the server last said anything.
+    heard: Instant,
     /// The consumer's own count; a hole in it means that a message was lost on the way.
     delivered: u64,
     request_count: u64,
@@ -136,10 +138,12 @@ impl Pull {
                 session.request(&self.bus, &self.stream, wait, self.single).await?;
             }
             let message = tokio::select! {
+                biased;
                 message = session.messages.next() => message.ok_or("the subscription ended")?,
                 () = self.bus.lost_since(session.lost_count) => return Err("the connection was lost".to_owned()),
-                () = sleep(SILENCE_MAX) => return Err("the server fell silent".to_owned()),
+                () = sleep_until(session.heard + SILENCE_MAX) => return Err("the server fell silent".to_owned()),
             };
+            session.heard = Instant::now();
             match message.status {
                 None => return session.take(message, self.after).map(Some),
                 Some(status) => match session.on_status(status, &message) {
@@ -187,6 +191,7 @@ impl Pull {
             messages,
             inbox,
             lost_count,
+            heard: Instant::now(),
             delivered: 0,
             request_count: 0,
             open: 0,
@@ -260,6 +265,7 @@ impl Session {
         let reply = format!("{}.{}", self.inbox, self.request_count);
         let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{}", self.consumer);
         (self.open, self.brought, self.drained) = (batch, 0, false);
+        self.heard = Instant::now();
         bus.client().publish_with_reply(subject, reply, body.to_string().into()).await.map_err(|e| e.to_string())
     }
 

@@ -43,6 +43,7 @@ pub(crate) struct Entry<E> {
 /// The entry without its events.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(crate) struct Head {
+    pub id: String,
     pub journal: String,
 }
 
@@ -130,11 +131,9 @@ fn decode_entry<E: DeserializeOwned>(seq: u64, payload: &[u8]) -> Result<Entry<E
     rmp_serde::from_slice(payload).map_err(|error| Misfit::Unreadable { seq, reason: error.to_string() })
 }
 
-/// Which journal a stored entry belongs to.
-pub(crate) fn journal_of(seq: u64, payload: &[u8]) -> Result<String, Misfit> {
-    let head: Head =
-        rmp_serde::from_slice(payload).map_err(|error| Misfit::Unreadable { seq, reason: error.to_string() })?;
-    Ok(head.journal)
+/// What a stored entry says about itself.
+pub(crate) fn head_of(seq: u64, payload: &[u8]) -> Result<Head, Misfit> {
+    rmp_serde::from_slice(payload).map_err(|error| Misfit::Unreadable { seq, reason: error.to_string() })
 }
 
 #[cfg(test)]
@@ -175,7 +174,7 @@ mod tests {
         assert!(matches!(applied.take(3, b"\xc1"), Err(Misfit::Unreadable { seq: 3, .. })));
         assert_eq!(applied, before, "a misfit changes nothing");
         assert_eq!(Applied::<Sum>::decode(&applied.encode().unwrap()), Ok(applied));
-        assert_eq!(journal_of(1, &entry("j", 5, vec![])).unwrap(), "j");
+        assert_eq!(head_of(1, &entry("j", 5, vec![])).unwrap().journal, "j");
     }
 
     #[test]

@@ -31,27 +31,29 @@ where
     Fut: Future<Output = ()>,
 {
     let stop = ledger.stop_token();
-    let mut leadership = ledger.leadership();
+    let mut terms = ledger.terms();
     loop {
-        let gained = async { leadership.wait_for(|leads| *leads).await.is_ok() };
-        tokio::select! {
+        let term = tokio::select! {
             () = stop.cancelled() => return,
-            gained = gained => if !gained { return },
-        }
+            term = terms.wait_for(|term| term.leads()) => match term {
+                Ok(term) => *term,
+                Err(_) => return,
+            },
+        };
         let token = stop.child_token();
-        let lost = async {
-            // A loss followed by a gain at once must be seen too, so the number of the term counts and not the flag.
-            ledger.term_over().await;
+        let over = async {
+            drop(terms.wait_for(|now| *now != term).await);
             token.cancel();
+            // The token is only a request: `lead` itself says when it has ended.
             std::future::pending::<()>().await;
         };
         tokio::select! {
             () = lead(token.clone()) => {}
-            () = lost => {}
+            () = over => {}
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = leadership.wait_for(|leads| !*leads) => {}
+            now = terms.wait_for(|now| *now != term) => if now.is_err() { return },
         }
     }
 }

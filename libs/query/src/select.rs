@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 
 use sqlparser::{
     ast::{
-        Expr, Ident, ObjectName, Query, SetExpr, Statement, TableAlias, TableFactor, Visit, Visitor, visit_expressions,
-        visit_expressions_mut, visit_relations,
+        Expr, Ident, ObjectName, Query, SetExpr, Spanned, Statement, TableAlias, TableFactor, Visit, Visitor,
+        visit_expressions, visit_expressions_mut, visit_relations,
     },
     tokenizer::{Location, Span, Token, TokenWithSpan},
 };
@@ -18,6 +18,9 @@ use crate::{
 
 /// Most indexes that one query may read.
 const TABLES_MAX: usize = 16;
+
+/// Most tables, subqueries included, in all FROM clauses together: each join nests the plan once more.
+const RELATIONS_MAX: usize = 32;
 
 /// One read-only query that has been read but not yet planned.
 #[derive(Debug, Clone, PartialEq)]
@@ -132,6 +135,7 @@ struct Scope {
 #[derive(Default)]
 struct Reader {
     statements: usize,
+    relations: usize,
     scopes: Vec<Scope>,
     tables: Vec<IndexName>,
     names: Vec<String>,
@@ -186,6 +190,10 @@ impl Visitor for Reader {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Self::Break> {
+        self.relations += 1;
+        if self.relations > RELATIONS_MAX {
+            return refuse(factor.span().start, format!("a query joins at most {RELATIONS_MAX} tables"));
+        }
         match factor {
             TableFactor::Table { name, args: Some(_), .. } | TableFactor::Function { name, .. } => {
                 refuse(start(name), format!("there is no table function {name}"))

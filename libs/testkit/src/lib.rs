@@ -1,1 +1,69 @@
-//! .
+//! Real servers and a small world for tests.
+//!
+//! Owns the start and end of a real nats-server child with keys of its own ([`Nats`]), a world around it with settings, secrets and
+//! object storage in a directory that goes away ([`World`]), and waiting without sleeping ([`eventually`]).
+//! Deliberately does not know: any service, and any fake; what a test sees here is what production sees.
+//!
+//! The server's binary is `LB_NATS_SERVER`, else `.tools/bin/nats-server` in this or an upper directory, else `nats-server` on `PATH`.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> anyhow::Result<()> {
+//! let mut world = testkit::World::start().await?;
+//! let host = world.host(wire::Service::Coordinator, "a").await?;
+//! world.nats.kill()?;
+//! testkit::eventually(Duration::from_secs(5), async || !host.bus.is_connected()).await;
+//! world.nats.restart().await?;
+//! testkit::eventually(Duration::from_secs(5), async || host.bus.is_connected()).await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod nats;
+mod world;
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+pub use nats::{Nats, server_path};
+pub use world::World;
+
+/// How often [`eventually`] looks.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Waits until `check` holds.
+///
+/// # Panics
+/// If it does not within the time given.
+pub async fn eventually(within: Duration, mut check: impl AsyncFnMut() -> bool) {
+    let begun = Instant::now();
+    while !check().await {
+        assert!(begun.elapsed() < within, "what was awaited did not come true within {within:?}");
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn eventually_ends_when_the_check_holds() {
+        let mut looks = 0;
+        eventually(Duration::from_secs(5), async || {
+            looks += 1;
+            looks == 3
+        })
+        .await;
+        assert_eq!(looks, 3);
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "did not come true")]
+    async fn eventually_gives_up() {
+        eventually(Duration::from_millis(20), async || false).await;
+    }
+}

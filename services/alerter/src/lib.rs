@@ -57,8 +57,8 @@ impl host::Service for Alerter {
         let jobs = jobs::Jobs { bus: host.bus.clone(), ledger: ledger.clone() };
         let desk = actor::Desk { ledger: ledger.clone(), jobs: jobs.clone() }.start();
         let leader = lead::Leader { host: host.clone(), config, ledger: ledger.clone(), jobs, notifier, desk };
-        host::while_leading(&ledger, move |token| leader.clone().lead(token));
-        Ok(Running::new(async {}))
+        host.spawn("leading", async move { host::while_leading(&ledger, |token| leader.clone().lead(token)).await });
+        Ok(Running::idle())
     }
 }
 

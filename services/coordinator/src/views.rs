@@ -66,7 +66,7 @@ impl Views {
             };
             match written {
                 Ok(_) => return Ok(()),
-                Err(BucketError::Exists(_) | BucketError::Conflict { .. }) => {}
+                Err(BucketError::Exists { .. } | BucketError::Conflict { .. }) => {}
                 Err(error) => return Err(problem(error)),
             }
         }

@@ -47,8 +47,8 @@ impl host::Service for JobManager {
         let drivers = lead::Drivers::default();
         let desk = actor::Desk { ledger: ledger.clone(), client, drivers: drivers.clone() }.start();
         let leader = lead::Leader { host: host.clone(), config, ledger: ledger.clone(), drivers, desk };
-        host::while_leading(&ledger, move |token| leader.clone().lead(token));
-        Ok(Running::new(async {}))
+        host.spawn("leading", async move { host::while_leading(&ledger, |token| leader.clone().lead(token)).await });
+        Ok(Running::idle())
     }
 }
 

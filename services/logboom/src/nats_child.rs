@@ -1,6 +1,7 @@
 //! The nats-server child of `standalone` and `walk`.
 
 use std::{
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -49,6 +50,8 @@ impl NatsChild {
             .stdin(Stdio::null())
             .stdout(log_file.try_clone()?)
             .stderr(log_file)
+            // Ctrl-C on the terminal reaches our group only: the server must outlive the services that drain into it.
+            .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {}", server.display()))?;
         let mut running = Self { child };
@@ -71,11 +74,6 @@ impl NatsChild {
             std::thread::sleep(Duration::from_millis(10));
         }
         anyhow::bail!("nats-server does not listen on {address} after {READY_WITHIN:?}; see {}", log.display())
-    }
-
-    /// The process, for measurements.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
     }
 }
 

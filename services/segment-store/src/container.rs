@@ -3,6 +3,7 @@
 //! The owner ([`owner`]) writes frames and applies them; the storage writer ([`tiering`]) moves events to Tier 2; both
 //! share the books: the state and the tail under one lock, so that a reader never sees an event twice or not at all.
 
+pub(crate) mod books;
 pub(crate) mod columns;
 pub mod frame;
 pub(crate) mod owner;
@@ -33,12 +34,13 @@ use wire::{
 use crate::{
     config::Config,
     container::{
+        books::{Books, Phase},
         columns::Answers,
         frame::Entry,
-        state::{Effect, State},
-        tail::{FlushRule, Tail},
+        state::Effect,
+        tail::FlushRule,
     },
-    error::{Damage, Error},
+    error::Error,
     metrics,
 };
 
@@ -95,29 +97,6 @@ impl Limits {
             log_bytes_max: tail_bytes_max.saturating_mul(4),
         }
     }
-}
-
-/// Whether a container takes requests.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Phase {
-    /// Not yet: its log is being read.
-    Recovering,
-    /// Yes.
-    Serving,
-    /// Only reads: its log is damaged.
-    ReadOnly(Damage),
-    /// No more: stopped, or another owner took over.
-    Over,
-}
-
-/// The state, the events that belong to it, and whether they may be used.
-#[derive(Debug)]
-pub(crate) struct Books {
-    pub(crate) state: State,
-    pub(crate) tail: Tail,
-    pub(crate) phase: Phase,
-    /// Bytes that frames hold in the log, about.
-    pub(crate) log_bytes: u64,
 }
 
 /// One entry on its way to the log.
@@ -177,13 +156,12 @@ impl Container {
         answers: Answers,
     ) -> (Self, mpsc::Receiver<Op>) {
         let (ops, queue) = mpsc::channel(limits.appends_max + OWN_ENTRIES_MAX);
-        let books = Books { state: State::new(id), tail: Tail::default(), phase: Phase::Recovering, log_bytes: 0 };
         let shared = Shared {
             id,
             generation,
             limits,
             clock,
-            books: RwLock::new(books),
+            books: RwLock::new(Books::new(id)),
             answers,
             kick: Notify::new(),
             ops,
@@ -270,7 +248,7 @@ impl Container {
         let throttled = |limit| Error::Throttled { container: self.id, limit };
         let (tail, log) = {
             let books = self.serving()?;
-            (books.tail.bytes(), books.log_bytes)
+            (books.tail.bytes(), books.log.held())
         };
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         if tail + self.queued.load(Ordering::Relaxed) + bytes > self.limits.tail_bytes_max {

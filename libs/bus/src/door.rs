@@ -1,0 +1,334 @@
+//! Doors: where calls come in, bounded, decoded and answered.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use async_nats::{HeaderMap, Message, Subscriber};
+use bytes::Bytes;
+use futures::StreamExt;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+use tracing::{debug, error, warn};
+use types::{Clock, ReplicaId, Timestamp};
+use wire::{Call, Code, Problem, Service, filter_of, header, subject_of};
+
+use crate::{
+    Bus, BusError, CALL_DEADLINE, Origin, SystemClock,
+    call::remaining,
+    discovery::{self, Endpoint, Identity},
+    headers,
+    origin::{fresh_id, with_origin},
+};
+
+/// Requests that one door holds at once; beyond it answers `Throttled` at once.
+pub const DOOR_IN_FLIGHT_MAX: usize = 256;
+/// How long a door that closes waits for what is in flight.
+const DRAIN_WITHIN: Duration = Duration::from_secs(10);
+/// How long a handler may go on after its caller stopped waiting; then it is dropped.
+const OVERTIME_MAX: Duration = Duration::from_secs(60);
+
+/// A request as it reaches its handler.
+#[derive(Debug, Clone)]
+pub struct Incoming<C: Call> {
+    /// The request.
+    pub request: C::Request,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+impl<C: Call> actix::Message for Incoming<C> {
+    type Result = Result<C::Reply, Problem>;
+}
+
+/// The doors of one replica; clones share them.
+///
+/// Announces them as an ADR-32 micro service: `nats micro ls`, `info` and `stats` see them.
+#[derive(Clone)]
+pub struct Doors(Arc<Inner>);
+
+struct Inner {
+    bus: Bus,
+    service: Service,
+    identity: Arc<Identity>,
+    gates: Mutex<Vec<Weak<Gate>>>,
+    _discovery: DropGuard,
+}
+
+/// What a door shares with its tasks.
+#[derive(Debug)]
+struct Gate {
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// An open door: dropping it closes it, [`Door::close`] also waits for what is in flight.
+#[must_use = "a door that is dropped is closed"]
+pub struct Door {
+    gate: Arc<Gate>,
+    /// Keeps the door in the service's announcement.
+    endpoint: Arc<Endpoint>,
+}
+
+type Handling<C> = Pin<Box<dyn Future<Output = Result<<C as Call>::Reply, Problem>> + Send>>;
+
+impl Doors {
+    /// Begins to announce a replica; it has no door yet. Needs a tokio runtime.
+    pub fn new(bus: &Bus, service: Service, replica: &ReplicaId) -> Self {
+        let identity = Arc::new(Identity::new(service, replica, SystemClock.now()));
+        let stop = CancellationToken::new();
+        tokio::spawn(discovery::answer(bus.clone(), identity.clone(), stop.clone()));
+        Self(Arc::new(Inner { bus: bus.clone(), service, identity, gates: Mutex::default(), _discovery: stop.drop_guard() }))
+    }
+
+    /// Opens a door to an actor; `None` takes every key.
+    pub async fn open<C: Call>(
+        &self,
+        key: Option<&C::Key>,
+        to: actix::Recipient<Incoming<C>>,
+    ) -> Result<Door, BusError> {
+        self.serve::<C, _, _>(key, move |incoming| {
+            let answer = to.send(incoming);
+            async move {
+                answer.await.unwrap_or_else(|closed| {
+                    // It may have ended in the middle of the request.
+                    Err(Problem::unavailable("HandlerGone", format_args!("{} is not served here: {closed}", C::NAME)).unknown())
+                })
+            }
+        })
+        .await
+    }
+
+    /// Opens a door to a function; `None` takes every key.
+    ///
+    /// Bounds: [`DOOR_IN_FLIGHT_MAX`] requests at once, beyond `Throttled` at once; a request whose deadline has passed is
+    /// refused. At the deadline the caller is answered, the handler goes on and keeps its place.
+    pub async fn serve<C, F, Fut>(&self, key: Option<&C::Key>, handler: F) -> Result<Door, BusError>
+    where
+        C: Call,
+        F: Fn(Incoming<C>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<C::Reply, Problem>> + Send + 'static,
+    {
+        let subject = key.map_or_else(|| filter_of(C::PATTERN), |key| subject_of::<C>(key));
+        let group = self.0.service.as_str();
+        let messages = self.0.bus.queue_subscribe(&subject, group).await?;
+        let endpoint = self.0.identity.add(C::NAME, &subject, group);
+        let gate = Arc::new(Gate { stop: CancellationToken::new(), tasks: TaskTracker::new() });
+        gate.tasks.close();
+        let porter = Porter::<C, F> {
+            bus: self.0.bus.clone(),
+            endpoint: endpoint.clone(),
+            tasks: gate.tasks.clone(),
+            permits: Arc::new(Semaphore::new(DOOR_IN_FLIGHT_MAX)),
+            handler: Arc::new(handler),
+            call: std::marker::PhantomData,
+        };
+        gate.tasks.spawn(porter.run(messages, gate.stop.clone()));
+        let mut gates = self.0.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        gates.retain(|g| g.strong_count() > 0);
+        gates.push(Arc::downgrade(&gate));
+        drop(gates);
+        Ok(Door { gate, endpoint })
+    }
+
+    /// Closes every door and waits for what is in flight, at most 10 s.
+    pub async fn close_all(&self) {
+        let gates: Vec<_> = {
+            let gates = self.0.gates.lock().unwrap_or_else(PoisonError::into_inner);
+            gates.iter().filter_map(Weak::upgrade).collect()
+        };
+        for gate in &gates {
+            gate.stop.cancel();
+        }
+        futures::future::join_all(gates.iter().map(|gate| gate.drained())).await;
+    }
+}
+
+impl fmt::Debug for Doors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Doors").field("service", &self.0.service).finish_non_exhaustive()
+    }
+}
+
+impl Gate {
+    async fn drained(&self) {
+        if timeout(DRAIN_WITHIN, self.tasks.wait()).await.is_err() {
+            warn!(tasks = self.tasks.len(), "door closed with requests in flight");
+        }
+    }
+}
+
+impl Door {
+    /// Takes no more requests and waits for those in flight, at most 10 s.
+    pub async fn close(self) {
+        self.gate.stop.cancel();
+        self.gate.drained().await;
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.gate.stop.cancel();
+    }
+}
+
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Door").field("subject", &self.endpoint.subject).finish_non_exhaustive()
+    }
+}
+
+impl Bus {
+    async fn queue_subscribe(&self, subject: &str, group: &str) -> Result<Subscriber, BusError> {
+        let messages = self.client().queue_subscribe(subject.to_owned(), group.to_owned()).await.map_err(|error| {
+            BusError::Unavailable { what: format!("door on {subject}"), reason: error.to_string() }
+        })?;
+        self.round_trip().await;
+        Ok(messages)
+    }
+
+    /// Answers a request; an answer that the server does not take becomes a problem that says so.
+    pub(crate) async fn reply(&self, to: &str, answer: Result<Bytes, &Problem>) {
+        let (headers, body) = match answer {
+            Ok(body) => (HeaderMap::new(), body),
+            Err(problem) => (problem_headers(problem), wire::encode(problem).into()),
+        };
+        let result = self.client().publish_with_headers(to.to_owned(), headers, body).await;
+        if let Err(error) = result {
+            warn!(%error, "reply not sent");
+            if error.kind() == async_nats::client::PublishErrorKind::MaxPayloadExceeded {
+                let problem = Problem::internal("the reply is larger than the bus takes; ask for less");
+                let sent = self
+                    .client()
+                    .publish_with_headers(to.to_owned(), problem_headers(&problem), wire::encode(&problem).into())
+                    .await;
+                if let Err(error) = sent {
+                    warn!(%error, "reply not sent");
+                }
+            }
+        }
+    }
+}
+
+fn problem_headers(problem: &Problem) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    headers::set(&mut map, header::SERVICE_ERROR_CODE, &problem.code.status().to_string());
+    headers::set(&mut map, header::SERVICE_ERROR, &problem.to_string());
+    map
+}
+
+/// Stands at one door.
+struct Porter<C: Call, F> {
+    bus: Bus,
+    endpoint: Arc<Endpoint>,
+    tasks: TaskTracker,
+    permits: Arc<Semaphore>,
+    handler: Arc<F>,
+    call: std::marker::PhantomData<fn() -> C>,
+}
+
+impl<C, F, Fut> Porter<C, F>
+where
+    C: Call,
+    F: Fn(Incoming<C>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<C::Reply, Problem>> + Send + 'static,
+{
+    async fn run(self, mut messages: Subscriber, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                message = messages.next() => match message {
+                    Some(message) => self.admit(message).await,
+                    None => return,
+                },
+            }
+        }
+        // What the server sent before it heard of the end is still served.
+        if messages.drain().await.is_ok() {
+            while let Ok(Some(message)) = timeout(Duration::from_secs(1), messages.next()).await {
+                self.admit(message).await;
+            }
+        }
+    }
+
+    async fn admit(&self, message: Message) {
+        let started = Instant::now();
+        let reply = message.reply.as_ref().map(ToString::to_string);
+        let incoming = self.permits.clone().try_acquire_owned().map_err(|_| throttled::<C>()).and_then(|permit| {
+            let origin = origin_of(&message, SystemClock.now());
+            if remaining(origin.deadline).is_zero() {
+                return Err(Problem::new(Code::Deadline, "Deadline", "the request came after its deadline"));
+            }
+            Ok((permit, Incoming::<C> { request: wire::decode(&message.payload)?, origin }))
+        });
+        let (permit, incoming) = match incoming {
+            Ok(admitted) => admitted,
+            Err(problem) => return self.answer(reply.as_deref(), Err(&problem), started).await,
+        };
+        let porter = Self {
+            bus: self.bus.clone(),
+            endpoint: self.endpoint.clone(),
+            tasks: self.tasks.clone(),
+            permits: self.permits.clone(),
+            handler: self.handler.clone(),
+            call: std::marker::PhantomData,
+        };
+        self.tasks.spawn(async move {
+            porter.handle(incoming, reply, started).await;
+            drop(permit);
+        });
+    }
+
+    async fn handle(self, incoming: Incoming<C>, reply: Option<String>, started: Instant) {
+        let origin = incoming.origin.clone();
+        let left = remaining(origin.deadline);
+        let mut handling: Handling<C> = Box::pin(with_origin(origin, (self.handler)(incoming)));
+        match timeout(left, &mut handling).await {
+            Ok(Ok(answer)) => self.answer(reply.as_deref(), Ok(wire::encode(&answer).into()), started).await,
+            Ok(Err(problem)) => self.answer(reply.as_deref(), Err(&problem), started).await,
+            Err(_) => {
+                let problem =
+                    Problem::new(Code::Deadline, "Deadline", format_args!("{} is not done in time", C::NAME)).unknown();
+                self.answer(reply.as_deref(), Err(&problem), started).await;
+                // Cut off in the middle it could leave half a change behind.
+                if timeout(OVERTIME_MAX, handling).await.is_err() {
+                    error!(call = C::NAME, "handler dropped long after its deadline");
+                }
+            }
+        }
+    }
+
+    async fn answer(&self, reply: Option<&str>, answer: Result<Bytes, &Problem>, started: Instant) {
+        self.endpoint.count(started.elapsed(), answer.as_ref().err().copied());
+        match reply {
+            Some(reply) => self.bus.reply(reply, answer).await,
+            None => debug!(call = C::NAME, "request without a reply subject"),
+        }
+    }
+}
+
+fn throttled<C: Call>() -> Problem {
+    Problem::throttled("DoorFull", format_args!("{DOOR_IN_FLIGHT_MAX} {} requests are in flight; repeat later", C::NAME))
+}
+
+fn origin_of(message: &Message, now: Timestamp) -> Origin {
+    let get = |name| headers::get(message.headers.as_ref(), name).map(str::to_owned);
+    let deadline = get(header::DEADLINE).and_then(|nanos| nanos.parse().ok()).map(Timestamp::from_nanos);
+    Origin {
+        caller: get(header::CALLER).unwrap_or_else(|| "unknown".to_owned()),
+        deadline: deadline.unwrap_or(now + CALL_DEADLINE),
+        request_id: get(header::REQUEST_ID).unwrap_or_else(fresh_id),
+        traceparent: get(header::TRACEPARENT),
+    }
+}

@@ -1,0 +1,149 @@
+//! Operator-mode keys: who signs accounts, who signs users, what a server must be told.
+//!
+//! One operator signs three accounts: the system account (for servers and claims, without JetStream), the platform (where
+//! services talk) and the tenants (where producers publish and alerts arrive). A binding is a user of the tenants' account.
+
+mod claims;
+mod config;
+mod jwt;
+
+use std::fmt;
+
+use nkeys::KeyPairType;
+use ring::hmac;
+use serde::{Deserialize, Serialize};
+use types::Timestamp;
+
+pub use claims::{AccountSpec, UserSpec, account_jwt, user_jwt};
+pub use config::{ServerSpec, server_config};
+
+use crate::BusError;
+
+/// A signing key in NATS' text form.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyPair {
+    /// The secret half.
+    pub seed: String,
+    /// The name under which others know it.
+    pub public: String,
+}
+
+impl fmt::Debug for KeyPair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyPair").field("seed", &"***").field("public", &self.public).finish()
+    }
+}
+
+/// The keys of an installation.
+///
+/// Keep it: the same ring gives the same server configuration for ever. A configuration made from newer preloaded claims
+/// would replace what was pushed since, revocations included; therefore `created` dates them.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keyring {
+    /// Signs accounts.
+    pub operator_seed: String,
+    /// Signs users of the system account.
+    pub system_seed: String,
+    /// Signs the services' users.
+    pub platform_seed: String,
+    /// Signs bindings and the front door's user.
+    pub tenants_seed: String,
+    /// When the ring was made.
+    pub created: Timestamp,
+}
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keyring").field("created", &self.created).finish_non_exhaustive()
+    }
+}
+
+impl Keyring {
+    /// Fresh keys.
+    pub fn generate(now: Timestamp) -> Result<Self, BusError> {
+        let account = || nkeys::KeyPair::new_account().seed().map_err(key_error);
+        Ok(Self {
+            operator_seed: nkeys::KeyPair::new_operator().seed().map_err(key_error)?,
+            system_seed: account()?,
+            platform_seed: account()?,
+            tenants_seed: account()?,
+            created: now,
+        })
+    }
+}
+
+/// The public key of a seed of any kind.
+pub fn public_key(seed: &str) -> Result<String, BusError> {
+    Ok(nkeys::KeyPair::from_seed(seed).map_err(key_error)?.public_key())
+}
+
+/// A fresh user key.
+pub fn generate_user() -> Result<KeyPair, BusError> {
+    pair(&nkeys::KeyPair::new_user())
+}
+
+/// Derives a user key: the same secret and info always give the same key.
+///
+/// `info` names one credential for ever: after a revocation derive from another one. Bounds: the secret has at least 32 bytes.
+pub fn derive_user(secret: &[u8], info: &str) -> Result<KeyPair, BusError> {
+    if secret.len() < 32 {
+        return Err(BusError::Key(format!("a secret to derive from has at least 32 bytes, not {}", secret.len())));
+    }
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), info.as_bytes());
+    let raw = <[u8; 32]>::try_from(tag.as_ref()).map_err(|e| BusError::Key(e.to_string()))?;
+    pair(&nkeys::KeyPair::new_from_raw(KeyPairType::User, raw).map_err(key_error)?)
+}
+
+/// The text of a `.creds` file.
+pub fn creds_file(jwt: &str, seed: &str) -> String {
+    format!(
+        "-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n\
+         ************************* IMPORTANT *************************\n\
+         The seed below proves who you are. Keep it like a password.\n\n\
+         -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n\n\
+         *************************************************************\n"
+    )
+}
+
+/// Makes a fresh user and gives the text of its `.creds` file; `make` describes the user of the given public key.
+pub fn issue_creds(
+    make: impl FnOnce(String) -> UserSpec,
+    account_seed: &str,
+    issued: Timestamp,
+) -> Result<String, BusError> {
+    let user = generate_user()?;
+    let jwt = user_jwt(&make(user.public.clone()), account_seed, issued)?;
+    Ok(creds_file(&jwt, &user.seed))
+}
+
+fn pair(key: &nkeys::KeyPair) -> Result<KeyPair, BusError> {
+    Ok(KeyPair { seed: key.seed().map_err(key_error)?, public: key.public_key() })
+}
+
+fn key_error(error: nkeys::error::Error) -> BusError {
+    BusError::Key(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn derived_keys_are_stable_and_apart() {
+        let secret = [7u8; 32];
+        let key = derive_user(&secret, "binding/b1/1").unwrap();
+        assert_eq!(key, derive_user(&secret, "binding/b1/1").unwrap());
+        assert_ne!(key, derive_user(&secret, "binding/b1/2").unwrap());
+        assert!(key.seed.starts_with("SU") && key.public.starts_with('U'));
+        assert_eq!(public_key(&key.seed).unwrap(), key.public);
+        assert!(derive_user(&[7u8; 31], "x").is_err());
+    }
+
+    #[test]
+    fn secrets_do_not_print() {
+        let ring = Keyring::generate(Timestamp::from_millis(1)).unwrap();
+        let user = generate_user().unwrap();
+        let text = format!("{ring:?} {user:?}");
+        assert!(!text.contains(&ring.operator_seed) && !text.contains(&user.seed), "{text}");
+    }
+}

@@ -1,0 +1,113 @@
+//! The configuration of a server that trusts our operator.
+
+use std::fmt::Write;
+
+use serde_json::json;
+
+use super::{
+    Keyring,
+    claims::{AccountSpec, account_jwt},
+    jwt::sign,
+    public_key,
+};
+use crate::BusError;
+
+/// What a server needs to know besides the keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerSpec {
+    /// The server's name.
+    pub name: String,
+    /// Where it listens.
+    pub address: String,
+    /// Its port; 0 lets it choose one and write it to `ports_dir`.
+    pub port: u16,
+    /// Directory of the JetStream files.
+    pub store_dir: String,
+    /// Directory in which it keeps account claims.
+    pub resolver_dir: String,
+    /// How often JetStream syncs its files: `always` or a duration such as `2m`.
+    pub sync_interval: String,
+    /// The largest message in bytes.
+    pub max_payload: u64,
+    /// Lanes of the tenants' account.
+    pub lane_count: u16,
+    /// Directory to which it writes the ports that it chose.
+    pub ports_dir: Option<String>,
+}
+
+/// The text of `nats.conf`: operator mode with three accounts, JetStream on.
+///
+/// The same ring and spec give the same text. Claims pushed later stay in `resolver_dir` and win over what is preloaded.
+pub fn server_config(ring: &Keyring, spec: &ServerSpec) -> Result<String, BusError> {
+    let system = public_key(&ring.system_seed)?;
+    let (platform, tenants) = (public_key(&ring.platform_seed)?, public_key(&ring.tenants_seed)?);
+    let operator = sign(
+        &public_key(&ring.operator_seed)?,
+        "logboom",
+        json!({ "type": "operator", "version": 2, "system_account": system }),
+        &ring.operator_seed,
+        ring.created,
+        None,
+    )?;
+    let accounts = [
+        AccountSpec::system(system.clone()),
+        AccountSpec::platform(platform),
+        AccountSpec::tenants(tenants, spec.lane_count, Vec::new()),
+    ];
+    let port = if spec.port == 0 { -1 } else { i32::from(spec.port) };
+    let mut text = format!(
+        "server_name: {}\nhost: {}\nport: {port}\nmax_payload: {}\n",
+        quoted(&spec.name),
+        quoted(&spec.address),
+        spec.max_payload
+    );
+    if let Some(dir) = &spec.ports_dir {
+        text += &format!("ports_file_dir: {}\n", quoted(dir));
+    }
+    text += &format!(
+        "jetstream {{\n  store_dir: {}\n  sync_interval: {}\n}}\n",
+        quoted(&spec.store_dir),
+        quoted(&spec.sync_interval)
+    );
+    text += &format!("operator: {operator}\nsystem_account: {system}\n");
+    text += &format!(
+        "resolver {{\n  type: full\n  dir: {}\n  allow_delete: true\n  interval: \"2m\"\n}}\nresolver_preload {{\n",
+        quoted(&spec.resolver_dir)
+    );
+    for account in &accounts {
+        let jwt = account_jwt(account, &ring.operator_seed, ring.created)?;
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "  {}: {jwt}", account.public_key).is_ok();
+    }
+    Ok(text + "}\n")
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use types::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn the_same_ring_gives_the_same_text() {
+        let ring = Keyring::generate(Timestamp::from_millis(1)).unwrap();
+        let spec = ServerSpec {
+            name: "n".to_owned(),
+            address: "127.0.0.1".to_owned(),
+            port: 0,
+            store_dir: "/var/x".to_owned(),
+            resolver_dir: "/var/y".to_owned(),
+            sync_interval: "always".to_owned(),
+            max_payload: 1 << 23,
+            lane_count: 4,
+            ports_dir: None,
+        };
+        let text = server_config(&ring, &spec).unwrap();
+        assert_eq!(text, server_config(&ring, &spec).unwrap());
+        assert!(text.contains("port: -1\n") && !text.contains(&ring.operator_seed));
+    }
+}

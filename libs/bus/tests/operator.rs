@@ -1,0 +1,235 @@
+//! Operator mode on a real server: what a binding may do, and how it ends.
+
+mod support;
+
+use std::time::Duration;
+
+use bus::{
+    Bus, BusOptions, SystemClock,
+    keys::{
+        AccountSpec, Keyring, ServerSpec, UserSpec, account_jwt, creds_file, derive_user, issue_creds, public_key,
+        server_config, user_jwt,
+    },
+};
+use futures::StreamExt;
+use support::{Server, eventually, free_port, soon};
+use types::{BindingId, Clock, IndexName, LaneId, Timestamp};
+use wire::views::Role;
+
+const LANES: u16 = 4;
+
+struct Installation {
+    server: Server,
+    ring: Keyring,
+}
+
+impl Installation {
+    fn begin() -> Self {
+        // Claims count whole seconds: what is pushed later must not look older.
+        let ring = Keyring::generate(SystemClock.now() - Duration::from_secs(60)).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let spec = ServerSpec {
+            name: "n1".to_owned(),
+            address: "127.0.0.1".to_owned(),
+            port,
+            store_dir: path("js"),
+            resolver_dir: path("jwt"),
+            sync_interval: "always".to_owned(),
+            max_payload: 8 << 20,
+            lane_count: LANES,
+            ports_dir: None,
+        };
+        let text = server_config(&ring, &spec).unwrap();
+        Self { server: Server::from_text(dir, port, &text), ring }
+    }
+
+    async fn front_door(&self) -> Bus {
+        let creds =
+            issue_creds(|key| UserSpec::front_door("front", key), &self.ring.tenants_seed, SystemClock.now()).unwrap();
+        self.server.bus_with("segment-store/s-0", Some(creds), None).await
+    }
+
+    fn binding(&self, index: &str, binding: &str, info: &str) -> (String, String) {
+        let (index, binding): (IndexName, BindingId) = (index.parse().unwrap(), binding.parse().unwrap());
+        let user = derive_user(&[9; 32], info).unwrap();
+        let spec = UserSpec::binding(&index, &binding, Role::Admin, user.public.clone());
+        let jwt = user_jwt(&spec, &self.ring.tenants_seed, SystemClock.now()).unwrap();
+        (creds_file(&jwt, &user.seed), user.public)
+    }
+
+    async fn revoke(&self, user: &str, at: Timestamp) {
+        let creds = issue_creds(|key| UserSpec::system("sys", key), &self.ring.system_seed, SystemClock.now()).unwrap();
+        let system = self.server.bus_with("index-provisioner/p-0", Some(creds), None).await;
+        let account = public_key(&self.ring.tenants_seed).unwrap();
+        let spec = AccountSpec::tenants(account, LANES, vec![(user.to_owned(), at)]);
+        let jwt = account_jwt(&spec, &self.ring.operator_seed, at).unwrap();
+        system.push_account_claims(&jwt).await.unwrap();
+        system.push_account_claims(&jwt).await.unwrap();
+    }
+}
+
+/// A client as any application would use one, with the complaints that it hears.
+async fn application(
+    server: &Server,
+    creds: &str,
+    binding: &str,
+) -> Result<(async_nats::Client, tokio::sync::mpsc::Receiver<String>), async_nats::ConnectError> {
+    let (tell, told) = tokio::sync::mpsc::channel(64);
+    let client = async_nats::ConnectOptions::with_credentials(creds)
+        .unwrap()
+        .custom_inbox_prefix(format!("_INBOX.{binding}"))
+        .event_callback(move |event| {
+            let tell = tell.clone();
+            async move {
+                let _ = tell.send(event.to_string()).await;
+            }
+        })
+        .connect(server.url())
+        .await?;
+    Ok((client, told))
+}
+
+async fn hears(told: &mut tokio::sync::mpsc::Receiver<String>, words: &str) {
+    soon(words, async {
+        while let Some(event) = told.recv().await {
+            if event.to_lowercase().contains(words) {
+                return;
+            }
+        }
+        panic!("no more events");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_binding_publishes_to_its_index_and_nowhere_else() {
+    let place = Installation::begin();
+    let front = place.front_door().await;
+    let mut lanes = Vec::new();
+    for n in 0..LANES {
+        let mut lane = front.lane(LaneId(n)).await.unwrap();
+        let front = front.clone();
+        lanes.push(tokio::spawn(async move {
+            let mut seen = Vec::new();
+            while let Some(event) = lane.next().await {
+                seen.push((n, event.index.to_string(), event.routing_key.as_ref().map(|k| k.as_str().to_owned())));
+                if let Some(reply) = &event.reply {
+                    if event.payload == "bad" {
+                        front.refuse(reply, 503, 10077, "too much").await;
+                    } else {
+                        front.ack(reply, "shop", 100 + u64::from(n), event.message_id.is_some()).await;
+                    }
+                }
+            }
+            seen
+        }));
+    }
+    let (creds, _) = place.binding("shop", "b1", "b1");
+    let (client, mut told) = application(&place.server, &creds, "b1").await.unwrap();
+
+    // JetStream's publish of an unmodified client, with and without a key.
+    let stream = async_nats::jetstream::new(client.clone());
+    let ack = stream.publish("logs.shop", "x".into()).await.unwrap().await.unwrap();
+    assert!(ack.stream == "shop" && ack.sequence >= 100 && !ack.duplicate);
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Nats-Msg-Id", "m1");
+    headers.insert("Lb-Routing-Key", "other key");
+    let publish = stream.publish_with_headers("logs.shop.cart", headers, "x".into()).await.unwrap();
+    assert!(publish.await.unwrap().duplicate);
+    for n in 0..20 {
+        for _ in 0..3 {
+            stream.publish(format!("logs.shop.k{n}"), "x".into()).await.unwrap().await.unwrap();
+        }
+    }
+    let refused = stream.publish("logs.shop", "bad".into()).await.unwrap().await.unwrap_err();
+    assert!(std::error::Error::source(&refused).unwrap().to_string().contains("too much"), "{refused:?}");
+
+    for subject in ["lane.0.shop", "lane.0.shop.k", "logs.other", "logs.other.k", "logs.shop.a.b", "alerts.shop.r", "$JS.API.INFO"] {
+        client.publish(subject, "x".into()).await.unwrap();
+        hears(&mut told, &format!("permissions violation for publish to \"{}\"", subject.to_lowercase())).await;
+    }
+    for subject in ["lane.>", "logs.shop", "alerts.other.>", "_INBOX.b2.>", "_INBOX.>", ">"] {
+        let _forbidden = client.subscribe(subject).await.unwrap();
+        hears(&mut told, "permissions violation for subscription").await;
+    }
+
+    // Alerts reach it.
+    front.ensure_alerts(1).await.unwrap();
+    let mut alerts = client.subscribe("alerts.shop.>").await.unwrap();
+    client.flush().await.unwrap();
+    stream.publish("logs.shop", "sync".into()).await.unwrap().await.unwrap();
+    front.publish_record("alerts.shop.r1", "t1", "fire".into()).await.unwrap();
+    assert_eq!(soon("alert", alerts.next()).await.unwrap().payload, "fire");
+
+    front.close().await;
+    let mut seen = Vec::new();
+    for lane in lanes {
+        seen.extend(soon("lane to end", lane).await.unwrap());
+    }
+    assert!(seen.iter().all(|(_, index, _)| index == "shop"), "{seen:?}");
+    assert!(seen.iter().any(|(_, _, key)| key.as_deref() == Some("other key")));
+    let mut used = std::collections::BTreeSet::new();
+    for n in 0..20 {
+        let key = format!("k{n}");
+        let of_key: Vec<u16> = seen.iter().filter(|s| s.2.as_ref() == Some(&key)).map(|s| s.0).collect();
+        assert_eq!(of_key.len(), 3, "{key}");
+        assert!(of_key.iter().all(|&lane| lane == of_key[0]), "{key} met several lanes");
+        used.insert(of_key[0]);
+    }
+    assert_eq!(used.len(), usize::from(LANES), "keys spread over all lanes");
+}
+
+#[tokio::test]
+async fn a_revoked_binding_is_cut_off_and_a_new_key_works() {
+    let mut place = Installation::begin();
+    let (old, key) = place.binding("shop", "b1", "b1/1");
+    let (other, _) = place.binding("shop", "b2", "b2/1");
+    let (client, mut told) = application(&place.server, &old, "b1").await.unwrap();
+    let (bystander, _) = application(&place.server, &other, "b2").await.unwrap();
+    client.publish("logs.shop", "x".into()).await.unwrap();
+
+    place.revoke(&key, SystemClock.now()).await;
+    hears(&mut told, "disconnected").await;
+    eventually("refused", || async { application(&place.server, &old, "b1").await.is_err() }).await;
+    assert_eq!(bystander.connection_state(), async_nats::connection::State::Connected);
+    let refused = Bus::connect(BusOptions { url: place.server.url(), creds: Some(old.clone()), ..Default::default() }).await;
+    assert!(refused.unwrap_err().to_string().contains("revoked"));
+
+    let (new, _) = place.binding("shop", "b1", "b1/2");
+    application(&place.server, &new, "b1").await.unwrap();
+
+    // The preloaded claims of the configuration do not bring the old key back.
+    place.server.kill();
+    place.server.start();
+    eventually("the new key works again", || async { application(&place.server, &new, "b1").await.is_ok() }).await;
+    assert!(application(&place.server, &old, "b1").await.is_err());
+}
+
+#[tokio::test]
+async fn the_accounts_are_apart_and_both_have_jetstream() {
+    let place = Installation::begin();
+    let creds = issue_creds(|key| UserSpec::platform("p", key), &place.ring.platform_seed, SystemClock.now()).unwrap();
+    let platform = place.server.bus_with("coordinator/c-0", Some(creds), None).await;
+    let front = place.front_door().await;
+    let journal = platform.journal(wire::Service::Coordinator, 1).await.unwrap();
+    assert_eq!(journal.append(0, "e1", vec![1]).await, Ok(1));
+    let bucket = platform.bucket("lb_test", Some(Duration::from_secs(5)), 1).await.unwrap();
+    bucket.put("k", "v").await.unwrap();
+    front.ensure_alerts(1).await.unwrap();
+
+    let mut heard = platform.subscribe_raw("alerts.>").await.unwrap();
+    front.publish_record("alerts.shop.r1", "t1", "fire".into()).await.unwrap();
+    assert!(tokio::time::timeout(Duration::from_millis(100), heard.next()).await.is_err());
+
+    let forged = account_jwt(
+        &AccountSpec::tenants(public_key(&place.ring.tenants_seed).unwrap(), LANES, Vec::new()),
+        &Keyring::generate(SystemClock.now()).unwrap().operator_seed,
+        SystemClock.now(),
+    )
+    .unwrap();
+    let creds = issue_creds(|key| UserSpec::system("s", key), &place.ring.system_seed, SystemClock.now()).unwrap();
+    let system = place.server.bus_with("index-provisioner/p-0", Some(creds), None).await;
+    assert!(matches!(system.push_account_claims(&forged).await, Err(bus::BusError::Refused { .. })));
+}

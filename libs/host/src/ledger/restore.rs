@@ -1,0 +1,205 @@
+//! Where a state comes back from.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use bus::{BusError, Journal, Lease};
+use snapshot::{Restore, pick_restore};
+use store::Local;
+use tokio::time::{Instant, sleep};
+use wire::views::LEASES;
+
+use super::{READ_BYTES_MAX, snapshots::Snapshots};
+use crate::{
+    ControlState, Host, StartError,
+    control::{Applied, head_of},
+    metrics,
+};
+
+/// How long a starting replica waits for NATS to answer for buckets and streams: servers that start together take a while.
+const ANSWER_MAX: Duration = Duration::from_secs(20);
+const ANSWER_PAUSE: Duration = Duration::from_millis(250);
+
+pub(super) struct Begun<S> {
+    pub(super) journal: Journal,
+    pub(super) local: Local,
+    pub(super) snapshots: Snapshots,
+    pub(super) lease: Lease,
+    pub(super) applied: Applied<S>,
+}
+
+/// Everything that a ledger begins with; the state is as new as the journal was a moment ago.
+pub(super) async fn begin<S: ControlState>(host: &Host) -> Result<Begun<S>, StartError> {
+    let replicas = host.common.journal_replicas;
+    let journal = answered(|| host.bus.journal(S::SERVICE, replicas)).await?;
+    let ttl = host.common.lease_ttl.0;
+    let bucket = answered(|| host.bus.bucket(LEASES, Some(ttl), replicas)).await?;
+    let lease = Lease::new(bucket, S::SERVICE.as_str(), host.replica.clone(), ttl);
+    let dir = host.data_dir().join("local");
+    let local = host.cpu(move || Local::open(&dir)).await;
+    metrics::LOCAL_BROKEN.add(local.broken_count());
+    let snapshots = Snapshots::new(host.objects.clone(), S::SERVICE.as_str());
+    let facts = Facts::read(&journal, S::SERVICE).await?;
+    let mut applied = match from_local::<S>(host, &local, &facts).await {
+        Some(applied) => {
+            metrics::RESTORES.with("local").inc();
+            applied
+        }
+        None => {
+            let applied = from_snapshot::<S>(&snapshots, &facts).await?;
+            rebase(host, &local, &applied).await?;
+            applied
+        }
+    };
+    loop {
+        let records = journal.read(applied.seq, READ_BYTES_MAX).await?;
+        if records.is_empty() {
+            break;
+        }
+        for record in records {
+            applied.take(record.seq, &record.payload).map_err(refused::<S>)?;
+            local.apply(record.seq, &record.payload);
+        }
+    }
+    tracing::info!(service = %S::SERVICE, replica = %host.replica, seq = applied.seq, "state restored");
+    Ok(Begun { journal, local, snapshots, lease, applied })
+}
+
+pub(super) fn refused<S: ControlState>(reason: impl std::fmt::Display) -> StartError {
+    StartError::Refused { service: S::SERVICE, reason: reason.to_string() }
+}
+
+/// Replaces the local copy by this state.
+pub(super) async fn rebase<S: ControlState>(host: &Host, local: &Local, applied: &Applied<S>) -> Result<(), StartError> {
+    let (local, applied) = (local.clone(), applied.clone());
+    host.cpu(move || applied.encode().map(|base| local.rebase(applied.seq, &base))).await?;
+    Ok(())
+}
+
+/// What the journal says about itself.
+pub(super) struct Facts {
+    first: u64,
+    last: u64,
+    /// Its identity; empty before its first entry.
+    id: String,
+}
+
+impl Facts {
+    pub(super) async fn read(journal: &Journal, service: wire::Service) -> Result<Self, StartError> {
+        let (first, last) = (journal.first_seq().await?, journal.last_seq().await?);
+        let mut id = String::new();
+        if last > 0 {
+            // The last message is never purged, and every entry names the journal that it belongs to.
+            let records = journal.read(last - 1, 1).await?;
+            if let Some(record) = records.first() {
+                let head = head_of(record.seq, &record.payload);
+                id = head.map_err(|misfit| StartError::Refused { service, reason: misfit.to_string() })?.journal;
+            }
+        }
+        Ok(Self { first, last, id })
+    }
+
+    /// Whether a state fits the journal: of the same one, not ahead of it, and with nothing missing between.
+    fn misfit<S>(&self, applied: &Applied<S>) -> Option<String> {
+        let (seq, first, last) = (applied.seq, self.first, self.last);
+        if seq > last {
+            return Some(format!("it stands at {seq}, the journal ends at {last}"));
+        }
+        if applied.journal != self.id && !applied.journal.is_empty() {
+            return Some("it belongs to another journal".to_owned());
+        }
+        (seq + 1 < first).then(|| format!("it stands at {seq}, the journal begins at {first}"))
+    }
+}
+
+async fn from_local<S: ControlState>(host: &Host, local: &Local, facts: &Facts) -> Option<Applied<S>> {
+    let reader = local.clone();
+    let read = host.cpu(move || reader.load().map(|kept| replayed::<S>(&kept))).await?;
+    let unusable = match read {
+        Ok(applied) => match facts.misfit(&applied) {
+            None => return Some(applied),
+            Some(misfit) => misfit,
+        },
+        Err(unreadable) => unreadable,
+    };
+    tracing::warn!(service = %S::SERVICE, reason = unusable, "local state is not used; it is rebuilt");
+    let stale = local.clone();
+    host.cpu(move || stale.reset()).await;
+    None
+}
+
+fn replayed<S: ControlState>(kept: &store::LocalState) -> Result<Applied<S>, String> {
+    let mut applied = Applied::<S>::decode(&kept.base)?;
+    for (seq, payload) in &kept.entries {
+        applied.take(*seq, payload).map_err(|misfit| misfit.to_string())?;
+    }
+    Ok(applied)
+}
+
+/// The newest snapshot that is whole, of this journal, and continued by it; else nothing, if the journal is whole.
+///
+/// Errors: `Refused` if events are missing, or if the journal ends before a snapshot: then the journal was lost, not the snapshot.
+pub(super) async fn from_snapshot<S: ControlState>(snapshots: &Snapshots, facts: &Facts) -> Result<Applied<S>, StartError> {
+    let manifests = snapshots.manifests().await?;
+    if let Some(ahead) = manifests.iter().find(|manifest| manifest.position > facts.last) {
+        return Err(refused::<S>(format_args!(
+            "it ends at {}, but snapshot {} stands at {}: journal entries were lost; bring its JetStream files back, or delete {} to \
+             begin without what was lost",
+            facts.last,
+            ahead.number,
+            ahead.position,
+            snapshots.prefix(),
+        )));
+    }
+    let mut broken = BTreeSet::new();
+    loop {
+        match pick_restore(&manifests, |manifest| !broken.contains(&manifest.number), facts.first) {
+            Restore::From(manifest) => {
+                let unusable = match snapshots.fetch(manifest).await? {
+                    Ok(bytes) => match Applied::<S>::decode(&bytes) {
+                        Ok(applied) => match facts.misfit(&applied) {
+                            None => {
+                                metrics::RESTORES.with("snapshot").inc();
+                                tracing::info!(service = %S::SERVICE, number = manifest.number, seq = applied.seq, "snapshot restored");
+                                return Ok(applied);
+                            }
+                            Some(misfit) => misfit,
+                        },
+                        Err(unreadable) => unreadable,
+                    },
+                    Err(damage) => damage.to_string(),
+                };
+                tracing::error!(service = %S::SERVICE, number = manifest.number, reason = unusable, "snapshot cannot be used");
+                broken.insert(manifest.number);
+            }
+            Restore::Replay => {
+                metrics::RESTORES.with("journal").inc();
+                return Ok(Applied::empty());
+            }
+            Restore::Refuse { usable, first } => {
+                let newest = usable.map_or("there is no usable snapshot".to_owned(), |position| {
+                    format!("the newest usable snapshot stands at {position}")
+                });
+                return Err(refused::<S>(format_args!(
+                    "its first entry is {first}, and {newest}: entries between are missing; bring the damaged objects below {} back",
+                    snapshots.prefix(),
+                )));
+            }
+        }
+    }
+}
+
+/// Repeats a question for as long as NATS does not answer it.
+async fn answered<T, Fut>(ask: impl Fn() -> Fut) -> Result<T, StartError>
+where
+    Fut: Future<Output = Result<T, BusError>>,
+{
+    let begun = Instant::now();
+    loop {
+        match ask().await {
+            Err(BusError::Unavailable { .. } | BusError::Unknown { .. }) if begun.elapsed() < ANSWER_MAX => {
+                sleep(ANSWER_PAUSE).await;
+            }
+            other => return Ok(other?),
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The books of a container: state, tail and log size, changed together under one lock.
+
+use std::collections::VecDeque;
+
+use types::{ContainerId, Timestamp};
+
+use crate::{
+    container::{
+        frame::{Entry, Frame},
+        state::{Applied, Effect, State},
+        tail::Tail,
+    },
+    error::Damage,
+    metrics,
+};
+
+/// Whether a container takes requests.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Phase {
+    /// Not yet: its log is being read.
+    Recovering,
+    /// Yes.
+    Serving,
+    /// Only reads: its log is damaged.
+    ReadOnly(Damage),
+    /// No more: stopped, or another owner took over.
+    Over,
+}
+
+/// The state, the events that belong to it, and whether they may be used.
+#[derive(Debug)]
+pub(crate) struct Books {
+    pub(crate) state: State,
+    pub(crate) tail: Tail,
+    pub(crate) phase: Phase,
+    pub(crate) log: LogSize,
+}
+
+/// A record of the log, decoded.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) seq: u64,
+    pub(crate) bytes: u64,
+    pub(crate) frame: Frame,
+    pub(crate) link: u64,
+}
+
+impl Books {
+    pub(crate) fn new(container: ContainerId) -> Self {
+        let (state, tail) = (State::new(container), Tail::default());
+        Self { state, tail, phase: Phase::Recovering, log: LogSize::default() }
+    }
+
+    /// Applies a record to state and tail; `None` if it changes nothing because it is stale or known.
+    pub(crate) fn apply(&mut self, record: &Record, now: Timestamp) -> Result<Option<Vec<Effect>>, Damage> {
+        let effects = match self.state.apply(record.seq, &record.frame, record.link)? {
+            Applied::Frame(effects) => effects,
+            Applied::Stale | Applied::Known => return Ok(None),
+        };
+        self.log.add(record.seq, record.bytes);
+        for (entry, effect) in record.frame.entries.iter().zip(&effects) {
+            let segment = entry.segment();
+            match (entry, effect) {
+                (Entry::Append { block, .. }, Effect::Appended { answer, piece }) => {
+                    metrics::DUPLICATES.add(answer.duplicate_count.into());
+                    if let Some(piece) = piece {
+                        metrics::APPENDED_EVENTS.add(piece.count.into());
+                        self.tail.push(segment, piece, block.clone(), now);
+                        self.tail.notify(segment);
+                    }
+                }
+                (_, Effect::Tiered(to)) => self.tail.drop_below(segment, *to),
+                (_, Effect::Sealed(_)) => self.tail.notify(segment),
+                (_, Effect::Deleted) => self.tail.remove(segment),
+                _ => {}
+            }
+        }
+        Ok(Some(effects))
+    }
+
+    /// Puts back into the tail what a record holds that the restored state names as not yet in Tier 2.
+    pub(crate) fn refill(&mut self, record: &Record, now: Timestamp) {
+        self.log.add(record.seq, record.bytes);
+        for (place, entry) in (0u32..).zip(&record.frame.entries) {
+            let Entry::Append { segment, block, .. } = entry else { continue };
+            let Some(known) = self.state.segments.get(segment) else { continue };
+            let found = known.pieces.binary_search_by_key(&(record.seq, place), |piece| (piece.seq, piece.entry));
+            if let Some(piece) = found.ok().and_then(|at| known.pieces.get(at)) {
+                self.tail.push(*segment, piece, block.clone(), now);
+            }
+        }
+    }
+
+    /// What is wrong after a recovery: events that are nowhere.
+    pub(crate) fn holes(&self) -> Option<Damage> {
+        let missing = |(id, segment)| self.tail.missing(*id, segment).map(|from| Damage::TailMissing { segment: *id, from });
+        self.state.segments.iter().find_map(missing)
+    }
+}
+
+/// How much the frames in the log take, about: counted in steps of [`STEP`].
+#[derive(Debug, Default)]
+pub(crate) struct LogSize {
+    /// `(last sequence, bytes)` of consecutive frames, oldest first.
+    steps: VecDeque<(u64, u64)>,
+    held: u64,
+    written: u64,
+}
+
+/// 1 MiB: a log of 64 GiB has 65,536 steps.
+const STEP: u64 = 1 << 20;
+
+impl LogSize {
+    fn add(&mut self, seq: u64, bytes: u64) {
+        self.held += bytes;
+        self.written += bytes;
+        match self.steps.back_mut() {
+            Some(step) if step.1 < STEP => *step = (seq, step.1 + bytes),
+            _ => self.steps.push_back((seq, bytes)),
+        }
+    }
+
+    /// Takes note of a purge.
+    pub(crate) fn purged_below(&mut self, seq: u64) {
+        while let Some((_, bytes)) = self.steps.front().copied().filter(|(last, _)| *last < seq) {
+            self.held -= bytes;
+            self.steps.pop_front();
+        }
+    }
+
+    /// Bytes in the log.
+    pub(crate) fn held(&self) -> u64 {
+        self.held
+    }
+
+    /// Bytes ever counted; only grows.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_purge_takes_whole_steps() {
+        let mut log = LogSize::default();
+        (1..=10).for_each(|seq| log.add(seq, STEP / 2));
+        assert_eq!(log.held(), 5 * STEP);
+        log.purged_below(2);
+        assert_eq!(log.held(), 5 * STEP, "the first step ends with 2");
+        log.purged_below(5);
+        assert_eq!((log.held(), log.written()), (3 * STEP, 5 * STEP));
+    }
+}
