@@ -58,7 +58,8 @@ pub(crate) fn last_in(description: &str) -> u64 {
 /// What is left of a publish error when the fence was already looked at.
 pub(crate) fn append_error(error: PublishError) -> AppendError {
     match error {
-        // The condition is looked at before the size, so that a repeat of a stored message is never told to be too much.
+        // The condition is looked at before the size, so that a repeat of a stored message is never told to be too
+        // much.
         PublishError::Rejected { error, repeated: false } if error.is_full() => AppendError::Full,
         PublishError::Rejected { error, repeated: false } => AppendError::Refused(error.to_string()),
         PublishError::Rejected { error, repeated: true } => AppendError::Unknown(error.to_string()),

@@ -190,7 +190,9 @@ impl Bucket {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_=/.".contains(&b);
         let tokens = key.split('.').all(|t| !t.is_empty());
         if key.len() > KEY_BYTES_MAX || !tokens || !key.bytes().all(allowed) {
-            return Err(BusError::Key(format!("{key:?} must be 1 to {KEY_BYTES_MAX} of A-Z a-z 0-9 - _ = / and single dots")));
+            return Err(BusError::Key(format!(
+                "{key:?} must be 1 to {KEY_BYTES_MAX} of A-Z a-z 0-9 - _ = / and single dots"
+            )));
         }
         Ok(format!("{}{key}", self.prefix))
     }

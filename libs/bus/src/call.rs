@@ -21,7 +21,8 @@ impl Bus {
     /// Calls and waits for the reply, at most [`CALL_DEADLINE`] in all.
     ///
     /// Repeats by itself only as the call's `RETRY` allows, with the same request id.
-    /// Errors: no responders and a connection that is down -> `Unavailable`, not applied; time-out -> `Deadline`, unknown.
+    /// Errors: no responders and a connection that is down -> `Unavailable`, not applied; time-out -> `Deadline`,
+    /// unknown.
     pub async fn call<C: Call>(&self, key: &C::Key, request: &C::Request) -> Result<C::Reply, Problem> {
         self.call_within::<C>(key, request, CALL_DEADLINE).await
     }
@@ -112,9 +113,8 @@ pub(crate) fn remaining(deadline: Timestamp) -> Duration {
 
 fn decode_answer<C: Call>(message: &Message) -> Result<C::Reply, Problem> {
     let Some(status) = headers::get(message.headers.as_ref(), header::SERVICE_ERROR_CODE) else {
-        return wire::decode(&message.payload).map_err(|p| {
-            Problem::internal(format_args!("the reply of {} cannot be read: {}", C::NAME, p.message))
-        });
+        return wire::decode(&message.payload)
+            .map_err(|p| Problem::internal(format_args!("the reply of {} cannot be read: {}", C::NAME, p.message)));
     };
     Err(wire::decode::<Problem>(&message.payload).unwrap_or_else(|_| foreign_problem(status, message)))
 }

@@ -1,10 +1,10 @@
 //! One connection: how it begins, how it comes back, how a question is asked on it.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use async_nats::{
     Client, ConnectErrorKind, ConnectOptions, Event, HeaderMap, Message, Request, RequestErrorKind, ServerAddr,
-    connection::State,
+    client::RequestError, connection::State,
 };
 use bytes::Bytes;
 use tokio::{
@@ -177,7 +177,7 @@ impl Bus {
             Some(subject) => {
                 let until = Instant::now() + Duration::from_millis(500);
                 // Whatever the answer is, what came before it was read.
-                let _ = self.ask(subject, None, Bytes::new(), until).await.is_ok();
+                drop(self.ask(subject, None, Bytes::new(), until).await);
             }
             None => self.flush().await,
         }
@@ -196,7 +196,7 @@ impl Bus {
     pub(crate) async fn lost_since(&self, count: u64) {
         let mut link = self.0.link.clone();
         // An error means that the connection's task is gone, which is a loss too.
-        let _ = link.wait_for(|l| l.lost_count != count || l.closed).await.is_ok();
+        drop(link.wait_for(|l| l.lost_count != count || l.closed).await);
     }
 
     /// Waits for the connection; says whether it is there.
@@ -235,17 +235,21 @@ impl Bus {
             request = request.headers(headers);
         }
         tokio::select! {
-            answer = self.0.client.send_request(subject.to_owned(), request) => answer.map_err(|error| match error.kind() {
-                RequestErrorKind::NoResponders => AskError::NoResponders,
-                RequestErrorKind::TimedOut => AskError::TimedOut,
-                RequestErrorKind::InvalidSubject | RequestErrorKind::MaxPayloadExceeded => AskError::Refused(
-                    std::error::Error::source(&error).map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}")),
-                ),
-                _ => AskError::Lost,
-            }),
+            answer = self.0.client.send_request(subject.to_owned(), request) => answer.map_err(|e| ask_error(&e)),
             () = self.lost_since(lost_count) => Err(AskError::Lost),
             () = sleep_until(until) => Err(AskError::TimedOut),
         }
+    }
+}
+
+fn ask_error(error: &RequestError) -> AskError {
+    match error.kind() {
+        RequestErrorKind::NoResponders => AskError::NoResponders,
+        RequestErrorKind::TimedOut => AskError::TimedOut,
+        RequestErrorKind::InvalidSubject | RequestErrorKind::MaxPayloadExceeded => {
+            AskError::Refused(error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}")))
+        }
+        _ => AskError::Lost,
     }
 }
 

@@ -121,8 +121,8 @@ impl ContainerLog {
 
     /// Takes the container over and returns the sequence that every append must name.
     ///
-    /// Durable. From then on each append of an earlier owner is fenced. The same replica may claim its generation again:
-    /// that fences whatever its former process still has under way.
+    /// Durable. From then on each append of an earlier owner is fenced. The same replica may claim its generation
+    /// again: that fences whatever its former process still has under way.
     pub async fn claim(&self, record: &OwnerRecord) -> Result<u64, ClaimError> {
         let log = &*self.0;
         let unavailable = |e: BusError| ClaimError::Unavailable(e.to_string());
@@ -156,13 +156,7 @@ impl ContainerLog {
     /// Durable: stored by JetStream when it returns. Order: one append in flight is the caller's duty. `id` must be new
     /// for each record: it makes repeats harmless. Bounds: tried for about 10 s.
     /// Errors: `Fenced`, `Full`, `Refused` not applied; `Unknown` unknown - give the container up and replay.
-    pub async fn append(
-        &self,
-        owner_seq: u64,
-        kind: RecordKind,
-        id: &str,
-        payload: Bytes,
-    ) -> Result<u64, AppendError> {
+    pub async fn append(&self, owner_seq: u64, kind: RecordKind, id: &str, payload: Bytes) -> Result<u64, AppendError> {
         let log = &*self.0;
         let bytes = u64::try_from(payload.len()).unwrap_or(u64::MAX).saturating_add(OVERHEAD_BYTES);
         if kind == RecordKind::Frame && log.bytes.load(Ordering::Relaxed).saturating_add(bytes) > log.bytes_max {

@@ -88,7 +88,13 @@ impl Doors {
         let identity = Arc::new(Identity::new(service, replica, SystemClock.now()));
         let stop = CancellationToken::new();
         tokio::spawn(discovery::answer(bus.clone(), identity.clone(), stop.clone()));
-        Self(Arc::new(Inner { bus: bus.clone(), service, identity, gates: Mutex::default(), _discovery: stop.drop_guard() }))
+        Self(Arc::new(Inner {
+            bus: bus.clone(),
+            service,
+            identity,
+            gates: Mutex::default(),
+            _discovery: stop.drop_guard(),
+        }))
     }
 
     /// Opens a door to an actor; `None` takes every key.
@@ -102,7 +108,8 @@ impl Doors {
             async move {
                 answer.await.unwrap_or_else(|closed| {
                     // It may have ended in the middle of the request.
-                    Err(Problem::unavailable("HandlerGone", format_args!("{} is not served here: {closed}", C::NAME)).unknown())
+                    Err(Problem::unavailable("HandlerGone", format_args!("{} is not served here: {closed}", C::NAME))
+                        .unknown())
                 })
             }
         })
@@ -111,8 +118,8 @@ impl Doors {
 
     /// Opens a door to a function; `None` takes every key.
     ///
-    /// Bounds: [`DOOR_IN_FLIGHT_MAX`] requests at once, beyond `Throttled` at once; a request whose deadline has passed is
-    /// refused. At the deadline the caller is answered, the handler goes on and keeps its place.
+    /// Bounds: [`DOOR_IN_FLIGHT_MAX`] requests at once, beyond `Throttled` at once; a request whose deadline has passed
+    /// is refused. At the deadline the caller is answered, the handler goes on and keeps its place.
     pub async fn serve<C, F, Fut>(&self, key: Option<&C::Key>, handler: F) -> Result<Door, BusError>
     where
         C: Call,
@@ -190,9 +197,10 @@ impl fmt::Debug for Door {
 
 impl Bus {
     async fn queue_subscribe(&self, subject: &str, group: &str) -> Result<Subscriber, BusError> {
-        let messages = self.client().queue_subscribe(subject.to_owned(), group.to_owned()).await.map_err(|error| {
-            BusError::Unavailable { what: format!("door on {subject}"), reason: error.to_string() }
-        })?;
+        let messages =
+            self.client().queue_subscribe(subject.to_owned(), group.to_owned()).await.map_err(|error| {
+                BusError::Unavailable { what: format!("door on {subject}"), reason: error.to_string() }
+            })?;
         self.round_trip().await;
         Ok(messages)
     }
@@ -254,7 +262,8 @@ where
                 },
             }
         }
-        // What the server sent before it heard of the end is still served.
+        // What has arrived is still served. What the server sends before it hears of the end may be lost in the client,
+        // which forgets a subscription without waiting for the server; its caller repeats or sees a time-out.
         if messages.drain().await.is_ok() {
             while let Ok(Some(message)) = timeout(Duration::from_secs(1), messages.next()).await {
                 self.admit(message).await;
@@ -319,7 +328,10 @@ where
 }
 
 fn throttled<C: Call>() -> Problem {
-    Problem::throttled("DoorFull", format_args!("{DOOR_IN_FLIGHT_MAX} {} requests are in flight; repeat later", C::NAME))
+    Problem::throttled(
+        "DoorFull",
+        format_args!("{DOOR_IN_FLIGHT_MAX} {} requests are in flight; repeat later", C::NAME),
+    )
 }
 
 fn origin_of(message: &Message, now: Timestamp) -> Origin {

@@ -278,8 +278,10 @@ struct RawStored {
 impl RawStored {
     fn decode(self, stream: &str) -> Result<Stored, BusError> {
         let seq = self.seq;
-        let malformed =
-            |e: data_encoding::DecodeError| BusError::Malformed { what: format!("{stream}, sequence {seq}"), reason: e.to_string() };
+        let malformed = |e: data_encoding::DecodeError| BusError::Malformed {
+            what: format!("{stream}, sequence {seq}"),
+            reason: e.to_string(),
+        };
         let payload = BASE64.decode(self.data.as_bytes()).map_err(malformed)?;
         let head = self.hdrs.map(|h| BASE64.decode(h.as_bytes())).transpose().map_err(malformed)?.unwrap_or_default();
         let head = String::from_utf8_lossy(&head);

@@ -50,25 +50,29 @@ impl Journal {
     /// Appends one event right behind `expected_last` and returns its sequence.
     ///
     /// Durable: stored by JetStream when it returns. Order: one append in flight is the caller's duty.
-    /// `id` must be new for each event: it makes the repeats harmless and finds out what became of an answer that was lost.
+    /// `id` must be new for each event: the same append again, also after a restart of the caller, answers the same
+    /// sequence.
     /// Bounds: tried for about 10 s. Errors: `Fenced`, `Refused` not applied; `Unknown` unknown.
     pub async fn append(&self, expected_last: u64, id: &str, payload: Vec<u8>) -> Result<u64, AppendError> {
         let headers = conditional(id, expected_last, None);
         match self.bus.publish_stored(&self.subject, &headers, &payload.into(), JETSTREAM_WITHIN).await {
             Ok(published) => Ok(published.seq),
             Err(PublishError::Rejected { error, repeated }) if error.err_code == WRONG_LAST_SEQUENCE => {
+                // The condition is looked at before the id: a repeat of what was stored is refused by its own first
+                // attempt.
                 let fenced = AppendError::Fenced { last: last_in(&error.description) };
-                if repeated { self.find(expected_last + 1, id, fenced).await } else { Err(fenced) }
+                self.find(expected_last + 1, id, fenced, repeated).await
             }
             Err(error) => Err(append_error(error)),
         }
     }
 
-    /// Whether an earlier attempt was stored: by the condition it can only stand right behind the expected sequence.
-    async fn find(&self, seq: u64, id: &str, fenced: AppendError) -> Result<u64, AppendError> {
+    /// Whether the event stands already: by the condition it can only be right behind the expected sequence.
+    async fn find(&self, seq: u64, id: &str, fenced: AppendError, repeated: bool) -> Result<u64, AppendError> {
         match self.bus.stored(&self.stream, Pick::Seq(seq)).await {
             Ok(Some(stored)) if stored.id.as_deref() == Some(id) => Ok(seq),
             Ok(Some(_)) => Err(fenced),
+            _ if !repeated => Err(fenced),
             Ok(None) => Err(AppendError::Unknown(format!("the journal was purged beyond {seq}"))),
             Err(error) => Err(AppendError::Unknown(error.to_string())),
         }
@@ -87,7 +91,10 @@ impl Journal {
         if !found.is_empty() {
             *reading = Some(pull);
         }
-        Ok(found.into_iter().map(|s| JournalRecord { seq: s.seq, payload: s.payload, id: s.id.unwrap_or_default() }).collect())
+        Ok(found
+            .into_iter()
+            .map(|s| JournalRecord { seq: s.seq, payload: s.payload, id: s.id.unwrap_or_default() })
+            .collect())
     }
 
     /// The sequence of the first event that is still there; `last_seq() + 1` when there is none.

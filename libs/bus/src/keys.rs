@@ -1,7 +1,8 @@
 //! Operator-mode keys: who signs accounts, who signs users, what a server must be told.
 //!
-//! One operator signs three accounts: the system account (for servers and claims, without JetStream), the platform (where
-//! services talk) and the tenants (where producers publish and alerts arrive). A binding is a user of the tenants' account.
+//! One operator signs three accounts: the system account (for servers and claims, without JetStream), the platform
+//! (where services talk) and the tenants (where producers publish and alerts arrive). A binding is a user of the
+//! tenants' account.
 
 mod claims;
 mod config;
@@ -36,8 +37,8 @@ impl fmt::Debug for KeyPair {
 
 /// The keys of an installation.
 ///
-/// Keep it: the same ring gives the same server configuration for ever. A configuration made from newer preloaded claims
-/// would replace what was pushed since, revocations included; therefore `created` dates them.
+/// Keep it: the same ring gives the same server configuration for ever. A configuration made from newer preloaded
+/// claims would replace what was pushed since, revocations included; therefore `created` dates them.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Keyring {
     /// Signs accounts.
@@ -84,7 +85,8 @@ pub fn generate_user() -> Result<KeyPair, BusError> {
 
 /// Derives a user key: the same secret and info always give the same key.
 ///
-/// `info` names one credential for ever: after a revocation derive from another one. Bounds: the secret has at least 32 bytes.
+/// `info` names one credential for ever: after a revocation derive from another one. Bounds: the secret has at least 32
+/// bytes.
 pub fn derive_user(secret: &[u8], info: &str) -> Result<KeyPair, BusError> {
     if secret.len() < 32 {
         return Err(BusError::Key(format!("a secret to derive from has at least 32 bytes, not {}", secret.len())));

@@ -30,8 +30,8 @@ pub struct LaneMessage {
 
 /// The subscription of one lane's owner; ends by being dropped.
 ///
-/// Bounds: 65,536 events wait for the reader. Beyond that new ones are dropped without a PubAck, so that a producer that
-/// waits for PubAcks sends them again.
+/// Bounds: 65,536 events wait for the reader. Beyond that new ones are dropped without a PubAck, so that a producer
+/// that waits for PubAcks sends them again.
 #[derive(Debug)]
 pub struct Lane {
     bus: Bus,

@@ -17,8 +17,8 @@ struct Held {
 
 /// A claim to be the one that tries, for as long as it is renewed.
 ///
-/// A holder that does not renew for one `ttl` is replaced, by the bucket's expiry or by a challenger that saw no renewal for
-/// that long on its own clock; no two clocks are ever compared.
+/// A holder that does not renew for one `ttl` is replaced, by the bucket's expiry or by a challenger that saw no
+/// renewal for that long on its own clock; no two clocks are ever compared.
 #[derive(Debug)]
 pub struct Lease {
     bucket: Bucket,
@@ -77,8 +77,8 @@ impl Lease {
 
     /// Renews the lease; `false` says that it is lost.
     ///
-    /// Bounds: answers within one `ttl`. Errors: the bus failed; the lease may still be ours, try again until a `ttl` has
-    /// passed since the last success, then stop.
+    /// Bounds: answers within one `ttl`. Errors: the bus failed; the lease may still be ours, try again until a `ttl`
+    /// has passed since the last success, then stop.
     pub async fn renew(&mut self) -> Result<bool, BucketError> {
         bounded(self.ttl, self.prolong()).await
     }
@@ -127,7 +127,8 @@ impl Lease {
     }
 
     fn value(&self) -> Result<Vec<u8>, BusError> {
-        serde_json::to_vec(&self.held).map_err(|e| BusError::Malformed { what: "lease".to_owned(), reason: e.to_string() })
+        serde_json::to_vec(&self.held)
+            .map_err(|e| BusError::Malformed { what: "lease".to_owned(), reason: e.to_string() })
     }
 }
 

@@ -11,10 +11,9 @@
 //! use wire::{Service, coordinator::ListStreams};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let options = BusOptions { url: "nats://127.0.0.1:4222".into(), name: "coordinator/c-0".into(), ..Default::default() };
-//! let bus = Bus::connect(options).await?;
-//! let doors = Doors::new(&bus, Service::Coordinator, &"c-0".parse()?);
-//! let door = doors.serve::<ListStreams, _, _>(None, |_request| async { Ok(Default::default()) }).await?;
+//! let options = BusOptions { url: "nats://127.0.0.1:4222".into(), name: "coordinator/c-0".into(), ..Default::default()
+//! }; let bus = Bus::connect(options).await?; let doors = Doors::new(&bus, Service::Coordinator, &"c-0".parse()?); let
+//! door = doors.serve::<ListStreams, _, _>(None, |_request| async { Ok(Default::default()) }).await?;
 //!
 //! let streams = bus.call::<ListStreams>(&(), &wire::Empty {}).await?;
 //! assert!(streams.streams.is_empty());

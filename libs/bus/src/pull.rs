@@ -272,7 +272,10 @@ impl Session {
     fn take(&mut self, message: Message, after: u64) -> Result<Stored, String> {
         let place = message.reply.as_ref().and_then(|r| Place::parse(r)).ok_or("a message without its place")?;
         if place.delivered != self.delivered + 1 || place.seq <= after {
-            return Err(format!("message {} came after {}, {} messages are missing", place.seq, after, place.delivered));
+            return Err(format!(
+                "message {} came after {}, {} messages are missing",
+                place.seq, after, place.delivered
+            ));
         }
         self.delivered = place.delivered;
         self.open = self.open.saturating_sub(1);

@@ -1,4 +1,5 @@
 //! Buckets, watches and leases on a real server.
+#![allow(clippy::unwrap_used)] // helpers of tests are tests too
 
 mod support;
 
@@ -53,7 +54,7 @@ async fn a_bucket_opened_with_another_lifetime_takes_it() {
     let bus = server.bus("a").await;
     bus.bucket("lb_test", Some(Duration::from_secs(60)), 1).await.unwrap().put("k", "v").await.unwrap();
     let bucket = bus.bucket("lb_test", Some(Duration::from_secs(1)), 1).await.unwrap();
-    eventually("expiry", || async { bucket.get("k").await.unwrap().is_none() }).await;
+    eventually("expiry", async || bucket.get("k").await.unwrap().is_none()).await;
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
 //! Journals and container logs on a real server: fences, repeats, reading, purging.
+#![allow(clippy::unwrap_used)] // helpers of tests are tests too
 
 mod support;
 

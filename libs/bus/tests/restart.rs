@@ -1,4 +1,5 @@
 //! A server that is killed and comes back: everything goes on.
+#![allow(clippy::unwrap_used)] // helpers of tests are tests too
 
 mod support;
 
@@ -56,12 +57,14 @@ async fn everything_goes_on_after_the_server_was_killed() {
         assert_eq!(soon("followed", follower.next()).await.unwrap().seq, last);
     }
     let placement = Placement { version: 9, ..Placement::default() };
-    let told = eventually("a notice", || async {
+    eventually("the teller is back", async || bus.is_connected() && other.is_connected()).await;
+    // The listener subscribes again by itself; until then a notice is lost, as notices may be.
+    eventually("a notice", async || {
         bus.tell::<ContainerMoved>(&ContainerId(1), &placement).await;
-        true
-    });
-    told.await;
-    assert_eq!(soon("notice", notices.next()).await, Some(placement));
+        let heard = tokio::time::timeout(Duration::from_millis(100), notices.next()).await;
+        heard.is_ok_and(|notice| notice == Some(placement.clone()))
+    })
+    .await;
 
     // Nothing that was acknowledged is lost, nothing is there twice.
     let mut after = 0;
@@ -106,4 +109,43 @@ async fn a_call_to_a_server_that_stays_away_says_that_nothing_happened() {
     let late = bus.journal(Service::Broker, 1);
     server.start();
     soon("the journal", late).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_append_whose_answer_is_lost_stands_once() {
+    let mut server = Server::open();
+    let bus = server.bus("a").await;
+    let journal = bus.journal(Service::Coordinator, 1).await.unwrap();
+    let log = bus.container_log(ContainerId(1), LogOptions { replicas: 1, bytes_max: 1 << 30 }).await.unwrap();
+    let owner = log.claim(&OwnerRecord { generation: Generation(1), replica: "s-0".parse().unwrap() }).await.unwrap();
+    let (enough, mut stop) = tokio::sync::watch::channel(false);
+    let appending = tokio::spawn({
+        let (journal, log) = (journal.clone(), log.clone());
+        async move {
+            let mut count = 0u64;
+            while !*stop.borrow_and_update() {
+                let id = format!("e{count}");
+                assert_eq!(journal.append(count, &id, vec![1]).await, Ok(count + 1));
+                // The first record is the owner's.
+                assert_eq!(
+                    log.append(owner, RecordKind::Frame, &id, Bytes::from_static(b"x")).await,
+                    Ok(owner + count + 1)
+                );
+                count += 1;
+            }
+            count
+        }
+    });
+    for round in 0..6u64 {
+        // Long enough to be in the middle of it, each time at another place.
+        tokio::time::sleep(Duration::from_millis(40 + 7 * round)).await;
+        server.kill();
+        server.start();
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    enough.send(true).unwrap();
+    let count = soon("the last append", appending).await.unwrap();
+    assert!(count > 20, "{count}");
+    assert_eq!(journal.last_seq().await.unwrap(), count);
+    assert_eq!(log.last_seq().await.unwrap(), owner + count);
 }

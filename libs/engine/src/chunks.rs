@@ -121,3 +121,70 @@ impl Chunks {
 fn unreadable(chunk: &ChunkMeta, error: &dyn std::fmt::Display) -> Problem {
     Problem::unavailable("ChunkUnreadable", format_args!("chunk {} cannot be fetched: {error}", chunk.key))
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, Int64Array, StringArray, TimestampNanosecondArray};
+    use types::{SegmentId, Timestamp};
+
+    use super::*;
+
+    async fn stored(columns: usize) -> (tempfile::TempDir, Chunks, ChunkMeta) {
+        let directory = tempfile::tempdir().unwrap();
+        let objects = Objects::open(&format!("file://{}", directory.path().display())).unwrap();
+        let ints = || Arc::new(Int64Array::from(vec![0, 1])) as ArrayRef;
+        let mut batch: Vec<(String, ArrayRef)> = vec![
+            ("_time".into(), Arc::new(TimestampNanosecondArray::from(vec![5, 7]))),
+            ("severity".into(), Arc::new(StringArray::from(vec!["info", "warn"]))),
+            ("_segment".into(), Arc::new(StringArray::from(vec!["1-0-0", "1-0-0"]))),
+            ("_offset".into(), ints()),
+        ];
+        batch.extend((0..columns).map(|i| (format!("a_rather_long_column_name_{i}"), ints())));
+        let batch = RecordBatch::try_from_iter(batch).unwrap();
+        let encoded = chunk::write(SegmentId { stream: 1, epoch: 0, number: 0 }, 0, &[batch]).unwrap();
+        let meta = ChunkMeta {
+            key: "c/1".into(),
+            from: 0,
+            to: 2,
+            bytes: u64::try_from(encoded.bytes.len()).unwrap(),
+            time_min: Timestamp::from_nanos(5),
+            time_max: Timestamp::from_nanos(7),
+        };
+        objects.put_if_absent("c/1", encoded.bytes).await.unwrap();
+        (directory, Chunks::new(objects), meta)
+    }
+
+    #[tokio::test]
+    async fn the_footer_alone_tells_the_columns_however_long_it_is() {
+        // The second one's footer is longer than the first guess.
+        for columns in [1, 900] {
+            let (directory, chunks, meta) = stored(columns).await;
+            assert_eq!(chunks.schema(&meta).await.unwrap().fields().len(), 4 + columns);
+            drop(directory);
+            assert_eq!(chunks.schema(&meta).await.unwrap().fields().len(), 4 + columns, "remembered");
+            assert_eq!(chunks.read(&meta, 0, None).await.unwrap_err().kind, "ChunkUnreadable");
+        }
+    }
+
+    #[tokio::test]
+    async fn rows_are_read_by_column_from_an_offset_on() {
+        let (_directory, chunks, meta) = stored(1).await;
+        let names = ["_offset".to_owned(), "no_such".to_owned()];
+        let rows = chunks.read(&meta, 1, Some(&names)).await.unwrap();
+        assert_eq!((rows[0].num_rows(), rows[0].num_columns()), (1, 1));
+        let schema = chunks.read(&meta, 0, None).await.unwrap()[0].schema();
+        assert_eq!(schema, chunks.schema(&meta).await.unwrap(), "the footer and the rows agree");
+    }
+
+    #[test]
+    fn remembered_schemas_are_bounded() {
+        let mut kept = Kept::default();
+        let schema: SchemaRef = Arc::new(arrow::datatypes::Schema::empty());
+        for i in 0..3 * SCHEMAS_KEPT_MAX {
+            kept.put(&i.to_string(), Arc::clone(&schema));
+            kept.get("0");
+        }
+        assert!(kept.young.len() + kept.old.len() <= SCHEMAS_KEPT_MAX);
+        assert!(kept.get("0").is_some(), "what is used stays");
+    }
+}

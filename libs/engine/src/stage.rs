@@ -24,6 +24,9 @@ pub const PLANS_KEPT_MAX: usize = 64;
 /// Memory that expressions account for; they allocate by batch and register nothing.
 const MEMORY_BYTES: usize = 64 << 20;
 
+/// Stack for planning: twice what the deepest text takes that [`query::OPERATORS_MAX`] lets through.
+const STACK_BYTES: usize = 16 << 20;
+
 /// A filter and a projection, planned anew for each schema that comes along.
 ///
 /// A column that a batch lacks is null in it. An expression that does not fit the types of a batch (`latency / 1000`
@@ -177,14 +180,23 @@ fn plain(of: DataType) -> DataType {
     }
 }
 
+/// Plans on a stack of its own: planners walk a nested expression by recursion, and a task's thread is small.
 fn physical(
     state: &SessionState,
     expression: &Expression,
     schema: &Schema,
 ) -> Result<Arc<dyn PhysicalExpr>, DataFusionError> {
-    let schema = DFSchema::try_from(schema.clone())?;
-    let logical = state.create_logical_expr(&expression.sql, &schema)?;
-    state.create_physical_expr(logical, &schema)
+    let plan = || {
+        let schema = DFSchema::try_from(schema.clone())?;
+        let logical = state.create_logical_expr(&expression.sql, &schema)?;
+        state.create_physical_expr(logical, &schema)
+    };
+    std::thread::scope(|scope| {
+        let planner =
+            std::thread::Builder::new().name("plan".to_owned()).stack_size(STACK_BYTES).spawn_scoped(scope, plan);
+        let ended = planner.map_err(DataFusionError::IoError)?.join();
+        ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// The type of the expression over columns of some type; an error where it fits none.
@@ -200,7 +212,7 @@ fn possible_type(state: &SessionState, expression: &Expression) -> Result<DataTy
         });
         let schema = Schema::new(fields.collect::<Vec<_>>());
         match physical(state, expression, &schema).and_then(|expr| expr.data_type(&schema)) {
-            Ok(of) => return Ok(plain(of)).map(|of| if guess == DataType::Null { of } else { plain(of) }),
+            Ok(of) => return Ok(plain(of)),
             Err(error) => first = first.or(Some(error)),
         }
     }

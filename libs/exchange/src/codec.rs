@@ -1,11 +1,19 @@
 //! Batches as frame bodies: an Arrow IPC stream per channel, cut into frames, the schema only once.
 
+mod check;
+
+use std::collections::HashMap;
+
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch},
     buffer::Buffer,
-    datatypes::{DataType, SchemaRef},
+    compute::cast,
+    datatypes::{DataType, Field, Schema, SchemaRef},
     error::ArrowError,
-    ipc::{MessageHeader, reader::StreamDecoder, root_as_message, writer::StreamEncoder},
+    ipc::{
+        Message, MessageHeader, convert::fb_to_schema, reader::read_record_batch, root_as_message,
+        writer::StreamEncoder,
+    },
 };
 use flow::WINDOW_BYTES_MIN;
 
@@ -13,9 +21,6 @@ use flow::WINDOW_BYTES_MIN;
 pub(crate) const PIECE_BYTES: usize = 48 << 10;
 
 const _: () = assert!(PIECE_BYTES as u64 == WINDOW_BYTES_MIN * 3 / 4);
-
-/// The most rows in one frame; far more than rows without any column in 4 MiB would make sense.
-const ROWS_MAX: i64 = 1 << 24;
 
 /// The bytes that a batch takes by itself, without what its buffers hold for other slices.
 pub(crate) fn bytes_of(batch: &RecordBatch) -> usize {
@@ -26,22 +31,54 @@ fn column_bytes(array: &ArrayRef) -> usize {
     let long = match array.data_type() {
         DataType::Utf8View => array.as_string_view().total_buffer_bytes_used(),
         DataType::BinaryView => array.as_binary_view().total_buffer_bytes_used(),
-        // A dictionary travels once; only the keys are in every piece.
-        DataType::Dictionary(..) => return array.len() * 8,
         _ => 0,
     };
     long + array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size())
 }
 
-/// Cuts a batch into pieces of about [`PIECE_BYTES`]; no copy.
-pub(crate) fn pieces(batch: &RecordBatch) -> Vec<RecordBatch> {
+/// Cuts a batch into pieces of about [`PIECE_BYTES`]; no copy, but that dictionary columns become plain ones.
+///
+/// Whether an end is in this process or another must not change what arrives, and a dictionary would have to travel
+/// again with every batch that has another one.
+pub(crate) fn pieces(batch: &RecordBatch) -> Result<Vec<RecordBatch>, ArrowError> {
+    let batch = &plain(batch)?;
     let rows = batch.num_rows();
     let count = bytes_of(batch).div_ceil(PIECE_BYTES).clamp(1, rows.max(1));
     let edge = |i: usize| i * rows / count;
-    match rows {
+    Ok(match rows {
         0 => Vec::new(),
         _ if count == 1 => vec![batch.clone()],
         _ => (0..count).map(|i| batch.slice(edge(i), edge(i + 1) - edge(i))).collect(),
+    })
+}
+
+fn plain(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let schema = batch.schema();
+    if let Some(field) = schema.fields().iter().find(|f| !carried(f.data_type())) {
+        let (name, kind) = (field.name(), field.data_type());
+        return Err(ArrowError::SchemaError(format!("column {name:?} is {kind}, which does not travel: cast it")));
+    }
+    if !schema.fields().iter().any(|f| matches!(f.data_type(), DataType::Dictionary(..))) {
+        return Ok(batch.clone());
+    }
+    let mut fields = Vec::new();
+    let mut columns = Vec::new();
+    for (field, array) in schema.fields().iter().zip(batch.columns()) {
+        let DataType::Dictionary(_, values) = field.data_type() else {
+            fields.push(field.as_ref().clone());
+            columns.push(ArrayRef::clone(array));
+            continue;
+        };
+        fields.push(Field::new(field.name(), values.as_ref().clone(), field.is_nullable()));
+        columns.push(cast(array, values)?);
+    }
+    RecordBatch::try_new(SchemaRef::new(Schema::new_with_metadata(fields, schema.metadata().clone())), columns)
+}
+
+fn carried(kind: &DataType) -> bool {
+    match kind {
+        DataType::Dictionary(_, values) => check::carried(values),
+        other => check::carried(other),
     }
 }
 
@@ -94,75 +131,69 @@ impl Encoder {
     }
 }
 
-/// The receiving end.
+/// The receiving end: reads what [`Encoder`] writes, and answers anything else with an error.
+///
+/// Arrow's own reader asserts that ranges and types make sense; a peer must not be able to stop the process, so they
+/// are checked before it is called.
 #[derive(Default)]
-pub(crate) struct Decoder(StreamDecoder);
+pub(crate) struct Decoder(Option<SchemaRef>);
 
 impl Decoder {
     pub(crate) fn decode(&mut self, new_schema: bool, body: Buffer) -> Result<RecordBatch, String> {
-        check(&body)?;
         if new_schema {
-            self.0 = StreamDecoder::new();
+            *self = Self::default();
         }
-        let mut rest = body;
-        let batch = self.0.decode(&mut rest).map_err(|e| e.to_string())?.ok_or("a frame holds no batch")?;
-        if rest.is_empty() { Ok(batch) } else { Err("a frame holds more than one batch".into()) }
+        let mut batch = None;
+        let mut at = 0;
+        while at < body.len() {
+            if batch.is_some() {
+                return Err("a frame holds more than one batch".into());
+            }
+            let (prefix, after) = body[at..].split_first_chunk::<8>().ok_or("a message prefix is cut off")?;
+            let [0xff, 0xff, 0xff, 0xff, size @ ..] = *prefix else { return Err("a message lacks its marker".into()) };
+            let size = usize::try_from(u32::from_le_bytes(size)).unwrap_or(usize::MAX);
+            let (head, after) = after.split_at_checked(size).ok_or("a message is cut off")?;
+            let message = root_as_message(head).map_err(|e| e.to_string())?;
+            let length = usize::try_from(message.bodyLength()).map_err(|e| e.to_string())?;
+            if length > after.len() {
+                return Err("a message body is cut off".into());
+            }
+            let start = at + 8 + size;
+            batch = self.message(&message, &body.slice_with_length(start, length))?;
+            at = start + length;
+        }
+        batch.ok_or_else(|| "a frame holds no batch".into())
     }
-}
 
-/// Checks that every range that the decoder will slice lies within the body, for it asserts rather than answers.
-fn check(body: &[u8]) -> Result<(), String> {
-    let mut rest = body;
-    while !rest.is_empty() {
-        let (prefix, after) = rest.split_first_chunk::<8>().ok_or("a message prefix is cut off")?;
-        let [0xff, 0xff, 0xff, 0xff, size @ ..] = *prefix else { return Err("a message lacks its marker".into()) };
-        let size = usize::try_from(u32::from_le_bytes(size)).unwrap_or(usize::MAX);
-        let (head, after) = after.split_at_checked(size).ok_or("a message is cut off")?;
-        let message = root_as_message(head).map_err(|e| e.to_string())?;
-        let length = usize::try_from(message.bodyLength()).map_err(|e| e.to_string())?;
-        let after = after.get(length..).ok_or("a message body is cut off")?;
+    fn message(&mut self, message: &Message<'_>, body: &Buffer) -> Result<Option<RecordBatch>, String> {
+        let version = message.version();
         match message.header_type() {
-            MessageHeader::Schema => {
-                message.header_as_schema().ok_or("a schema is empty")?;
+            MessageHeader::Schema if self.0.is_none() => {
+                let schema = message.header_as_schema().ok_or("a schema is empty")?;
+                let fields = schema.fields().ok_or("a schema has no fields")?;
+                fields.iter().try_for_each(|field| check::field(field, 0))?;
+                self.0 = Some(SchemaRef::new(fb_to_schema(schema)));
+                Ok(None)
             }
             MessageHeader::RecordBatch => {
-                ranges(message.header_as_record_batch().ok_or("a batch is empty")?, length)?;
+                let schema = self.0.as_ref().ok_or("a batch comes before its schema")?;
+                let batch = message.header_as_record_batch().ok_or("a batch is empty")?;
+                check::batch(schema, batch, body.len())?;
+                let none = HashMap::new();
+                let batch = read_record_batch(body, batch, SchemaRef::clone(schema), &none, None, &version);
+                batch.map(Some).map_err(|e| e.to_string())
             }
-            MessageHeader::DictionaryBatch => {
-                let dictionary = message.header_as_dictionary_batch().ok_or("a dictionary is empty")?;
-                ranges(dictionary.data().ok_or("a dictionary is empty")?, length)?;
-            }
-            other => return Err(format!("message kind {other:?} has no place in a channel")),
-        }
-        rest = after;
-    }
-    Ok(())
-}
-
-fn ranges(batch: arrow::ipc::RecordBatch<'_>, length: usize) -> Result<(), String> {
-    let length = i64::try_from(length).map_err(|e| e.to_string())?;
-    if !(0..=ROWS_MAX).contains(&batch.length()) {
-        return Err(format!("a batch of {} rows", batch.length()));
-    }
-    for node in batch.nodes().into_iter().flatten() {
-        if !(0..=i64::from(i32::MAX)).contains(&node.length()) || !(0..=node.length()).contains(&node.null_count()) {
-            return Err("a column has an impossible length".into());
+            other => Err(format!("message kind {other:?} has no place here")),
         }
     }
-    for buffer in batch.buffers().into_iter().flatten() {
-        let end = buffer.offset().checked_add(buffer.length());
-        if buffer.offset() < 0 || buffer.length() < 0 || end.is_none_or(|end| end > length) {
-            return Err("a buffer lies outside its body".into());
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{DictionaryArray, Int64Array, ListArray, StringArray, StringViewArray};
+    use arrow::array::{DictionaryArray, Int64Array, ListArray, StringArray, StringViewArray, StructArray};
+    use arrow::buffer::NullBuffer;
     use arrow::datatypes::{Int32Type, Int64Type};
 
     use super::*;
@@ -176,7 +207,12 @@ mod tests {
 
     fn batch(rows: i64) -> RecordBatch {
         let text = |i: i64| (i % 3 != 0).then(|| format!("a text longer than twelve bytes {i}"));
-        let dictionary: DictionaryArray<Int32Type> = (0..rows).map(|i| if i % 2 == 0 { "even" } else { "odd" }).collect();
+        let dictionary: DictionaryArray<Int32Type> =
+            (0..rows).map(|i| if i % 2 == 0 { "even" } else { "odd" }).collect();
+        let inner: ArrayRef = Arc::new((0..rows).map(|i| (i % 5 != 0).then_some(i)).collect::<Int64Array>());
+        let nulls = NullBuffer::from_iter((0..rows).map(|i| i % 2 == 0));
+        let fields = vec![Field::new("inner", DataType::Int64, true)];
+        let nested = StructArray::new(fields.into(), vec![inner], Some(nulls));
         let lists = (0..rows).map(|i| Some(vec![Some(i), None]));
         RecordBatch::try_from_iter([
             ("i", Arc::new((0..rows).collect::<Int64Array>()) as ArrayRef),
@@ -184,15 +220,17 @@ mod tests {
             ("v", Arc::new((0..rows).map(text).collect::<StringViewArray>())),
             ("d", Arc::new(dictionary)),
             ("l", Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>(lists))),
+            ("o", Arc::new(nested)),
         ])
         .unwrap()
     }
 
     #[test]
     fn pieces_are_small_and_whole() {
-        let whole = batch(10_000);
+        let whole = plain(&batch(10_000)).unwrap();
+        assert_eq!(whole.column_by_name("d").unwrap().data_type(), &DataType::Utf8);
         let (mut encoder, mut decoder) = (Encoder::default(), Decoder::default());
-        let pieces = pieces(&whole);
+        let pieces = pieces(&whole).unwrap();
         assert!(pieces.len() > 10);
         let mut back = Vec::new();
         for (i, piece) in pieces.iter().enumerate() {
@@ -207,6 +245,7 @@ mod tests {
     #[test]
     fn another_schema_and_no_columns_are_fine() {
         let (mut encoder, mut decoder) = (Encoder::default(), Decoder::default());
+        let batch = |rows| plain(&super::tests::batch(rows)).unwrap();
         let narrow = batch(3).project(&[0]).unwrap();
         let none = batch(3).project(&[]).unwrap();
         for b in [&batch(3), &narrow, &none, &batch(5)] {
@@ -215,14 +254,23 @@ mod tests {
             let back = decoder.decode(new_schema, Buffer::from(bytes)).unwrap();
             assert_eq!((back.num_rows(), back.num_columns()), (b.num_rows(), b.num_columns()));
         }
-        assert!(super::pieces(&batch(0)).is_empty());
+        assert!(super::pieces(&batch(0)).unwrap().is_empty());
         assert!(halves(&batch(1)).is_none());
+    }
+
+    #[test]
+    fn a_type_that_does_not_travel_is_named() {
+        let nested: DictionaryArray<Int32Type> = vec!["a"].into_iter().collect();
+        let fields = vec![Field::new("inner", nested.data_type().clone(), true)];
+        let column: ArrayRef = Arc::new(StructArray::new(fields.into(), vec![Arc::new(nested)], None));
+        let found = pieces(&RecordBatch::try_from_iter([("outer", column)]).unwrap()).unwrap_err().to_string();
+        assert!(found.contains("\"outer\"") && found.contains("cast it"), "{found}");
     }
 
     /// No single damaged byte may panic; what still decodes is well-formed.
     #[test]
     fn damage_is_an_error() {
-        let (_, good) = wire(&mut Encoder::default(), &batch(20));
+        let (_, good) = wire(&mut Encoder::default(), &plain(&batch(20)).unwrap());
         let mut refused = 0;
         for i in 0..good.len() {
             for value in [0x00, 0x7f, 0xff] {

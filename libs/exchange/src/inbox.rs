@@ -22,7 +22,10 @@ pub const CONTROLS_MAX: usize = 4_096;
 #[derive(Debug)]
 pub(crate) enum Item {
     /// A data frame as it came.
-    Frame { new_schema: bool, body: Buffer },
+    Frame {
+        new_schema: bool,
+        body: Buffer,
+    },
     /// A batch of the same process.
     Batch(RecordBatch),
     Watermark(Timestamp),

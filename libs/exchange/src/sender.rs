@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::{array::RecordBatch, buffer::Buffer};
+use arrow::{array::RecordBatch, buffer::Buffer, error::ArrowError};
 use flow::WINDOW_BYTES_MIN;
 
 use crate::{
@@ -31,7 +31,7 @@ pub struct Sender {
 
 enum Path {
     Local(Arc<Inbox>),
-    Remote { connection: Arc<Connection>, channel: u16, opening: u32, seq: u32, encoder: Encoder },
+    Remote { connection: Arc<Connection>, channel: u16, opening: u32, seq: u32, encoder: Box<Encoder> },
 }
 
 impl std::fmt::Debug for Path {
@@ -64,9 +64,8 @@ impl Sender {
     ) -> Result<Self, Error> {
         let outbox = Arc::new(Outbox::default());
         registry.add_outbox(&id, &outbox)?;
-        let (channel, opening) =
-            connection.open(&id, &outbox).inspect_err(|_| registry.drop_outbox(&id, &outbox))?;
-        let path = Path::Remote { connection, channel, opening, seq: 0, encoder: Encoder::default() };
+        let (channel, opening) = connection.open(&id, &outbox).inspect_err(|_| registry.drop_outbox(&id, &outbox))?;
+        let path = Path::Remote { connection, channel, opening, seq: 0, encoder: Box::default() };
         // From here on dropping it gives everything back.
         let mut sender = Self { id, outbox, path, registry, ended: false, in_flight: false };
         let body = frame::encode_id(&sender.id);
@@ -76,7 +75,8 @@ impl Sender {
 
     /// Sends one message; data waits until the consumer has granted enough credit.
     ///
-    /// Bounds: what is under way never exceeds the consumer's window. A large batch goes in pieces of about 48 KiB.
+    /// Bounds: what is under way never exceeds the consumer's window. A large batch goes in pieces of about 48 KiB; dictionary
+    /// columns arrive as plain ones, and types that do not travel (maps, unions) are named.
     /// Errors: every error ends the channel. Not cancel safe for data: dropped half way, the next call says so.
     pub async fn send(&mut self, message: Message) -> Result<(), Error> {
         if self.ended {
@@ -89,7 +89,7 @@ impl Sender {
             return Err(Error::Cancelled { channel: self.id.clone() });
         }
         self.in_flight = true;
-        let ended = message == Message::Eos;
+        let ended = matches!(message, Message::Eos);
         match self.dispatch(message).await {
             Ok(()) => {
                 self.in_flight = false;
@@ -144,16 +144,15 @@ impl Sender {
     }
 
     async fn data(&mut self, batch: &RecordBatch) -> Result<(), Error> {
-        let mut pieces = codec::pieces(batch);
+        let arrow = |id: &ChannelId, e: ArrowError| Error::Arrow { channel: id.clone(), problem: e.to_string() };
+        let mut pieces = codec::pieces(batch).map_err(|e| arrow(&self.id, e))?;
         pieces.reverse();
         while let Some(piece) = pieces.pop() {
             let Path::Remote { connection, channel, opening, encoder, .. } = &mut self.path else {
                 self.local_piece(piece).await?;
                 continue;
             };
-            let Body { new_schema, parts, len } = encoder
-                .encode(&piece)
-                .map_err(|e| Error::Arrow { channel: self.id.clone(), problem: e.to_string() })?;
+            let Body { new_schema, parts, len } = encoder.encode(&piece).map_err(|e| arrow(&self.id, e))?;
             if len > FRAME_BYTES_MAX {
                 let halves = codec::halves(&piece).ok_or(Error::FrameTooLarge { bytes: len })?;
                 encoder.restart();

@@ -1,0 +1,70 @@
+//! Real loopback TCP.
+
+mod channels;
+mod hostile;
+mod inputs;
+
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::Int64Type;
+
+use crate::{ChannelId, Error, Exchange, Message, Options, Receiver};
+
+const SECRET: &str = "sixteen bytes and more";
+
+fn any() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+async fn exchange() -> Exchange {
+    Exchange::bind(any(), SECRET).await.unwrap()
+}
+
+async fn with(options: Options) -> Exchange {
+    Exchange::bind_with(any(), SECRET, options).await.unwrap()
+}
+
+fn id(from: u32, to: u32) -> ChannelId {
+    ChannelId { job: "job-1".parse().unwrap(), attempt: 1, edge: 0, from, to }
+}
+
+/// Rows numbered from `first`, each with that many bytes of text.
+fn batch(first: i64, rows: i64, bytes: usize) -> RecordBatch {
+    let text = "x".repeat(bytes);
+    RecordBatch::try_from_iter([
+        ("n", Arc::new((first..first + rows).collect::<Int64Array>()) as ArrayRef),
+        ("text", Arc::new(StringArray::from_iter_values((0..rows).map(|_| &text)))),
+    ])
+    .unwrap()
+}
+
+fn numbers(batch: &RecordBatch) -> Vec<i64> {
+    batch.column(0).as_primitive::<Int64Type>().values().to_vec()
+}
+
+/// Nothing in these tests takes long, so whatever does is a hang.
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(30), future).await.expect("a hang")
+}
+
+/// Lets the other tasks run until the condition holds.
+async fn eventually(mut holds: impl FnMut() -> bool) {
+    within(async {
+        while !holds() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// All rows up to the end of the stream.
+async fn drain(receiver: &mut Receiver) -> Result<Vec<i64>, Error> {
+    let mut rows = Vec::new();
+    while let Some(message) = within(receiver.recv()).await? {
+        if let Message::Data(batch) = message {
+            rows.extend(numbers(&batch));
+        }
+    }
+    Ok(rows)
+}

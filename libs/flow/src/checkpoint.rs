@@ -317,7 +317,7 @@ mod tests {
         c.committed(permit, at(0));
         c.trigger(2, at(9)).unwrap();
         assert!(matches!(c.finish(task(1), "end"), Ack::Complete(_)));
-        let _ = c.abort(2, at(9));
+        assert!(c.abort(2, at(9)).is_some());
         assert_eq!(c.trigger(3, at(19)), Err(Refused::NoTasks));
     }
 
@@ -332,7 +332,7 @@ mod tests {
             for (kind, who, back) in steps {
                 let newest = c.next_epoch() - 1;
                 match kind {
-                    0 | 1 => { let _ = c.trigger(c.next_epoch(), at(now)); }
+                    0 | 1 => { c.trigger(c.next_epoch(), at(now)).ok(); }
                     2 => { now += 1; c.tick(at(now)); }
                     3 => { c.abort(newest.saturating_sub(back), at(now)); }
                     _ => {

@@ -104,7 +104,8 @@ impl<S: ControlState> Applied<S> {
     }
 
     pub(crate) fn encode(&self) -> Result<Vec<u8>, Problem> {
-        rmp_serde::to_vec_named(self).map_err(|error| Problem::internal(format_args!("state cannot be encoded: {error}")))
+        rmp_serde::to_vec_named(self)
+            .map_err(|error| Problem::internal(format_args!("state cannot be encoded: {error}")))
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, String> {
@@ -121,7 +122,8 @@ pub(crate) fn encode_entry<E: Serialize>(entry: &Entry<E>) -> Result<Vec<u8>, Pr
     let bytes = rmp_serde::to_vec_named(entry)
         .map_err(|error| Problem::new(Code::Internal, "Internal", format_args!("event cannot be encoded: {error}")))?;
     if bytes.len() > ENTRY_BYTES_MAX {
-        let message = format!("the command makes {} bytes of events, at most {ENTRY_BYTES_MAX} are possible", bytes.len());
+        let message =
+            format!("the command makes {} bytes of events, at most {ENTRY_BYTES_MAX} are possible", bytes.len());
         return Err(Problem::bad_request("CommandTooLarge", message));
     }
     Ok(bytes)
@@ -194,7 +196,10 @@ mod tests {
     fn the_first_entry_still_reads() {
         let golden = b"\x85\xa2id\xa1i\xa2at\x07\xa7replica\xa1r\xa7journal\xa1j\xa6events\x92\x01\x02";
         let entry: Entry<i64> = decode_entry(1, golden).unwrap();
-        assert_eq!((entry.id.as_str(), entry.at.nanos(), entry.journal.as_str(), entry.events.as_slice()), ("i", 7, "j", [1, 2].as_slice()));
+        assert_eq!(
+            (entry.id.as_str(), entry.at.nanos(), entry.journal.as_str(), entry.events.as_slice()),
+            ("i", 7, "j", [1, 2].as_slice())
+        );
         assert_eq!(encode_entry(&entry).unwrap(), golden);
     }
 }

@@ -67,6 +67,8 @@ impl Host {
     ///
     /// [`crate::run`] does this for services; tools and tests call it themselves. An empty `common.replica` takes the host's name.
     pub async fn connect(service: Service, common: Common) -> Result<Self, StartError> {
+        // HTTP clients of services panic without one; if the process has chosen already, its choice stays.
+        drop(rustls::crypto::ring::default_provider().install_default());
         let replica = secret::replica(&common.replica)?;
         let options = BusOptions {
             url: common.nats_url.clone(),

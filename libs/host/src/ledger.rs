@@ -258,9 +258,14 @@ async fn append<S: ControlState>(
                 inner.step_down(&format!("fenced: the journal ends at {last}, not at {expected}"));
                 return Err(inner.not_leader());
             }
-            AppendError::Full => return Err(Problem::throttled("JournalFull", "the journal is full; nothing can change")),
+            AppendError::Full => {
+                return Err(Problem::throttled("JournalFull", "the journal is full; nothing can change"));
+            }
             AppendError::Refused(reason) => {
-                return Err(Problem::unavailable("JournalRefused", format_args!("the journal takes nothing: {reason}")));
+                return Err(Problem::unavailable(
+                    "JournalRefused",
+                    format_args!("the journal takes nothing: {reason}"),
+                ));
             }
         }
     }

@@ -8,6 +8,6 @@ telemetry::metrics! {
     SNAPSHOTS: Counter["outcome"] = "lb_host_snapshots_total", "Snapshots by outcome.";
     SNAPSHOT_TIME: Histogram = "lb_host_snapshot_duration_seconds", "Time to write a snapshot.", &telemetry::SECONDS;
     RESTORES: Counter["source"] = "lb_host_restores_total", "Restores of the state by source.";
-    LOCAL_BROKEN: Counter = "lb_host_local_broken_total", "Local states that were set aside as damaged.";
+    LOCAL_BROKEN: Gauge["service"] = "lb_host_local_broken", "Local states of this process that were set aside as damaged.";
     EFFECTS: Counter["outcome"] = "lb_host_effects_total", "Runs of effects by outcome.";
 }

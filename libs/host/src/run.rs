@@ -93,7 +93,8 @@ impl InProcess {
     /// Waits until the service ends by itself.
     pub async fn ended(&mut self) {
         if self.result.is_none() {
-            self.result = Some((&mut self.done).await.unwrap_or_else(|_| Err(StartError::other("the service's thread ended"))));
+            self.result =
+                Some((&mut self.done).await.unwrap_or_else(|_| Err(StartError::other("the service's thread ended"))));
         }
     }
 
@@ -107,7 +108,10 @@ impl InProcess {
 }
 
 /// Starts a service on an actix Arbiter of its own and waits until it takes work. Must be called where actix runs.
-pub async fn start_in_process<S: Service>(settings: &Settings, replica: Option<ReplicaId>) -> Result<InProcess, StartError> {
+pub async fn start_in_process<S: Service>(
+    settings: &Settings,
+    replica: Option<ReplicaId>,
+) -> Result<InProcess, StartError> {
     let mut common = settings.section::<Common>()?;
     let config = settings.section::<S::Config>()?;
     let probes = settings.section::<Probes<S::Config>>()?.probe_address;

@@ -22,7 +22,8 @@ pub(crate) fn replica(set: &str) -> Result<ReplicaId, StartError> {
         return set.parse().map_err(StartError::other);
     }
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let token: String = host.trim().chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' }).collect();
+    let token: String =
+        host.trim().chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' }).collect();
     match token.parse() {
         Ok(replica) if token != "localhost" => Ok(replica),
         _ => uuid::Uuid::new_v4().simple().to_string().parse().map_err(StartError::other),

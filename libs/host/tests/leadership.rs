@@ -36,7 +36,6 @@ async fn a_dead_leader_is_replaced_within_three_seconds_and_nothing_is_lost() {
     a.kill();
     eventually(Duration::from_secs(5), async || b.ledger.is_leader()).await;
     let took = died.elapsed();
-    println!("failover took {took:?}");
     assert!(took < Duration::from_secs(3), "{took:?}");
     assert_eq!(b.state(), expected);
     b.add(7).await;
@@ -134,7 +133,8 @@ async fn commands_survive_the_crash_of_nats() {
     let answered = through.await.unwrap();
     eventually(Duration::from_secs(10), async || a.ledger.is_leader() || b.ledger.is_leader()).await;
     let journal = b.host.bus.journal(Tally::SERVICE, 1).await.unwrap();
-    eventually(Duration::from_secs(5), async || a.seq() == b.seq() && a.seq() == journal.last_seq().await.unwrap()).await;
+    eventually(Duration::from_secs(5), async || a.seq() == b.seq() && a.seq() == journal.last_seq().await.unwrap())
+        .await;
     assert_eq!(a.state(), b.state());
     let hundreds = a.state().log.iter().filter(|(n, _)| *n == 100).count();
     assert!(hundreds == 1 || (hundreds == 0 && !answered), "{hundreds} {answered}");

@@ -45,7 +45,11 @@ pub fn may_commit(manifest: &Manifest, stored: &[PartInfo], newest: Option<&Mani
 ///
 /// A snapshot is usable if its parts verify and the log continues where it ends. `verify` is asked for the newest first and never
 /// again after the first yes, so it may read the parts.
-pub fn pick_restore<'a>(manifests: &'a [Manifest], mut verify: impl FnMut(&Manifest) -> bool, first: u64) -> Restore<'a> {
+pub fn pick_restore<'a>(
+    manifests: &'a [Manifest],
+    mut verify: impl FnMut(&Manifest) -> bool,
+    first: u64,
+) -> Restore<'a> {
     let mut newest_first: Vec<&Manifest> = manifests.iter().collect();
     newest_first.sort_by_key(|manifest| std::cmp::Reverse(manifest.number));
     match newest_first.into_iter().take(MANIFESTS_MAX).find(|manifest| verify(manifest)) {
@@ -61,8 +65,12 @@ pub fn pick_restore<'a>(manifests: &'a [Manifest], mut verify: impl FnMut(&Manif
 ///
 /// Incomplete snapshots newer than the oldest kept one stay: somebody may be writing them.
 pub fn plan_gc<'a>(keys: &[&'a str]) -> Vec<&'a str> {
-    let complete: BTreeSet<u64> =
-        keys.iter().filter_map(|key| service_and_number(key)).filter(|(.., manifest)| *manifest).map(|(_, n, _)| n).collect();
+    let complete: BTreeSet<u64> = keys
+        .iter()
+        .filter_map(|key| service_and_number(key))
+        .filter(|(.., manifest)| *manifest)
+        .map(|(_, n, _)| n)
+        .collect();
     let Some(oldest_kept) = complete.iter().rev().nth(KEEP - 1).copied() else { return Vec::new() };
     let mut old: Vec<(bool, &str)> = keys
         .iter()
@@ -191,7 +199,9 @@ mod tests {
                 }
                 self.objects.remove(key);
             }
-            if !dead(3) && let Some(bound) = purge_bound(&self.usable()) {
+            if !dead(3)
+                && let Some(bound) = purge_bound(&self.usable())
+            {
                 self.first = self.first.max(bound);
             }
         }

@@ -33,7 +33,9 @@ mod decide;
 mod manifest;
 mod pack;
 
-pub use decide::{KEEP, MANIFESTS_MAX, PURGE_NEEDS_MIN, Restore, may_commit, next_number, pick_restore, plan_gc, purge_bound};
+pub use decide::{
+    KEEP, MANIFESTS_MAX, PURGE_NEEDS_MIN, Restore, may_commit, next_number, pick_restore, plan_gc, purge_bound,
+};
 pub use manifest::{FORMAT, Manifest, PARTS_MAX, PartInfo, part_key, prefix, service_and_number};
 pub use pack::{PART_BYTES_MAX, STATE_BYTES_MAX, pack, unpack};
 
@@ -44,7 +46,9 @@ pub enum SnapshotError {
     #[error("manifest is damaged: {0}; an older snapshot must be used")]
     Manifest(String),
     /// The manifest or state was written by a newer version.
-    #[error("snapshot has format {found}, this version reads up to {known}; run the version that wrote it, or a newer one")]
+    #[error(
+        "snapshot has format {found}, this version reads up to {known}; run the version that wrote it, or a newer one"
+    )]
     Format {
         /// What was found.
         found: u16,

@@ -159,7 +159,8 @@ mod tests {
     /// Written by the first version; it must decode for ever.
     #[test]
     fn the_first_manifest_still_reads() {
-        let golden = b"LBSM\x8eQ\xefc\x86\xa7service\xafsegment-store/3\xaageneration\x02\xa6number)\xa6format\x01\xa8positi\
+        let golden =
+            b"LBSM\x8eQ\xefc\x86\xa7service\xafsegment-store/3\xaageneration\x02\xa6number)\xa6format\x01\xa8positi\
             on\xcd\x03\xe8\xa5parts\x92\x83\xa4name\xacpart-0000.lb\xa5bytes\x03\xa6crc32c\xce6K?\xb7\x83\xa4name\
             \xacpart-0001.lb\xa5bytes\x00\xa6crc32c\x00";
         assert_eq!(Manifest::decode(golden), Ok(manifest()));

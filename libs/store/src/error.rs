@@ -20,7 +20,9 @@ pub enum StoreError {
         source: std::io::Error,
     },
     /// An option that S3 needs is missing or unusable.
-    #[error("object store {url:?}: {what}; set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and, off AWS, AWS_ENDPOINT_URL")]
+    #[error(
+        "object store {url:?}: {what}; set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and, off AWS, AWS_ENDPOINT_URL"
+    )]
     Options {
         /// The location as written.
         url: String,

@@ -333,7 +333,8 @@ mod tests {
         written(&place);
         let local = Local::open(&place.dir());
         local.rebase(58, b"new base");
-        let expected = LocalState { base_seq: 58, base: b"new base".into(), entries: vec![(59, entry(59)), (60, entry(60))] };
+        let expected =
+            LocalState { base_seq: 58, base: b"new base".into(), entries: vec![(59, entry(59)), (60, entry(60))] };
         assert_eq!(local.load().unwrap(), expected);
         local.apply(60, b"late copy");
         drop(local);

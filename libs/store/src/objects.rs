@@ -5,7 +5,8 @@ use std::{fmt, ops::Range, path::PathBuf, sync::Arc};
 use bytes::Bytes;
 use futures::StreamExt;
 use object_store::{
-    ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, local::LocalFileSystem, path::Path, prefix::PrefixStore,
+    ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, local::LocalFileSystem, path::Path,
+    prefix::PrefixStore,
 };
 
 use crate::{S3Options, StoreError};
@@ -92,7 +93,9 @@ impl Objects {
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         match self.inner.put_opts(&path, PutPayload::from_bytes(bytes), options).await {
             Ok(_) => Ok(Put::Stored),
-            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(Put::Exists),
+            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
+                Ok(Put::Exists)
+            }
             Err(error) => Err(StoreError::of("put", key, error)),
         }
     }

@@ -261,9 +261,9 @@ fn insert(batch: &mut Batch, key: &[u8], payload: &[u8]) {
 }
 
 fn check<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8], Damage> {
-    let parsed = value.split_first_chunk::<5>().filter(|([version, crc @ ..], payload)| {
-        *version == VERSION && u32::from_le_bytes(*crc) == sum(key, payload)
-    });
+    let parsed = value
+        .split_first_chunk::<5>()
+        .filter(|([version, crc @ ..], payload)| *version == VERSION && u32::from_le_bytes(*crc) == sum(key, payload));
     parsed.map(|(_, payload)| payload).ok_or_else(|| Damage::of(format!("value of key {key:02x?}")))
 }
 

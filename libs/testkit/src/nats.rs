@@ -41,8 +41,14 @@ impl Nats {
         let now = SystemClock.now();
         let keyring = Keyring::generate(now)?;
         let creds = [
-            ("platform.creds", keys::issue_creds(|key| UserSpec::platform("platform", key), &keyring.platform_seed, now)?),
-            ("tenants.creds", keys::issue_creds(|key| UserSpec::front_door("tenants", key), &keyring.tenants_seed, now)?),
+            (
+                "platform.creds",
+                keys::issue_creds(|key| UserSpec::platform("platform", key), &keyring.platform_seed, now)?,
+            ),
+            (
+                "tenants.creds",
+                keys::issue_creds(|key| UserSpec::front_door("tenants", key), &keyring.tenants_seed, now)?,
+            ),
             ("system.creds", keys::issue_creds(|key| UserSpec::system("system", key), &keyring.system_seed, now)?),
             ("operator.seed", keyring.operator_seed.clone()),
             ("tenants.seed", keyring.tenants_seed.clone()),
@@ -102,6 +108,12 @@ impl Nats {
             child.wait().context("wait for nats-server")?;
         }
         Ok(())
+    }
+
+    /// Kills the server and deletes everything that JetStream stored, as if its disk was lost.
+    pub fn wipe(&mut self) -> Result<()> {
+        self.kill()?;
+        fs::remove_dir_all(self.dir.path().join("jetstream")).context("delete JetStream's files")
     }
 
     /// Starts the server again, on the same port and files; kills it first if it runs.
@@ -228,9 +240,10 @@ mod tests {
         nats.restart().await.unwrap();
         assert_eq!(nats.url(), url);
         assert_ne!(nats.pid(), Some(pid));
-        crate::eventually(Duration::from_secs(8), async || {
-            matches!(bucket.get("key").await, Ok(Some(entry)) if entry.value == "value")
-        })
+        crate::eventually(
+            Duration::from_secs(8),
+            async || matches!(bucket.get("key").await, Ok(Some(entry)) if entry.value == "value"),
+        )
         .await;
     }
 }

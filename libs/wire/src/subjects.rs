@@ -67,7 +67,8 @@ pub fn inbox_prefix(binding: &BindingId) -> String {
 
 /// The subject mappings of the tenants' account: `(source, destination)`.
 ///
-/// A keyed subject always meets the same lane, so the order of a key holds from the wire on.
+/// A keyed subject always meets the same lane, so the order of a key holds from the wire on. The server checks publish
+/// permissions after the mapping, so a binding is allowed its own index on every lane too.
 pub fn lane_mappings(lane_count: u16) -> [(String, String); 2] {
     [
         ("logs.*".to_owned(), format!("lane.{{{{partition({lane_count},1)}}}}.{{{{wildcard(1)}}}}")),

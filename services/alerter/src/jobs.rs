@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Submits and cancels the jobs of rules; every step is idempotent and journaled when it is done.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Jobs {
     pub(crate) bus: Bus,
     pub(crate) ledger: Ledger<State>,

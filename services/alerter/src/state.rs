@@ -16,7 +16,7 @@ pub const INSTANCES_MAX: usize = 10_000;
 pub const OUTBOX_MAX: usize = 100_000;
 
 /// The labels of an instance; ordered, so that two equal sets are one.
-pub type Labels = BTreeMap<String, String>;
+pub(crate) type Labels = BTreeMap<String, String>;
 
 /// Everything durable of the alerter.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

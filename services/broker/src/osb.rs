@@ -7,5 +7,6 @@ mod route;
 
 pub(crate) use answer::Answer;
 pub(crate) use body::{Body, canonical};
-pub(crate) use request::{Credential, Identity, Request, Version};
-pub(crate) use route::{Route, Subject, route};
+pub(crate) use request::{Credential, HEADERS, REQUEST_IDENTITY, Request};
+pub use request::{Identity, Version};
+pub(crate) use route::{Method, Route, Subject, route};

@@ -1,1 +1,85 @@
-//! .
+//! The HTTP front door: ingest, SQL, live tail, jobs, rules and the console.
+//!
+//! Owns: the HTTP API under `/api/v1`, who may call what of it, and the console page at `/`.
+//! Deliberately does not know: where events are kept, how jobs run, what a rule means. It keeps no state: any number of
+//! replicas may stand behind one address, and a restart loses nothing but open connections.
+//!
+//! Doors: HTTP on `gateway.address`; none on the bus. Bounds, failures and how to look inside: see `README.md`.
+//!
+//! ```no_run
+//! let settings = settings::Settings::load(settings::Layers::default())?;
+//! host::run::<gateway::Gateway>(settings, None)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod api;
+mod auth;
+mod config;
+mod console;
+mod error;
+mod histogram;
+mod indexes;
+mod ingest_lines;
+mod jobs;
+mod metrics;
+mod platform;
+mod request;
+mod rules;
+mod sql;
+mod table;
+mod tail;
+
+use std::sync::Arc;
+
+use actix_web::HttpServer;
+use host::{Host, Running, StartError};
+
+pub use config::Config;
+
+use crate::{api::Door, auth::Auth, platform::Remote};
+
+/// Threads that take connections; bodies are decoded and queries run elsewhere.
+const HTTP_THREADS: usize = 2;
+
+/// How long a drain waits for requests in flight; below the host's own bound.
+const DRAIN_SECONDS: u64 = 8;
+
+/// The service.
+#[derive(Debug)]
+pub struct Gateway;
+
+impl host::Service for Gateway {
+    const NAME: wire::Service = wire::Service::Gateway;
+    type Config = Config;
+
+    async fn start(config: Config, host: Host) -> Result<Running, StartError> {
+        metrics::register_all();
+        let admin = host.secret(&config.admin_token)?;
+        let tokens = host.bus.bucket(wire::views::TOKENS, None, host.common.journal_replicas).await?;
+        let auth = Auth::new(admin.as_deref(), Arc::new(tokens), Arc::clone(&host.clock));
+        let runtime = sql::runtime()
+            .map_err(|source| StartError::Io { what: "threads for queries cannot be started".to_owned(), source })?;
+        let platform = Arc::new(Remote::new(&host).await?);
+        let door = Door::new(config.clone(), auth, platform, &host, runtime.handle().clone());
+        let server = HttpServer::new(move || api::app(door.clone()))
+            .workers(HTTP_THREADS)
+            .shutdown_timeout(DRAIN_SECONDS)
+            .disable_signals()
+            .bind(&config.address)
+            .map_err(|source| StartError::Address { address: config.address.clone(), source })?;
+        for bound in server.addrs() {
+            tracing::info!(address = %bound, "gateway listens");
+        }
+        let server = server.run();
+        let handle = server.handle();
+        drop(actix_rt::spawn(server));
+        Ok(Running::new(async move {
+            handle.stop(true).await;
+            // In-flight queries have been answered or cut off; a plain drop would block this thread on them.
+            runtime.shutdown_background();
+        }))
+    }
+}
+
+#[cfg(test)]
+mod fake;

@@ -14,7 +14,7 @@ use wire::{
     Problem, Service,
     job_manager::{CheckpointReport, JobStatus, PartRef, TaskReport, TaskStatus},
     task_worker::{AttemptName, Barrier, CancelTasks, DeployTasks, Deployment, Restore, TriggerCheckpoint},
-    views::{self, Member},
+    views::Member,
 };
 
 use crate::{

@@ -18,7 +18,7 @@ pub(crate) mod tiering;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -109,7 +109,7 @@ pub(crate) struct Op {
 }
 
 /// A place among the appends in flight, and its bytes.
-struct Held {
+pub(crate) struct Held {
     _permit: OwnedSemaphorePermit,
     bytes: u64,
     queued: Arc<AtomicU64>,
@@ -125,7 +125,8 @@ impl Drop for Held {
 #[derive(Clone)]
 pub struct Container(Arc<Shared>);
 
-pub(crate) struct Shared {
+/// What the tasks of a container share.
+pub struct Shared {
     pub(crate) id: ContainerId,
     pub(crate) generation: Generation,
     pub(crate) limits: Limits,
@@ -134,6 +135,8 @@ pub(crate) struct Shared {
     pub(crate) answers: Answers,
     /// Tells the storage writer to look now.
     pub(crate) kick: Notify,
+    /// Parked reads are answered at once.
+    pub(crate) draining: AtomicBool,
     ops: mpsc::Sender<Op>,
     places: Arc<Semaphore>,
     queued: Arc<AtomicU64>,
@@ -164,6 +167,7 @@ impl Container {
             books: RwLock::new(Books::new(id)),
             answers,
             kick: Notify::new(),
+            draining: AtomicBool::new(false),
             ops,
             places: Arc::new(Semaphore::new(limits.appends_max)),
             queued: Arc::default(),
@@ -291,6 +295,12 @@ impl Container {
     fn unexpected(&self, effect: &Effect) -> Error {
         debug_assert!(false, "an entry had the effect {effect:?} of another kind");
         Error::AppendUnknown(self.id)
+    }
+
+    /// Parks no more reads, and ends those that are parked.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.books.read().tail.notify_all();
     }
 
     /// Ends all service: parked readers and queued entries learn it.

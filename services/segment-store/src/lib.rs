@@ -1,1 +1,88 @@
-//! .
+//! Keeps the events.
+//!
+//! Owns: segment containers - their durable log (Tier 1), the tail in memory, the storage writer that moves events to
+//! object storage (Tier 2), recovery - and the front-door lanes that turn plain NATS publishes into appends.
+//!
+//! Doors: `AppendEvents`, `CreateSegment`, `SealSegment`, `DeleteSegment`, `DescribeSegment`, `ReadSegment` and
+//! `DescribeWriter` of each owned container; the lane of the same number in the tenants' account.
+//!
+//! State: follows from each container's log, is snapshotted to object storage, and is nowhere else.
+//!
+//! Deliberately does not know: which containers it should own (the coordinator's placement says), what a stream is beyond
+//! its segments' key ranges, queries, and who may read.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let settings = settings::Settings::load(settings::Layers::default())?;
+//! host::run::<segment_store::SegmentStore>(settings, None)?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod actor;
+mod api;
+mod config;
+pub mod container;
+mod error;
+mod lane;
+mod metrics;
+mod tenure;
+
+use actix::Actor;
+use client::Client;
+use host::{Host, Running, Service, StartError};
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+use wire::views::{Member, VIEWS};
+
+pub use config::Config;
+pub use error::{Damage, Error};
+
+use crate::{actor::Store, container::Limits, lane::streams::Streams, tenure::Owned};
+
+/// The service.
+pub struct SegmentStore;
+
+impl Service for SegmentStore {
+    const NAME: wire::Service = wire::Service::SegmentStore;
+    type Config = Config;
+
+    async fn start(config: Config, host: Host) -> Result<Running, StartError> {
+        metrics::register_all();
+        let tenants = host.tenants().await?;
+        let views = host.bus.bucket(VIEWS, None, host.common.journal_replicas).await?;
+        let streams = Streams::default();
+        let (known, mut all_known) = watch::channel(false);
+        background(&host, "streams", streams.clone().follow(views.clone(), known));
+        // A lane that does not know the streams yet would refuse what it should take.
+        all_known.wait_for(|known| *known).await.map_err(StartError::other)?;
+
+        let client = Client::new(host.bus.clone(), host.objects.clone());
+        let lanes = lane::Context { host: host.clone(), tenants, client, owned: Owned::default(), streams };
+        let limits = Limits::of(&config, host.common.snapshot_interval.0);
+        let tenures = TaskTracker::new();
+        let store = Store::new(tenure::Shared::new(host.clone(), limits, lanes), tenures.clone()).start();
+        background(&host, "placement", actor::follow_placement(views, store));
+
+        let (service, replica, started) = (Self::NAME, host.replica.clone(), host.started());
+        let member = Member { service, replica, started, exchange_address: None, slots: 0 };
+        let announcement = host.announce(member).await?;
+        Ok(Running::new(async move {
+            tenures.close();
+            tenures.wait().await;
+            // Only now: whoever takes the containers over finds snapshots and no owner that still writes.
+            announcement.withdraw().await;
+        }))
+    }
+}
+
+/// Runs a task that goes on until the service stops.
+fn background(host: &Host, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    let stop = host.stop.clone();
+    host.spawn(name, async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = task => {}
+        }
+    });
+}

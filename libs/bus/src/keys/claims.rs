@@ -57,11 +57,8 @@ pub fn account_jwt(spec: &AccountSpec, operator_seed: &str, issued: Timestamp) -
         "type": "account", "version": VERSION, "limits": limits, "default_permissions": { "pub": {}, "sub": {} },
     });
     if !spec.mappings.is_empty() {
-        let mappings: Map<String, Value> = spec
-            .mappings
-            .iter()
-            .map(|(from, to)| (from.clone(), json!([{ "subject": to, "weight": 100 }])))
-            .collect();
+        let mappings: Map<String, Value> =
+            spec.mappings.iter().map(|(from, to)| (from.clone(), json!([{ "subject": to, "weight": 100 }]))).collect();
         nats["mappings"] = Value::Object(mappings);
     }
     if !spec.revocations.is_empty() {
@@ -123,12 +120,15 @@ impl UserSpec {
 
     /// A binding: publishes to its index, hears its index' alerts, as its role allows.
     ///
-    /// Its client must set the inbox prefix of [`subjects::inbox_prefix`], else its PubAcks are refused.
+    /// The server maps `logs.<index>` to a lane first and looks at the permission afterwards, so the lanes of the index
+    /// are allowed too. Whoever publishes to a lane directly harms nothing but the order of his own keys. Its client
+    /// must set the inbox prefix of [`subjects::inbox_prefix`], else its PubAcks are refused.
     pub fn binding(index: &IndexName, binding: &BindingId, role: Role, public_key: String) -> Self {
         let mut user = Self { name: format!("binding {binding}"), public_key, ..Self::default() };
         user.sub_allow.push(format!("{}.>", subjects::inbox_prefix(binding)));
         if role.may_write() {
-            user.pub_allow = vec![subjects::logs(index), format!("{}.*", subjects::logs(index))];
+            let logs = subjects::logs(index);
+            user.pub_allow = vec![format!("{logs}.*"), format!("lane.*.{index}"), format!("lane.*.{index}.*"), logs];
         } else {
             user.pub_deny = words(&[">"]);
         }
@@ -170,14 +170,18 @@ mod tests {
     #[test]
     fn a_binding_may_do_what_its_role_says_and_nothing_else() {
         let (index, binding): (IndexName, BindingId) = ("shop".parse().unwrap(), "b1".parse().unwrap());
-        let inbox = "_INBOX.b1.>".to_owned();
+        let inbox = "_INBOX.b1.>";
+        let publish = ["logs.shop.*", "lane.*.shop", "lane.*.shop.*", "logs.shop"];
         for (role, publish, deny, subscribe) in [
-            (Role::Write, vec!["logs.shop", "logs.shop.*"], vec![], vec![inbox.as_str()]),
-            (Role::Read, vec![], vec![">"], vec![inbox.as_str(), "alerts.shop.>"]),
-            (Role::Admin, vec!["logs.shop", "logs.shop.*"], vec![], vec![inbox.as_str(), "alerts.shop.>"]),
+            (Role::Write, &publish[..], &[][..], &[inbox][..]),
+            (Role::Read, &[], &[">"], &[inbox, "alerts.shop.>"]),
+            (Role::Admin, &publish, &[], &[inbox, "alerts.shop.>"]),
         ] {
             let user = UserSpec::binding(&index, &binding, role, "U".to_owned());
-            assert_eq!((user.pub_allow, user.pub_deny, user.sub_allow), (words(&publish), words(&deny), words(&subscribe)));
+            assert_eq!(
+                (user.pub_allow, user.pub_deny, user.sub_allow),
+                (words(publish), words(deny), words(subscribe))
+            );
         }
     }
 }

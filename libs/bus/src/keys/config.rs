@@ -1,7 +1,5 @@
 //! The configuration of a server that trusts our operator.
 
-use std::fmt::Write;
-
 use serde_json::json;
 
 use super::{
@@ -37,7 +35,8 @@ pub struct ServerSpec {
 
 /// The text of `nats.conf`: operator mode with three accounts, JetStream on.
 ///
-/// The same ring and spec give the same text. Claims pushed later stay in `resolver_dir` and win over what is preloaded.
+/// The same ring and spec give the same text. Claims pushed later stay in `resolver_dir` and win over what is
+/// preloaded.
 pub fn server_config(ring: &Keyring, spec: &ServerSpec) -> Result<String, BusError> {
     let system = public_key(&ring.system_seed)?;
     let (platform, tenants) = (public_key(&ring.platform_seed)?, public_key(&ring.tenants_seed)?);
@@ -76,8 +75,7 @@ pub fn server_config(ring: &Keyring, spec: &ServerSpec) -> Result<String, BusErr
     );
     for account in &accounts {
         let jwt = account_jwt(account, &ring.operator_seed, ring.created)?;
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "  {}: {jwt}", account.public_key).is_ok();
+        text += &format!("  {}: {jwt}\n", account.public_key);
     }
     Ok(text + "}\n")
 }

@@ -1,5 +1,5 @@
 //! A real nats-server for the tests of this crate.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::disallowed_methods)]
 
 use std::{
     net::TcpListener,
@@ -74,8 +74,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.child.kill().ok();
+        self.child.wait().ok();
         if std::thread::panicking() {
             eprintln!("--- nats-server\n{}", self.log());
         }
@@ -113,7 +113,7 @@ fn binary() -> PathBuf {
 }
 
 /// Waits until a question is answered with yes, at most 10 s.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, mut question: impl FnMut() -> F) {
+pub async fn eventually(what: &str, mut question: impl AsyncFnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(10);
     while !question().await {
         assert!(Instant::now() < end, "never: {what}");

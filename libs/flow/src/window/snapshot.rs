@@ -94,8 +94,7 @@ impl TumblingState {
         let keys = batch.columns()[1..first_aggregate - 1].to_vec();
         let (hashes, keys) = layout.rows_of(keys, batch.num_rows())?;
         let columns = columns_of(&self.spec, layout, first_aggregate);
-        for row in 0..batch.num_rows() {
-            let (hash, key) = (hashes[row], keys.row(row));
+        for (row, (hash, key)) in hashes.into_iter().zip(&keys).enumerate() {
             let block = self.windows.entry(starts.value(row)).or_insert_with(|| Block::new(layout));
             if block.find(hash, key).is_some() {
                 return Err(damaged(format!("row {row} repeats a key of its window")));

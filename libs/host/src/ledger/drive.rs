@@ -3,14 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use bus::{BusError, Lease};
+use futures::FutureExt;
 use tokio::{
     sync::OwnedMutexGuard,
+    task::JoinHandle,
     time::{Instant, MissedTickBehavior, interval, interval_at, sleep, timeout},
 };
 
 use super::{
     Inner, READ_BYTES_MAX,
-    restore::{Facts, from_snapshot, rebase, refused},
+    restore::{from_snapshot, rebase, refused},
 };
 use crate::{
     ControlState, StartError,
@@ -25,6 +27,12 @@ const CONTEND_EVERY: Duration = Duration::from_millis(150);
 const SNAPSHOT_LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Entries after which the local copy gets a new base, so that a restart replays fewer.
 const LOCAL_ENTRIES_MAX: u64 = 20_000;
+/// Reads that find nothing although the journal goes on, before that counts as a failure.
+const EMPTY_READS_MAX: usize = 5;
+/// Pause after a failed snapshot.
+const SNAPSHOT_PAUSE: Duration = Duration::from_secs(5);
+/// The longest that a drain waits for its snapshot; without it the next replica only replays more.
+const LAST_SNAPSHOT_MAX: Duration = Duration::from_secs(4);
 /// Pause after a failure of NATS.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -128,13 +136,18 @@ pub(super) async fn catch_up<S: ControlState>(
     _write: &OwnedMutexGuard<()>,
     wanted: Option<&str>,
 ) -> Result<bool, Lag> {
-    let mut found = false;
+    let (mut found, mut empty) = (false, 0);
     loop {
         let records = inner.journal.read(inner.seq(), READ_BYTES_MAX).await?;
         if records.is_empty() {
             let last = inner.journal.last_seq().await?;
             if last <= inner.seq() {
                 return Ok(found);
+            }
+            empty += 1;
+            if empty == EMPTY_READS_MAX {
+                let reason = format!("it ends at {last}, but nothing is read behind {}", inner.seq());
+                return Err(BusError::Unavailable { what: format!("journal of {}", S::SERVICE), reason }.into());
             }
             continue;
         }
@@ -154,8 +167,7 @@ pub(super) async fn catch_up<S: ControlState>(
 
 /// The journal was purged past a replica that was away for long: a snapshot takes it over the gap.
 async fn from_newer_snapshot<S: ControlState>(inner: &Inner<S>) -> Result<(), Lag> {
-    let facts = Facts::read(&inner.journal, S::SERVICE).await?;
-    let applied = from_snapshot::<S>(&inner.snapshots, &facts).await?;
+    let applied = from_snapshot::<S>(&inner.snapshots, &inner.journal).await?;
     let seq = applied.seq;
     if seq <= inner.seq() {
         let reason = format!("entry {} is missing, though it was not purged", inner.seq() + 1);
@@ -175,7 +187,7 @@ async fn lead<S: ControlState>(inner: &Arc<Inner<S>>, lease: &mut Lease) -> Next
     let mut look = interval(SNAPSHOT_LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut renewed = Instant::now();
-    let mut clerk = Clerk::new(inner).await;
+    let mut clerk = Clerk::new(inner.seq());
     let next = loop {
         tokio::select! {
             biased;
@@ -227,53 +239,87 @@ async fn rebase_if_grown<S: ControlState>(inner: &Inner<S>) -> Result<(), StartE
     rebase(&inner.host, &inner.local, &applied).await
 }
 
-/// Decides when a snapshot is due; writes one at a time, beside the work.
+/// Decides when a snapshot is due; one piece of its work at a time runs beside that of the service.
 struct Clerk {
     generation: u64,
-    seq: u64,
-    at: Instant,
-    writing: Option<tokio::task::JoinHandle<()>>,
+    /// Where the newest snapshot stands, once that is known.
+    newest: Option<u64>,
+    /// When the next one may be due by time alone.
+    due: Option<Instant>,
+    /// After a failure.
+    paused_until: Option<Instant>,
+    work: Option<JoinHandle<Option<u64>>>,
 }
 
 impl Clerk {
-    async fn new<S: ControlState>(inner: &Inner<S>) -> Self {
-        let newest = match inner.snapshots.manifests().await {
-            Ok(manifests) => manifests.first().map_or(0, |manifest| manifest.position),
-            Err(error) => {
-                tracing::warn!(service = %S::SERVICE, %error, "snapshots cannot be listed");
-                0
-            }
-        };
-        Self { generation: inner.seq(), seq: newest, at: Instant::now(), writing: None }
+    fn new(generation: u64) -> Self {
+        Self { generation, newest: None, due: None, paused_until: None, work: None }
     }
 
     fn look<S: ControlState>(&mut self, inner: &Arc<Inner<S>>) {
-        if self.writing.as_ref().is_some_and(|task| !task.is_finished()) {
+        let now = Instant::now();
+        if let Some(work) = &mut self.work {
+            let Some(done) = work.now_or_never() else { return };
+            self.work = None;
+            self.settle(done.ok().flatten(), now);
+        }
+        if self.paused_until.is_some_and(|until| now < until) {
             return;
         }
         let common = &inner.host.common;
-        let grown = inner.seq().saturating_sub(self.seq);
-        let due = grown >= common.snapshot_events || (grown > 0 && self.at.elapsed() >= common.snapshot_interval.0);
-        if due {
-            self.at = Instant::now();
-            self.seq = inner.seq();
-            self.writing = Some(tokio::spawn(write(Arc::clone(inner), self.generation)));
+        let Some(newest) = self.newest else {
+            self.work = Some(tokio::spawn(look_up(Arc::clone(inner))));
+            return;
+        };
+        let due = *self.due.get_or_insert(now + common.snapshot_interval.0);
+        let grown = inner.seq().saturating_sub(newest);
+        if grown >= common.snapshot_events || (grown > 0 && now >= due) {
+            self.work = Some(tokio::spawn(write(Arc::clone(inner), self.generation)));
+        } else if inner.local.entry_count() >= LOCAL_ENTRIES_MAX {
+            let inner = Arc::clone(inner);
+            self.work = Some(tokio::spawn(async move { rebase_if_grown(&inner).await.is_ok().then_some(newest) }));
+        }
+    }
+
+    fn settle(&mut self, newest: Option<u64>, now: Instant) {
+        match newest {
+            Some(_) if newest == self.newest => {}
+            Some(_) => (self.newest, self.due, self.paused_until) = (newest, None, None),
+            None => self.paused_until = Some(now + SNAPSHOT_PAUSE),
         }
     }
 
     /// The last snapshot of a term, so that the next replica replays little.
-    async fn finish<S: ControlState>(&mut self, inner: &Arc<Inner<S>>) {
-        if let Some(task) = self.writing.take() {
-            drop(task.await);
-        }
-        if inner.seq() > self.seq {
-            write(Arc::clone(inner), self.generation).await;
+    async fn finish<S: ControlState>(mut self, inner: &Arc<Inner<S>>) {
+        let last = async {
+            if let Some(work) = self.work.take() {
+                self.newest = work.await.ok().flatten().or(self.newest);
+            }
+            if inner.seq() > self.newest.unwrap_or(0) {
+                write(Arc::clone(inner), self.generation).await;
+            }
+        };
+        if timeout(LAST_SNAPSHOT_MAX, last).await.is_err() {
+            tracing::warn!(service = %S::SERVICE, "last snapshot took too long; the journal keeps everything");
         }
     }
 }
 
-/// Writes a snapshot, lets go of what it replaces, and gives the local copy a new base; a failure leaves everything as it was.
-async fn write<S: ControlState>(inner: Arc<Inner<S>>, generation: u64) {
+/// Where the newest snapshot stands; 0 if there is none.
+async fn look_up<S: ControlState>(inner: Arc<Inner<S>>) -> Option<u64> {
+    match inner.snapshots.manifests().await {
+        Ok(manifests) => Some(manifests.first().map_or(0, |manifest| manifest.position)),
+        Err(error) => {
+            tracing::warn!(service = %S::SERVICE, %error, "snapshots cannot be listed");
+            None
+        }
+    }
+}
+
+/// Writes a snapshot, lets go of what it replaces, and gives the local copy a new base; answers where it stands.
+///
+/// A failure leaves everything as it was.
+async fn write<S: ControlState>(inner: Arc<Inner<S>>, generation: u64) -> Option<u64> {
     let begun = Instant::now();
     let applied = inner.applied.read().clone();
     let seq = applied.seq;
@@ -290,7 +336,7 @@ async fn write<S: ControlState>(inner: Arc<Inner<S>>, generation: u64) {
     metrics::SNAPSHOTS.with(outcome).inc();
     if let Err(problem) = written {
         tracing::error!(service = %S::SERVICE, seq, %problem, "snapshot could not be written; the journal keeps everything");
-        return;
+        return None;
     }
     metrics::SNAPSHOT_TIME.observe_duration(begun.elapsed());
     tracing::info!(service = %S::SERVICE, seq, outcome, "snapshot written");
@@ -307,4 +353,6 @@ async fn write<S: ControlState>(inner: Arc<Inner<S>>, generation: u64) {
     if let Ok(base) = encoded {
         inner.host.cpu(move || local.rebase(seq, &base)).await;
     }
+    metrics::LOCAL_BROKEN.with(S::SERVICE.as_str()).set(inner.local.broken_count());
+    Some(seq)
 }

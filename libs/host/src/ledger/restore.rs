@@ -11,13 +11,15 @@ use wire::views::LEASES;
 use super::{READ_BYTES_MAX, snapshots::Snapshots};
 use crate::{
     ControlState, Host, StartError,
-    control::{Applied, head_of},
+    control::{Applied, Misfit, head_of},
     metrics,
 };
 
 /// How long a starting replica waits for NATS to answer for buckets and streams: servers that start together take a while.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
 const ANSWER_PAUSE: Duration = Duration::from_millis(250);
+/// Looks at snapshots and journal together before a refusal is final: they change while they are looked at.
+const ATTEMPTS_MAX: usize = 3;
 
 pub(super) struct Begun<S> {
     pub(super) journal: Journal,
@@ -36,7 +38,7 @@ pub(super) async fn begin<S: ControlState>(host: &Host) -> Result<Begun<S>, Star
     let lease = Lease::new(bucket, S::SERVICE.as_str(), host.replica.clone(), ttl);
     let dir = host.data_dir().join("local");
     let local = host.cpu(move || Local::open(&dir)).await;
-    metrics::LOCAL_BROKEN.add(local.broken_count());
+    metrics::LOCAL_BROKEN.with(S::SERVICE.as_str()).set(local.broken_count());
     let snapshots = Snapshots::new(host.objects.clone(), S::SERVICE.as_str());
     let facts = Facts::read(&journal, S::SERVICE).await?;
     let mut applied = match from_local::<S>(host, &local, &facts).await {
@@ -44,24 +46,51 @@ pub(super) async fn begin<S: ControlState>(host: &Host) -> Result<Begun<S>, Star
             metrics::RESTORES.with("local").inc();
             applied
         }
-        None => {
-            let applied = from_snapshot::<S>(&snapshots, &facts).await?;
-            rebase(host, &local, &applied).await?;
-            applied
-        }
+        None => anew(host, &journal, &local, &snapshots).await?,
     };
-    loop {
-        let records = journal.read(applied.seq, READ_BYTES_MAX).await?;
-        if records.is_empty() {
-            break;
+    let mut attempt = 1;
+    while let Err(misfit) = replay(&journal, &local, &mut applied).await? {
+        // The leader may have purged between the look at a snapshot and the look at the journal.
+        if attempt == ATTEMPTS_MAX || !matches!(misfit, Misfit::Gap { .. }) {
+            return Err(refused::<S>(misfit));
         }
-        for record in records {
-            applied.take(record.seq, &record.payload).map_err(refused::<S>)?;
-            local.apply(record.seq, &record.payload);
-        }
+        attempt += 1;
+        applied = anew(host, &journal, &local, &snapshots).await?;
     }
     tracing::info!(service = %S::SERVICE, replica = %host.replica, seq = applied.seq, "state restored");
     Ok(Begun { journal, local, snapshots, lease, applied })
+}
+
+/// Applies the journal to its end.
+async fn replay<S: ControlState>(
+    journal: &Journal,
+    local: &Local,
+    applied: &mut Applied<S>,
+) -> Result<Result<(), Misfit>, StartError> {
+    loop {
+        let records = journal.read(applied.seq, READ_BYTES_MAX).await?;
+        if records.is_empty() {
+            return Ok(Ok(()));
+        }
+        for record in records {
+            if let Err(misfit) = applied.take(record.seq, &record.payload) {
+                return Ok(Err(misfit));
+            }
+            local.apply(record.seq, &record.payload);
+        }
+    }
+}
+
+/// The state without the local copy, which is replaced by it.
+async fn anew<S: ControlState>(
+    host: &Host,
+    journal: &Journal,
+    local: &Local,
+    snapshots: &Snapshots,
+) -> Result<Applied<S>, StartError> {
+    let applied = from_snapshot::<S>(snapshots, journal).await?;
+    rebase(host, local, &applied).await?;
+    Ok(applied)
 }
 
 pub(super) fn refused<S: ControlState>(reason: impl std::fmt::Display) -> StartError {
@@ -69,14 +98,18 @@ pub(super) fn refused<S: ControlState>(reason: impl std::fmt::Display) -> StartE
 }
 
 /// Replaces the local copy by this state.
-pub(super) async fn rebase<S: ControlState>(host: &Host, local: &Local, applied: &Applied<S>) -> Result<(), StartError> {
+pub(super) async fn rebase<S: ControlState>(
+    host: &Host,
+    local: &Local,
+    applied: &Applied<S>,
+) -> Result<(), StartError> {
     let (local, applied) = (local.clone(), applied.clone());
     host.cpu(move || applied.encode().map(|base| local.rebase(applied.seq, &base))).await?;
     Ok(())
 }
 
 /// What the journal says about itself.
-pub(super) struct Facts {
+struct Facts {
     first: u64,
     last: u64,
     /// Its identity; empty before its first entry.
@@ -84,7 +117,7 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    pub(super) async fn read(journal: &Journal, service: wire::Service) -> Result<Self, StartError> {
+    async fn read(journal: &Journal, service: wire::Service) -> Result<Self, StartError> {
         let (first, last) = (journal.first_seq().await?, journal.last_seq().await?);
         let mut id = String::new();
         if last > 0 {
@@ -138,8 +171,28 @@ fn replayed<S: ControlState>(kept: &store::LocalState) -> Result<Applied<S>, Str
 /// The newest snapshot that is whole, of this journal, and continued by it; else nothing, if the journal is whole.
 ///
 /// Errors: `Refused` if events are missing, or if the journal ends before a snapshot: then the journal was lost, not the snapshot.
-pub(super) async fn from_snapshot<S: ControlState>(snapshots: &Snapshots, facts: &Facts) -> Result<Applied<S>, StartError> {
+pub(super) async fn from_snapshot<S: ControlState>(
+    snapshots: &Snapshots,
+    journal: &Journal,
+) -> Result<Applied<S>, StartError> {
+    let mut attempt = 1;
+    loop {
+        match pick_and_fetch::<S>(snapshots, journal).await {
+            // While this replica looks, the leader may delete what it found and purge what it counted on.
+            Err(StartError::Refused { reason, .. }) if attempt < ATTEMPTS_MAX => {
+                tracing::warn!(service = %S::SERVICE, reason, attempt, "state cannot be restored; looking again");
+                attempt += 1;
+                sleep(ANSWER_PAUSE).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+async fn pick_and_fetch<S: ControlState>(snapshots: &Snapshots, journal: &Journal) -> Result<Applied<S>, StartError> {
+    // In this order: the journal only grows, so a snapshot that was seen before never stands beyond its end.
     let manifests = snapshots.manifests().await?;
+    let facts = Facts::read(journal, S::SERVICE).await?;
     if let Some(ahead) = manifests.iter().find(|manifest| manifest.position > facts.last) {
         return Err(refused::<S>(format_args!(
             "it ends at {}, but snapshot {} stands at {}: journal entries were lost; bring its JetStream files back, or delete {} to \

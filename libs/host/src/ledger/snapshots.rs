@@ -67,7 +67,12 @@ impl Snapshots {
     /// Writes a snapshot: its parts, then the manifest, each only where nothing is.
     ///
     /// `None` if a newer one is there already.
-    pub(super) async fn write(&self, generation: u64, position: u64, state: &[u8]) -> Result<Option<Manifest>, Problem> {
+    pub(super) async fn write(
+        &self,
+        generation: u64,
+        position: u64,
+        state: &[u8],
+    ) -> Result<Option<Manifest>, Problem> {
         let parts = pack(state).map_err(Problem::internal)?;
         for _ in 0..NUMBERS_MAX {
             let keys = self.keys().await.map_err(unavailable)?;
@@ -98,7 +103,10 @@ impl Snapshots {
                 return Ok(Some(manifest));
             }
         }
-        Err(Problem::unavailable("SnapshotContended", format_args!("{NUMBERS_MAX} numbers were taken by other writers")))
+        Err(Problem::unavailable(
+            "SnapshotContended",
+            format_args!("{NUMBERS_MAX} numbers were taken by other writers"),
+        ))
     }
 
     /// Deletes what is no longer kept and gives the first journal entry that must stay; `None` if none may go.
@@ -112,7 +120,9 @@ impl Snapshots {
         for manifest in self.manifests().await?.into_iter().take(KEEP) {
             match self.fetch(&manifest).await? {
                 Ok(_) => usable.push(manifest),
-                Err(error) => tracing::error!(key = manifest.key(), %error, "snapshot is damaged; the journal is kept for it"),
+                Err(error) => {
+                    tracing::error!(key = manifest.key(), %error, "snapshot is damaged; the journal is kept for it")
+                }
             }
         }
         Ok(purge_bound(&usable))

@@ -1,5 +1,5 @@
 //! A small control service and processes that can be killed, for the tests beside it.
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of this module")]
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -122,6 +122,14 @@ impl Process {
     /// Tasks that are begun while this lives belong to the process and die with it.
     pub fn enter(&self) -> tokio::runtime::EnterGuard<'_> {
         self.runtime.as_ref().unwrap().enter()
+    }
+
+    /// Stands still as by SIGSTOP until the answer is dropped.
+    pub fn pause(&self) -> std::sync::mpsc::Sender<()> {
+        let (go_on, paused) = std::sync::mpsc::channel::<()>();
+        // Its only thread waits here; the answer that comes is that nobody can send any more.
+        self.runtime.as_ref().unwrap().spawn(async move { paused.recv().unwrap_err() });
+        go_on
     }
 
     /// Dies as by kill -9: no drain, no farewell, connections cut.

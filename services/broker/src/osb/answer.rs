@@ -74,10 +74,6 @@ impl Answer {
     pub(crate) fn maintenance_conflict(description: impl AsRef<str>) -> Self {
         Self::refuse(422, "MaintenanceInfoConflict", description)
     }
-
-    pub(crate) fn unavailable(description: impl AsRef<str>) -> Self {
-        Self::refuse(503, "Unavailable", description).header("Retry-After", "1")
-    }
 }
 
 impl From<Problem> for Answer {

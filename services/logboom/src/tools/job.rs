@@ -42,7 +42,7 @@ impl JobCommand {
         let api = connection.api()?;
         match self {
             Self::Submit { job, sql, from, parallelism } => {
-                let body = json!({ "job": job, "sql": sql, "from": from, "parallelism": parallelism });
+                let body = json!({ "job": job, "sql": sql, "start": from, "parallelism": parallelism });
                 let answer = api.ask(Method::POST, "/api/v1/jobs", Some(&body)).await?;
                 match screen.is_json() {
                     true => screen.value(&answer),

@@ -45,7 +45,7 @@ impl RuleCommand {
         match self {
             Self::Put { rule, index, query, condition, webhook, summary } => {
                 let body = json!({
-                    "rule": rule, "index": index, "query": query, "condition": condition,
+                    "index": index, "query": query, "condition": condition,
                     "webhook": webhook, "summary": summary,
                 });
                 let answer = api.ask(Method::PUT, &format!("/api/v1/rules/{rule}"), Some(&body)).await?;

@@ -56,7 +56,7 @@ impl Alerts {
 pub(crate) async fn put_rule(api: &Api, run: &str, webhook: &str) -> anyhow::Result<((), String)> {
     let rule = format!("walk-errors-{run}");
     let body = json!({
-        "rule": rule, "index": INDEX, "webhook": webhook, "condition": "n > 20", "summary": "payments fail",
+        "index": INDEX, "webhook": webhook, "condition": "n > 20", "summary": "payments fail",
         "query": format!(
             "SELECT service, count(*) AS n FROM tumble({INDEX}, INTERVAL '10 seconds', watermark delay INTERVAL '10 seconds') \
              WHERE service = 'payments' AND severity = 'error' GROUP BY service, window_start"

@@ -21,7 +21,7 @@ pub(crate) async fn submit(api: &Api, job: &str) -> anyhow::Result<((), String)>
          FROM tumble({INDEX}, INTERVAL '10 seconds', watermark delay INTERVAL '10 seconds') \
          WHERE duration_ms IS NOT NULL GROUP BY service, window_start"
     );
-    let body = json!({ "job": job, "sql": sql, "from": "latest" });
+    let body = json!({ "job": job, "sql": sql, "start": "latest" });
     let answer = api.ask(Method::POST, "/api/v1/jobs", Some(&body)).await?;
     Ok(((), format!("{job}, parallelism {}", answer["parallelism"])))
 }

@@ -398,7 +398,7 @@ mod tests {
         let golden = include_bytes!("../../tests/golden/frame-1.bin");
         let (frame, link) = Frame::decode(golden).unwrap();
         assert!(same(&frame, &every_kind()), "{frame:?}");
-        assert_eq!(link, 0x0000_0000_0000_0000, "the chain of stored frames hangs on it");
+        assert_eq!(link, 0x34f0_7e2c_4b93_e955, "the chain of stored frames hangs on it");
     }
 
     proptest! {

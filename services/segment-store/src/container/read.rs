@@ -1,6 +1,9 @@
 //! Reads: chunks for what is in Tier 2, columns for the tail, a parked request where there is nothing yet.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::{sync::Notify, time::Instant};
 use types::Offset;
@@ -52,7 +55,7 @@ impl Container {
                     let answer = self.answer(&request, blocks).await?;
                     return Ok(SegmentRead { next: answer.next, columns: answer.columns, ..nothing });
                 }
-                Found::Nothing if sealed || Instant::now() >= until => return Ok(nothing),
+                Found::Nothing if sealed || self.draining.load(Ordering::Relaxed) || Instant::now() >= until => return Ok(nothing),
                 Found::Nothing => {
                     // Running into the time-out is an answer like any other.
                     tokio::time::timeout_at(until, woken).await.ok();

@@ -90,13 +90,13 @@ pub(crate) async fn claim(
     claimed.await?.ok_or(Ended::Superseded)
 }
 
-/// Restores the newest snapshot and everything after it.
+/// Restores the newest snapshot and everything after it; answers the number of the frame that the snapshot ended with.
 pub(crate) async fn restore(
     container: &Container,
     log: &ContainerLog,
     snapshots: &mut Snapshots,
     stop: &CancellationToken,
-) -> Result<(), Ended> {
+) -> Result<u64, Ended> {
     let mut pause = PAUSE_MIN;
     let state = loop {
         match snapshots.restore().await {
@@ -108,20 +108,20 @@ pub(crate) async fn restore(
             () = tokio::time::sleep(jittered(pause)) => pause = (pause * 2).min(PAUSE_MAX),
         }
     };
-    let after = {
+    let (after, snapshot_frame) = {
         let mut books = container.books.write();
         if let Some(state) = state {
             books.state = state;
         }
         // What the state names as not in Tier 2 may lie before its own position.
-        books.state.tail_seq().saturating_sub(1)
+        (books.state.tail_seq().saturating_sub(1), books.state.frame_number)
     };
     replay(container, log, after, stop).await?;
     let holes = container.books.read().holes();
     if let Some(damage) = holes {
         read_only(container, damage);
     }
-    Ok(())
+    Ok(snapshot_frame)
 }
 
 /// Applies the log after a sequence to its end, unless it is damaged: then the container is read-only.

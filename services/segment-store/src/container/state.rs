@@ -241,8 +241,10 @@ impl State {
             Err(unknown) => return Some(Err(unknown)),
         };
         let last = known.writers.get(writer).map_or(0, |w| w.last);
-        if last_number(*first_event_number, block).is_ok_and(|number| number <= last) {
-            return Some(Ok(known.repeat(writer, *first_event_number, block)));
+        match last_number(*first_event_number, block) {
+            Err(invalid) => return Some(Err(invalid)),
+            Ok(number) if number <= last => return Some(Ok(known.repeat(writer, *first_event_number, block))),
+            Ok(_) => {}
         }
         known.sealed.then(|| Err(Error::SegmentSealed(*segment)))
     }
@@ -328,11 +330,7 @@ impl Segment {
             }
             answer.offsets.push(Some(self.end));
             self.ids.insert(id, received, self.end);
-            match runs.last_mut() {
-                Some(run) if run.number + run.count == number => run.count += 1,
-                _ if runs.len() < RUNS_MAX => runs.push(Run { number, offset: self.end, count: 1 }),
-                _ => {}
-            }
+            note_run(&mut runs, number, self.end);
             self.end += 1;
         }
         answer.duplicate_count = u32::try_from(answer.duplicates.len()).unwrap_or(u32::MAX);
@@ -377,6 +375,15 @@ impl Segment {
         self.tail_from = meta.to;
         self.chunks.push(meta.clone());
         Ok(Effect::Tiered(meta.to))
+    }
+}
+
+/// Extends the runs of a block by one event, as long as there is room.
+fn note_run(runs: &mut Vec<Run>, number: u64, offset: Offset) {
+    if let Some(run) = runs.last_mut().filter(|run| run.number + run.count == number) {
+        run.count += 1;
+    } else if runs.len() < RUNS_MAX {
+        runs.push(Run { number, offset, count: 1 });
     }
 }
 

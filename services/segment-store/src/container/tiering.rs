@@ -223,7 +223,6 @@ impl Tiering {
     /// The restored state needs no new snapshot until it changes.
     pub(crate) fn mark_restored(&mut self, frame_number: u64) {
         self.marked.frame_number = frame_number;
-        self.marked.log_written = self.container.books.read().log.written();
     }
 }
 

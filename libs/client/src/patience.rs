@@ -1,0 +1,98 @@
+//! How long something is tried again, and what is known at the end.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use wire::{Code, Outcome, Problem};
+
+/// The pause before the first repeat; it doubles.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// The longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Decides whether a failed attempt of something that may be repeated is worth another one.
+///
+/// ```
+/// use std::time::Duration;
+/// use client::Patience;
+/// use wire::{Outcome, Problem};
+///
+/// let mut patience = Patience::new(Duration::from_secs(5));
+/// let lost = Problem::unavailable("NoAnswer", "the owner is gone").unknown();
+/// assert!(patience.pause_after(&lost).is_some());
+///
+/// // A later refusal does not say what became of the earlier attempt.
+/// let refused = Problem::conflict("SegmentSealed", "sealed meanwhile");
+/// assert!(patience.pause_after(&refused).is_none());
+/// assert_eq!(patience.conclude(refused).outcome, Outcome::Unknown);
+/// ```
+#[derive(Debug)]
+pub struct Patience {
+    end: Instant,
+    pause: Duration,
+    unknown: bool,
+}
+
+impl Patience {
+    /// Begins now and ends after `within`.
+    pub fn new(within: Duration) -> Self {
+        Self { end: Instant::now() + within, pause: PAUSE_MIN, unknown: false }
+    }
+
+    /// The time that is left.
+    pub fn left(&self) -> Duration {
+        self.end.saturating_duration_since(Instant::now())
+    }
+
+    /// How long to wait before the next attempt; `None` when there is to be none.
+    pub fn pause_after(&mut self, problem: &Problem) -> Option<Duration> {
+        self.unknown |= problem.outcome == Outcome::Unknown;
+        let advice = match problem.code {
+            // Whoever throttles knows best; whoever was not reached knows nothing.
+            Code::Throttled => Duration::from_millis(problem.retry_after_ms.unwrap_or(0)),
+            _ => Duration::ZERO,
+        };
+        let pause = self.pause.max(advice).min(PAUSE_MAX).mul_f64(rand::random_range(0.5..1.0));
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        (problem.is_transient() && pause < self.left()).then_some(pause)
+    }
+
+    /// The last problem, with an unknown outcome if any attempt's was.
+    pub fn conclude(self, last: Problem) -> Problem {
+        if self.unknown { last.unknown() } else { last }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_ends_in_time() {
+        let mut patience = Patience::new(Duration::from_secs(2));
+        let begun = Instant::now();
+        let mut repeats = 0;
+        while let Some(pause) = patience.pause_after(&Problem::unavailable("Gone", "x")) {
+            tokio::time::sleep(pause).await;
+            repeats += 1;
+        }
+        assert!((4..60).contains(&repeats), "{repeats}");
+        assert!(begun.elapsed() <= Duration::from_secs(2));
+        assert_eq!(patience.conclude(Problem::unavailable("Gone", "x")).outcome, Outcome::NotApplied);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn advice_of_a_throttling_owner_is_taken() {
+        let mut patience = Patience::new(Duration::from_secs(9));
+        let throttled = Problem::throttled("Throttled", "x").retry_after_ms(600);
+        let pause = patience.pause_after(&throttled).unwrap();
+        assert!(pause >= Duration::from_millis(300), "{pause:?}");
+    }
+
+    #[test]
+    fn what_is_not_transient_is_not_repeated() {
+        for problem in [Problem::bad_request("Bad", "x"), Problem::not_found("UnknownSegment", "x"), Problem::internal("x")] {
+            assert_eq!(Patience::new(Duration::from_secs(9)).pause_after(&problem), None, "{}", problem.kind);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Answers requests on the leader: translates them to commands and waits until the journal shows their end.
+
+mod bindings;
+mod instances;
+mod operations;
+
+pub(crate) use bindings::new_binding;
+
+use std::{sync::Arc, time::Duration};
+
+use bus::Bus;
+use host::Ledger;
+use tokio::time::timeout;
+use types::InstanceId;
+
+use crate::{
+    catalog::Catalog,
+    osb::{Answer, Identity, Method, Request, Route, Subject, Version, route},
+    state::{Ended, Operation, State},
+};
+
+/// How long a request waits for its operation if the platform cannot wait by itself. Platforms give up after 60 s.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long it waits before it hands out an operation to a platform that can.
+const PATIENCE_ASYNC: Duration = Duration::from_secs(5);
+
+/// A request that passed the first checks.
+pub(crate) struct Asked {
+    pub(crate) request: Request,
+    pub(crate) route: Route,
+    pub(crate) version: Version,
+    pub(crate) identity: Option<Identity>,
+}
+
+impl Asked {
+    /// Checks version, path, method and identity, in this order; credentials were checked before.
+    pub(crate) fn admit(request: Request) -> Result<Self, Answer> {
+        let version = Version::of(&request)?;
+        let route = route(&request.method, &request.path)?;
+        let identity = Identity::of(&request)?;
+        Ok(Self { request, route, version, identity })
+    }
+}
+
+/// How a wait ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Settled {
+    /// The operation succeeded.
+    Done,
+    /// It failed for good.
+    Failed(String),
+    /// Another operation took its place.
+    Superseded,
+}
+
+/// Serves the API; only the leader's answers to anything but the catalog are used.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) ledger: Ledger<State>,
+    pub(crate) bus: Bus,
+    /// Base URL of the gateway as applications reach it, without a slash at its end.
+    pub(crate) gateway_url: Arc<str>,
+    pub(crate) nats_url: Arc<str>,
+}
+
+impl Desk {
+    /// The catalog: the same on every replica.
+    pub(crate) fn catalog(&self, asked: &Asked) -> Answer {
+        let etag = self.catalog.etag(asked.version);
+        if asked.request.header("if-none-match").is_some_and(|tags| tags.contains(&etag)) {
+            return Answer { status: 304, headers: vec![("ETag".to_owned(), etag)], body: String::new() };
+        }
+        Answer::of(200, &self.catalog.shown(asked.version)).header("ETag", etag)
+    }
+
+    /// Everything else.
+    pub(crate) async fn answer(&self, asked: &Asked) -> Answer {
+        let (method, subject) = (asked.route.method, &asked.route.subject);
+        let answer = match subject {
+            Subject::Catalog => Ok(self.catalog(asked)),
+            Subject::Instance { instance } => match method {
+                Method::Get => self.fetch(instance),
+                Method::Put => self.provision(asked, instance).await,
+                Method::Patch => self.update(asked, instance),
+                Method::Delete => self.deprovision(asked, instance).await,
+            },
+            Subject::InstanceOperation { instance } => self.instance_operation(asked, instance),
+            Subject::Binding { instance, binding } => match method {
+                Method::Get => self.fetch_binding(asked, instance, binding).await,
+                Method::Put => self.bind(asked, instance, binding).await,
+                // The router lets nothing else through.
+                Method::Delete | Method::Patch => self.unbind(asked, instance, binding).await,
+            },
+            Subject::BindingOperation { instance, binding } => self.binding_operation(asked, instance, binding),
+        };
+        let answer = answer.unwrap_or_else(|refusal| refusal);
+        if method != Method::Get {
+            audit(asked, &answer);
+        }
+        answer
+    }
+
+    /// Waits until `look` finds something in the state.
+    async fn settle<T>(&self, patience: Duration, look: impl Fn(&State) -> Option<T>) -> Option<T> {
+        let mut changes = self.ledger.changes();
+        let wait = async {
+            loop {
+                changes.mark_unchanged();
+                if let Some(found) = self.ledger.read(&look) {
+                    return Some(found);
+                }
+                if changes.changed().await.is_err() {
+                    return None;
+                }
+            }
+        };
+        timeout(patience, wait).await.ok().flatten()
+    }
+
+    fn dashboard_url(&self, index: &types::IndexName) -> String {
+        format!("{}/?index={index}", self.gateway_url)
+    }
+}
+
+/// What became of an operation that begins something.
+fn settled(token: &str, current: Option<&Operation>, ended: Option<&Ended>) -> Option<Settled> {
+    match (current, ended) {
+        (Some(operation), _) if operation.token == token => operation.ended.then_some(Settled::Done),
+        (None, Some(Ended { operation, failure: Some(reason), .. })) if operation.token == token => {
+            Some(Settled::Failed(reason.clone()))
+        }
+        _ => Some(Settled::Superseded),
+    }
+}
+
+fn patience(wait: bool, asynchronous: bool) -> Duration {
+    match (wait, asynchronous) {
+        (false, _) => PATIENCE,
+        (true, false) => PATIENCE_ASYNC,
+        (true, true) => Duration::ZERO,
+    }
+}
+
+fn too_long() -> Answer {
+    Answer::refuse(504, "Deadline", "the operation takes longer than a request may; it goes on, ask again or delete")
+}
+
+/// An id that is no token cannot name an instance of ours.
+fn instance_id(text: &str) -> Result<InstanceId, Answer> {
+    text.parse().map_err(|_| Answer::bad_request("instance_id must be 1 to 128 of A-Z a-z 0-9 _ -"))
+}
+
+/// Who did what; never with parameters or credentials.
+fn audit(asked: &Asked, answer: &Answer) {
+    let identity = asked.identity.as_ref();
+    tracing::info!(
+        method = asked.request.method,
+        path = asked.request.path,
+        status = answer.status,
+        platform = identity.map_or("", |i| i.platform.as_str()),
+        user = identity.map_or("", |i| i.user.as_str()),
+        request = asked.request.header(crate::osb::REQUEST_IDENTITY).unwrap_or_default(),
+        "request served"
+    );
+}

@@ -1,0 +1,235 @@
+//! The Open Service Broker API over HTTP, on a real nats-server, with a provisioner of a few lines behind it.
+//!
+//! Numbers in comments are those of the conformance checklist.
+
+mod bindings;
+mod instances;
+mod protocol;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::TcpListener,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use anyhow::Result;
+use broker::Broker;
+use bus::{Door, Doors};
+use host::{Host, InProcess, start_in_process};
+use reqwest::{Client, Method, RequestBuilder};
+use serde_json::{Value, json};
+use testkit::World;
+use types::{BindingId, InstanceId};
+use wire::{
+    Empty, Problem, Service,
+    index_provisioner::{
+        CreateIndex, Credentials, DeleteIndex, IndexDescription, IssueCredentials, NewBinding, NewIndex,
+        RevokeCredentials,
+    },
+};
+
+pub(crate) const SERVICE: &str = "0d5a6b1e-6c0e-4d5f-9a53-7f0f6a3c1e10";
+pub(crate) const SMALL: &str = "5f0a3c52-3a1b-4a86-8e0c-2b8f3f1d7a01";
+pub(crate) const STANDARD: &str = "8c7d1f64-90c2-4b0e-b1d3-6e4c9a2f5b02";
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// What the provisioner behind the broker has, and how it behaves.
+#[derive(Default)]
+pub(crate) struct Backend {
+    pub(crate) indexes: BTreeMap<InstanceId, NewIndex>,
+    pub(crate) bindings: BTreeMap<BindingId, NewBinding>,
+    /// Names that are refused for good.
+    pub(crate) taken: BTreeSet<String>,
+    /// While set, every creation is put off.
+    pub(crate) stuck: bool,
+    pub(crate) creations: u32,
+}
+
+/// A broker replica with a platform that talks to it.
+pub(crate) struct Fixture {
+    pub(crate) world: World,
+    pub(crate) backend: Arc<Mutex<Backend>>,
+    replicas: Vec<(InProcess, String)>,
+    client: Client,
+    _host: Host,
+    _doors: Vec<Door>,
+}
+
+/// A path of the API.
+pub(crate) fn instance(id: &str) -> String {
+    format!("/v2/service_instances/{id}")
+}
+
+pub(crate) fn binding(instance: &str, id: &str) -> String {
+    format!("/v2/service_instances/{instance}/service_bindings/{id}")
+}
+
+/// The query that DELETE needs.
+pub(crate) fn ids(plan: &str) -> String {
+    format!("?service_id={SERVICE}&plan_id={plan}")
+}
+
+pub(crate) fn provision_body(parameters: Value) -> Value {
+    json!({
+        "service_id": SERVICE, "plan_id": SMALL, "organization_guid": "org", "space_guid": "space",
+        "parameters": parameters, "context": { "platform": "kubernetes", "namespace": "n" }, "maintenance_info": {},
+    })
+}
+
+pub(crate) fn bind_body(parameters: Value) -> Value {
+    json!({ "service_id": SERVICE, "plan_id": SMALL, "parameters": parameters, "bind_resource": {} })
+}
+
+impl Fixture {
+    pub(crate) async fn start() -> Result<Self> {
+        // A second test finds it installed already.
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let world = World::start().await?;
+        let host = world.host(Service::IndexProvisioner, "test").await?;
+        let backend = Arc::<Mutex<Backend>>::default();
+        let doors = provisioner(&host, &backend).await?;
+        let client = Client::builder().no_proxy().build()?;
+        let mut fixture = Self { world, backend, replicas: Vec::new(), client, _host: host, _doors: doors };
+        fixture.add_replica("a").await?;
+        Ok(fixture)
+    }
+
+    pub(crate) async fn add_replica(&mut self, name: &str) -> Result<()> {
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let address = format!("broker.address=127.0.0.1:{port}");
+        let set = ["common.lease_ttl=1s", &address, "broker.gateway_url=http://logs.example.org/"];
+        let settings = self.world.settings(name, &set)?;
+        let replica = start_in_process::<Broker>(&settings, None).await?;
+        self.replicas.push((replica, format!("http://127.0.0.1:{port}")));
+        Ok(())
+    }
+
+    pub(crate) async fn stop_replica(&mut self, number: usize) -> Result<()> {
+        Ok(self.replicas.remove(number).0.stop().await?)
+    }
+
+    pub(crate) async fn stop(mut self) -> Result<()> {
+        while !self.replicas.is_empty() {
+            self.stop_replica(0).await?;
+        }
+        Ok(())
+    }
+
+    /// A request with nothing but method and path.
+    pub(crate) fn bare(&self, replica: usize, method: &str, path: &str) -> RequestBuilder {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        self.client.request(method, format!("{}{path}", self.replicas[replica].1))
+    }
+
+    /// A request of a platform that speaks 2.17.
+    pub(crate) fn request(&self, replica: usize, method: &str, path: &str) -> RequestBuilder {
+        let request = self.bare(replica, method, path);
+        request.basic_auth("admin", Some("open sesame")).header("X-Broker-API-Version", "2.17")
+    }
+
+    pub(crate) async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+        self.ask_at(0, method, path, body).await
+    }
+
+    /// Asks a replica; what it answers while no leader is known is asked again, as a platform would.
+    pub(crate) async fn ask_at(&self, replica: usize, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+        for _ in 0..100 {
+            let mut request = self.request(replica, method, path);
+            if let Some(body) = body {
+                request = request.json(body);
+            }
+            let (status, answer) = answer(request).await;
+            if status != 503 {
+                return (status, answer);
+            }
+        }
+        panic!("{method} {path}: no leader was found");
+    }
+}
+
+/// Sends a request; every answer must be a JSON object (9, 10).
+pub(crate) async fn answer(request: RequestBuilder) -> (u16, Value) {
+    let response = request.send().await.unwrap();
+    let status = response.status().as_u16();
+    assert_eq!(response.headers()["content-type"], "application/json");
+    let body: Value = response.json().await.unwrap();
+    assert!(body.is_object(), "{body}");
+    if status >= 400 {
+        for key in ["error", "description"] {
+            let text = body[key].as_str().unwrap_or_default();
+            assert!(!text.is_empty() && text.chars().count() <= 255, "{status}: {body}");
+        }
+    }
+    (status, body)
+}
+
+async fn provisioner(host: &Host, backend: &Arc<Mutex<Backend>>) -> Result<Vec<Door>> {
+    let doors = Doors::new(&host.bus, Service::IndexProvisioner, &host.replica);
+    let (create, delete, issue, revoke) = (backend.clone(), backend.clone(), backend.clone(), backend.clone());
+    Ok(vec![
+        doors
+            .serve::<CreateIndex, _, _>(None, move |incoming| {
+                let answer = created(&mut create.lock().unwrap(), incoming.request);
+                async move { answer }
+            })
+            .await?,
+        doors
+            .serve::<DeleteIndex, _, _>(None, move |incoming| {
+                let mut backend = delete.lock().unwrap();
+                let instance = incoming.request.instance;
+                backend.indexes.remove(&instance);
+                backend.bindings.retain(|_, b| b.instance != instance);
+                async { Ok(Empty {}) }
+            })
+            .await?,
+        doors
+            .serve::<IssueCredentials, _, _>(None, move |incoming| {
+                let answer = issued(&mut issue.lock().unwrap(), incoming.request);
+                async move { answer }
+            })
+            .await?,
+        doors
+            .serve::<RevokeCredentials, _, _>(None, move |incoming| {
+                revoke.lock().unwrap().bindings.remove(&incoming.request.binding);
+                async { Ok(Empty {}) }
+            })
+            .await?,
+    ])
+}
+
+fn created(backend: &mut Backend, new: NewIndex) -> Result<IndexDescription, Problem> {
+    let index = new.index.clone().unwrap();
+    if backend.stuck {
+        return Err(Problem::unavailable("Stuck", "try again"));
+    }
+    if backend.taken.contains(index.as_str()) {
+        return Err(Problem::conflict("IndexNameTaken", "the index name is taken; choose another name"));
+    }
+    if backend.indexes.insert(new.instance.clone(), new.clone()).is_none() {
+        backend.creations += 1;
+    }
+    Ok(IndexDescription {
+        instance: new.instance,
+        scope: new.scope,
+        index,
+        backend: new.backend,
+        segment_count: new.segment_count,
+        retention_days: new.retention_days,
+        created: types::Timestamp::from_nanos(1),
+    })
+}
+
+fn issued(backend: &mut Backend, new: NewBinding) -> Result<Credentials, Problem> {
+    let Some(index) = backend.indexes.get(&new.instance).and_then(|i| i.index.clone()) else {
+        return Err(Problem::not_found("UnknownInstance", "there is no such instance"));
+    };
+    let mut values: BTreeMap<String, String> = BTreeMap::new();
+    values.insert("index".into(), index.to_string());
+    values.insert("token".into(), format!("lbt_{}", new.binding));
+    if new.ttl_seconds.is_some() {
+        values.insert("expires_at".into(), "2030-01-01T00:00:00.000Z".into());
+    }
+    backend.bindings.insert(new.binding.clone(), new);
+    Ok(Credentials { values })
+}

@@ -1,0 +1,145 @@
+//! The routes, and what their handlers share.
+
+use std::sync::Arc;
+
+use actix_web::{
+    App, HttpResponse,
+    body::MessageBody,
+    dev::{ServiceFactory, ServiceRequest, ServiceResponse},
+    http::header::{CACHE_CONTROL, HeaderValue, X_CONTENT_TYPE_OPTIONS},
+    middleware::{DefaultHeaders, from_fn},
+    web::{self, Data},
+};
+use host::Host;
+use tokio::{runtime::Handle, sync::Semaphore};
+use tokio_util::sync::CancellationToken;
+use types::Clock;
+use wire::Problem;
+
+use crate::{
+    Config,
+    auth::Auth,
+    console,
+    error::{HttpError, malformed},
+    histogram, indexes, ingest_lines, jobs,
+    platform::Platform,
+    request, rules, sql, tail,
+};
+
+/// Ingest requests that are worked on at once; beyond it 429. Each holds its body in memory.
+const INGESTS_MAX: usize = 32;
+/// Queries that run at once; beyond it 429. Each may use `query_memory`.
+const QUERIES_MAX: usize = 16;
+/// Open live tails; beyond it 429.
+const TAILS_MAX: usize = 256;
+/// The largest JSON body of everything but ingest.
+const JSON_BYTES_MAX: usize = 256 << 10;
+
+/// What handlers share.
+#[derive(Clone)]
+pub(crate) struct Door {
+    pub(crate) config: Arc<Config>,
+    pub(crate) auth: Auth,
+    pub(crate) platform: Arc<dyn Platform>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// `<service>/<replica>`.
+    pub(crate) caller: String,
+    /// Cancelled when no new work is taken.
+    pub(crate) stop: CancellationToken,
+    /// Where queries run.
+    pub(crate) queries: Handle,
+    pub(crate) ingest_permits: Arc<Semaphore>,
+    pub(crate) query_permits: Arc<Semaphore>,
+    pub(crate) tail_permits: Arc<Semaphore>,
+}
+
+impl Door {
+    /// Built once, shared by all threads.
+    pub(crate) fn new(config: Config, auth: Auth, platform: Arc<dyn Platform>, host: &Host, queries: Handle) -> Self {
+        let caller = format!("{}/{}", host.service, host.replica);
+        Self::of(config, auth, platform, Arc::clone(&host.clock), caller, host.stop.clone(), queries)
+    }
+
+    pub(crate) fn of(
+        config: Config,
+        auth: Auth,
+        platform: Arc<dyn Platform>,
+        clock: Arc<dyn Clock>,
+        caller: String,
+        stop: CancellationToken,
+        queries: Handle,
+    ) -> Self {
+        let permits = |count| Arc::new(Semaphore::new(count));
+        Self {
+            config: Arc::new(config),
+            auth,
+            platform,
+            clock,
+            caller,
+            stop,
+            queries,
+            ingest_permits: permits(INGESTS_MAX),
+            query_permits: permits(QUERIES_MAX),
+            tail_permits: permits(TAILS_MAX),
+        }
+    }
+}
+
+/// The application, once for each thread.
+pub(crate) fn app(
+    door: Door,
+) -> App<
+    impl ServiceFactory<
+        ServiceRequest,
+        Config = (),
+        Response = ServiceResponse<impl MessageBody>,
+        Error = actix_web::Error,
+        InitError = (),
+    >,
+> {
+    let no_store = (CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let no_sniff = (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    App::new()
+        .app_data(Data::new(door))
+        .app_data(
+            web::JsonConfig::default()
+                .limit(JSON_BYTES_MAX)
+                .content_type_required(false)
+                .error_handler(|e, _| malformed(e)),
+        )
+        .app_data(web::PathConfig::default().error_handler(|e, _| malformed(e)))
+        .app_data(web::QueryConfig::default().error_handler(|e, _| malformed(e)))
+        .wrap(DefaultHeaders::new().add(no_sniff))
+        .wrap(from_fn(request::identify))
+        .service(
+            web::scope("/api/v1")
+                .wrap(DefaultHeaders::new().add(no_store))
+                .route("/status", web::get().to(indexes::status))
+                .route("/indexes", web::get().to(indexes::list))
+                .route("/indexes/{index}/ingest", web::post().to(ingest_lines::ingest))
+                .route("/indexes/{index}/tail", web::get().to(tail::tail))
+                .route("/indexes/{index}/histogram", web::get().to(histogram::histogram))
+                .route("/sql", web::post().to(sql::sql))
+                .route("/jobs", web::get().to(jobs::list))
+                .route("/jobs", web::post().to(jobs::submit))
+                .route("/jobs/{job}", web::get().to(jobs::describe))
+                .route("/jobs/{job}", web::delete().to(jobs::cancel))
+                .route("/rules", web::get().to(rules::list))
+                .route("/rules/{rule}", web::put().to(rules::put))
+                .route("/rules/{rule}", web::delete().to(rules::delete))
+                .route("/bindings", web::get().to(indexes::bindings))
+                .route("/placement", web::get().to(indexes::placement))
+                .default_service(web::to(nothing_here)),
+        )
+        .route("/", web::get().to(console::page))
+        .route("/console/{file}", web::get().to(console::asset))
+        .default_service(web::to(nothing_here))
+}
+
+async fn nothing_here(request: actix_web::HttpRequest) -> Result<HttpResponse, HttpError> {
+    let asked = format!("there is no {} {}", request.method(), request.path());
+    Err(Problem::not_found("UnknownPath", asked).into())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,274 @@
+//! Ingest: a body of NDJSON lines to durable events.
+
+use std::{collections::BTreeMap, io::Read};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    web::{Data, Path, Payload, Query},
+};
+use bytes::{Bytes, BytesMut};
+use flate2::read::MultiGzDecoder;
+use futures::{StreamExt, TryStreamExt, stream};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use types::{EVENT_BYTES_MAX, IndexName, RoutingKey, SegmentId, Timestamp, WriterId};
+use wire::{
+    Problem,
+    block::{BlockBuilder, EVENTS_MAX, message_id},
+    coordinator::{SegmentRange, StreamDescription},
+    segment_store::Append,
+};
+
+use crate::{
+    api::Door,
+    error::HttpError,
+    metrics::{EVENTS, INGEST_BYTES},
+};
+
+/// The size at which a block is closed: a frame of the durable log.
+const BLOCK_BYTES: usize = 512 << 10;
+/// Rejected lines that are listed in an answer.
+const REJECTED_LISTED_MAX: usize = 100;
+/// Segments that are written at once for one request.
+const SEGMENTS_AT_ONCE: usize = 16;
+/// The longest idempotency key.
+const KEY_BYTES_MAX: usize = 256;
+
+/// The query string of an ingest request.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Options {
+    /// The field whose value is the event's routing key; without it an index keeps one order for all its events.
+    routing_key_field: Option<String>,
+}
+
+/// `POST /api/v1/indexes/{index}/ingest`: appends each line, which is one JSON object.
+///
+/// Durable: what is accepted is in Tier 1 before this answers. Order: lines of one routing key, without a key all lines.
+/// Bounds: `ingest_body_max` after decompression, then 413; lines above 1 MiB are rejected one by one.
+/// Errors: 400 when no line was accepted. A problem while appending may leave a part of the lines stored; repeat with the
+/// same `Idempotency-Key`.
+pub(crate) async fn ingest(
+    request: HttpRequest,
+    door: Data<Door>,
+    index: Path<IndexName>,
+    options: Query<Options>,
+    payload: Payload,
+) -> Result<HttpResponse, HttpError> {
+    let index = index.into_inner();
+    door.auth.of(&request).await?.may_write(&index)?;
+    let _permit = door
+        .ingest_permits
+        .try_acquire()
+        .map_err(|_| Problem::throttled("TooManyIngests", "too many ingest requests at once; try again in a moment"))?;
+    let stream = door.platform.stream(&index).await?;
+    let key = idempotency_key(&request)?;
+    let body = body(&request, payload, usize::try_from(door.config.ingest_body_max.0).unwrap_or(usize::MAX)).await?;
+    INGEST_BYTES.add(u64::try_from(body.len()).unwrap_or(0));
+    let lines = sort_lines(&body, &stream, options.routing_key_field.as_deref(), |line| {
+        key.as_ref().map_or(0, |key| message_id(&format!("{index}/{key}/{line}")))
+    });
+    EVENTS.with("rejected").add(lines.rejected_count);
+    if lines.accepted == 0 {
+        let message = if lines.rejected_count == 0 { "the body holds no lines" } else { "no line was accepted" };
+        return Err(HttpError::from(Problem::bad_request("NoLineAccepted", message))
+            .with("accepted", 0)
+            .with("rejected_count", lines.rejected_count)
+            .with("rejected", lines.rejected));
+    }
+    append(&door, lines.segments, door.clock.now()).await?;
+    EVENTS.with("accepted").add(lines.accepted);
+    let (rejected, rejected_count) = (lines.rejected, lines.rejected_count);
+    Ok(HttpResponse::Ok().json(json!({
+        "accepted": lines.accepted, "rejected": rejected, "rejected_count": rejected_count,
+    })))
+}
+
+fn idempotency_key(request: &HttpRequest) -> Result<Option<String>, HttpError> {
+    let Some(key) = request.headers().get("idempotency-key") else { return Ok(None) };
+    let text = key.to_str().ok().filter(|text| !text.is_empty() && text.len() <= KEY_BYTES_MAX);
+    let wrong = || Problem::bad_request("BadIdempotencyKey", "Idempotency-Key must be 1 to 256 visible characters");
+    Ok(Some(text.ok_or_else(wrong)?.to_owned()))
+}
+
+/// The decompressed body, never more than `max` bytes of it.
+async fn body(request: &HttpRequest, mut payload: Payload, max: usize) -> Result<Bytes, HttpError> {
+    let too_large = || HttpError::too_large(format_args!("the body is larger than {max} bytes; send it in parts"));
+    let mut raw = BytesMut::new();
+    while let Some(part) = payload.next().await {
+        let part = part.map_err(|error| Problem::bad_request("BodyUnreadable", error))?;
+        if raw.len() + part.len() > max {
+            return Err(too_large());
+        }
+        raw.extend_from_slice(&part);
+    }
+    let encoding =
+        request.headers().get("content-encoding").and_then(|value| value.to_str().ok()).unwrap_or("identity");
+    match encoding.trim().to_ascii_lowercase().as_str() {
+        "" | "identity" => Ok(raw.freeze()),
+        "gzip" | "x-gzip" => {
+            // Hundreds of MiB may come out of one MiB, which no thread that serves connections may wait for.
+            let unpacked = tokio::task::spawn_blocking(move || gunzip(&raw, max)).await;
+            match unpacked.map_err(|error| Problem::internal(format_args!("decompression ended early: {error}")))? {
+                Ok(Some(bytes)) => Ok(bytes.into()),
+                Ok(None) => Err(too_large()),
+                Err(error) => {
+                    Err(Problem::bad_request("BodyUnreadable", format_args!("the body is not gzip: {error}")).into())
+                }
+            }
+        }
+        other => {
+            Err(HttpError::unsupported(format_args!("Content-Encoding {other:?} is not supported; use gzip or none")))
+        }
+    }
+}
+
+/// The unpacked bytes; `None` where they are more than `max`.
+fn gunzip(packed: &[u8], max: usize) -> std::io::Result<Option<Vec<u8>>> {
+    let mut unpacked = Vec::new();
+    let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
+    MultiGzDecoder::new(packed).take(limit).read_to_end(&mut unpacked)?;
+    Ok((unpacked.len() <= max).then_some(unpacked))
+}
+
+/// Lines by the segment they go to.
+struct Lines<'a> {
+    segments: BTreeMap<SegmentId, (SegmentRange, Vec<Line<'a>>)>,
+    accepted: u64,
+    rejected: Vec<Value>,
+    rejected_count: u64,
+}
+
+struct Line<'a> {
+    id: u128,
+    payload: &'a [u8],
+}
+
+fn sort_lines<'a>(
+    body: &'a [u8],
+    stream: &StreamDescription,
+    field: Option<&str>,
+    id: impl Fn(usize) -> u128,
+) -> Lines<'a> {
+    let mut lines = Lines { segments: BTreeMap::new(), accepted: 0, rejected: Vec::new(), rejected_count: 0 };
+    for (number, line) in ingest::lines::split(body, EVENT_BYTES_MAX) {
+        let routed = line.map_err(|rejected| rejected.reason).and_then(|payload| {
+            let key = field.map(|field| routing_key(payload, field)).transpose()?.flatten();
+            let segment = stream.route(key.as_ref()).ok_or("the index has no segment for this line")?;
+            Ok((segment, payload))
+        });
+        match routed {
+            Ok((segment, payload)) => {
+                let of_segment = lines.segments.entry(segment.segment).or_insert_with(|| (segment, Vec::new()));
+                of_segment.1.push(Line { id: id(number), payload });
+                lines.accepted += 1;
+            }
+            Err(reason) => {
+                lines.rejected_count += 1;
+                if lines.rejected.len() < REJECTED_LISTED_MAX {
+                    lines.rejected.push(json!({ "line": number, "reason": reason }));
+                }
+            }
+        }
+    }
+    lines
+}
+
+/// The value of the field as a routing key; none where the line does not have it.
+fn routing_key(line: &[u8], field: &str) -> Result<Option<RoutingKey>, String> {
+    let object: BTreeMap<String, &serde_json::value::RawValue> =
+        serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let Some(raw) = object.get(field) else { return Ok(None) };
+    let text = match serde_json::from_str(raw.get()).map_err(|error| error.to_string())? {
+        Value::Null => return Ok(None),
+        Value::String(text) => text,
+        other => other.to_string(),
+    };
+    if text.is_empty() {
+        return Ok(None);
+    }
+    RoutingKey::new(&text).map(Some).map_err(|error| format!("the field {field} cannot be a routing key: {error}"))
+}
+
+/// Appends the lines of all segments, each segment's in order, and returns when all are durable.
+async fn append(
+    door: &Door,
+    segments: BTreeMap<SegmentId, (SegmentRange, Vec<Line<'_>>)>,
+    received: Timestamp,
+) -> Result<(), HttpError> {
+    let writer: WriterId = format!("gw-{}", uuid::Uuid::new_v4().simple())
+        .parse()
+        .map_err(|error| Problem::internal(format_args!("writer id: {error}")))?;
+    let writes: Vec<_> = segments
+        .into_values()
+        .map(|(segment, lines)| append_segment(door, writer.clone(), segment, lines, received))
+        .collect();
+    stream::iter(writes).buffer_unordered(SEGMENTS_AT_ONCE).try_collect::<Vec<()>>().await?;
+    Ok(())
+}
+
+async fn append_segment(
+    door: &Door,
+    writer: WriterId,
+    segment: SegmentRange,
+    lines: Vec<Line<'_>>,
+    received: Timestamp,
+) -> Result<(), Problem> {
+    let mut first_event_number = 1;
+    let mut lines = lines.iter().peekable();
+    while lines.peek().is_some() {
+        let mut block = BlockBuilder::new();
+        while let Some(line) = lines.peek() {
+            let full =
+                block.len() >= EVENTS_MAX || (!block.is_empty() && block.bytes() + line.payload.len() > BLOCK_BYTES);
+            if full || !block.push(received, line.id, line.payload) {
+                break;
+            }
+            lines.next();
+        }
+        let count = u64::try_from(block.len()).unwrap_or(0);
+        if count == 0 {
+            return Err(Problem::internal("a line that was accepted fits no block"));
+        }
+        let append =
+            Append { segment: segment.segment, writer: writer.clone(), first_event_number, block: block.finish() };
+        door.platform.append(segment.container, append).await?;
+        first_event_number += count;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn unpacking_stops_at_the_bound() {
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        packer.write_all(&vec![b'x'; 1 << 20]).unwrap();
+        let packed = packer.finish().unwrap();
+        assert!(packed.len() < 4_096);
+        assert_eq!(gunzip(&packed, 1 << 20).unwrap().unwrap().len(), 1 << 20);
+        assert!(gunzip(&packed, (1 << 20) - 1).unwrap().is_none());
+        assert!(gunzip(b"not gzip", 10).is_err());
+    }
+
+    #[test]
+    fn routing_keys_come_from_a_field() {
+        for (line, key) in [
+            (r#"{"user":"ann"}"#, Some("ann")),
+            (r#"{"user":17}"#, Some("17")),
+            (r#"{"user":"\u00e4"}"#, Some("ä")),
+            (r#"{"user":null}"#, None),
+            (r#"{"user":""}"#, None),
+            (r#"{"x":1}"#, None),
+        ] {
+            let found = routing_key(line.as_bytes(), "user").unwrap();
+            assert_eq!(found.as_ref().map(RoutingKey::as_str), key, "{line}");
+        }
+        let long = format!(r#"{{"user":"{}"}}"#, "x".repeat(600));
+        assert!(routing_key(long.as_bytes(), "user").unwrap_err().contains("routing key"));
+    }
+}

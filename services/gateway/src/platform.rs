@@ -1,0 +1,169 @@
+//! The rest of the platform as the gateway needs it.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bus::{Bucket, Bus};
+use client::Client;
+use engine::{BatchStream, Chunks, TableSource};
+use futures::StreamExt;
+use host::{Host, StartError};
+use types::{ContainerId, IndexName, JobId, Offset, RuleId, StreamCut};
+use wire::{
+    Empty, Problem, alerter, coordinator,
+    coordinator::{SegmentRange, StreamDescription},
+    index_provisioner, job_manager,
+    segment_store::{Append, Appended},
+    views::{MEMBERS, Member, Placement},
+};
+
+use crate::table::IndexTable;
+
+/// How long one append may take, repeats included.
+const APPEND_WITHIN: Duration = Duration::from_secs(20);
+/// How long a reader waits at the end of a segment before it says that there is nothing.
+const READ_WAIT: Duration = Duration::from_secs(5);
+
+/// What the HTTP door asks of other services.
+#[async_trait]
+pub(crate) trait Platform: Send + Sync + 'static {
+    /// The stream of an index. NotFound: `UnknownIndex`.
+    async fn stream(&self, index: &IndexName) -> Result<Arc<StreamDescription>, Problem>;
+    /// Appends one block; durable when it returns.
+    async fn append(&self, container: ContainerId, append: Append) -> Result<Appended, Problem>;
+    /// The index as it is now, every acknowledged event included.
+    async fn table(&self, index: &IndexName) -> Result<Arc<dyn TableSource>, Problem>;
+    /// The offsets after the last events.
+    async fn tails(&self, index: &IndexName) -> Result<StreamCut, Problem>;
+    /// The rows of a segment from an offset on, past its end as they come; ends when the segment is sealed and read.
+    fn follow(&self, segment: SegmentRange, from: Offset) -> BatchStream;
+    /// Every index.
+    async fn indexes(&self) -> Result<index_provisioner::IndexList, Problem>;
+    /// Every live binding.
+    async fn bindings(&self) -> Result<index_provisioner::BindingList, Problem>;
+    /// Where containers are.
+    async fn placement(&self) -> Result<Placement, Problem>;
+    /// Living replicas.
+    async fn members(&self) -> Result<Vec<Member>, Problem>;
+    /// Whether the bus is there.
+    fn is_connected(&self) -> bool;
+    /// Every job.
+    async fn jobs(&self) -> Result<job_manager::JobList, Problem>;
+    /// One job.
+    async fn job(&self, job: &JobId) -> Result<job_manager::JobDescription, Problem>;
+    /// Starts a job.
+    async fn submit(&self, job: &job_manager::NewJob) -> Result<job_manager::JobDescription, Problem>;
+    /// Ends a job.
+    async fn cancel(&self, job: &JobId) -> Result<(), Problem>;
+    /// Every rule.
+    async fn rules(&self) -> Result<alerter::RuleList, Problem>;
+    /// Creates or replaces a rule.
+    async fn put_rule(&self, rule: &alerter::Rule) -> Result<alerter::RuleDescription, Problem>;
+    /// Deletes a rule.
+    async fn delete_rule(&self, rule: &RuleId) -> Result<(), Problem>;
+}
+
+/// The platform over the bus.
+pub(crate) struct Remote {
+    bus: Bus,
+    client: Client,
+    chunks: Chunks,
+    members: Bucket,
+}
+
+impl Remote {
+    /// With the connections of the host.
+    pub(crate) async fn new(host: &Host) -> Result<Self, StartError> {
+        let ttl = Some(host.common.lease_ttl.0);
+        Ok(Self {
+            bus: host.bus.clone(),
+            client: Client::new(host.bus.clone(), host.objects.clone()),
+            chunks: Chunks::new(host.objects.clone()),
+            members: host.bus.bucket(MEMBERS, ttl, host.common.journal_replicas).await?,
+        })
+    }
+}
+
+#[async_trait]
+impl Platform for Remote {
+    async fn stream(&self, index: &IndexName) -> Result<Arc<StreamDescription>, Problem> {
+        self.client.stream(index).await
+    }
+
+    async fn append(&self, container: ContainerId, append: Append) -> Result<Appended, Problem> {
+        self.client.append(container, append, APPEND_WITHIN).await
+    }
+
+    async fn table(&self, index: &IndexName) -> Result<Arc<dyn TableSource>, Problem> {
+        let stream = self.client.stream(index).await?;
+        Ok(Arc::new(IndexTable::open(&self.client, &self.chunks, &stream).await?))
+    }
+
+    async fn tails(&self, index: &IndexName) -> Result<StreamCut, Problem> {
+        self.client.tails(index).await
+    }
+
+    fn follow(&self, segment: SegmentRange, from: Offset) -> BatchStream {
+        let reader = self.client.reader(segment, from);
+        futures::stream::unfold(Some(reader), |reader| async move {
+            let mut reader = reader?;
+            loop {
+                match reader.next(READ_WAIT).await {
+                    Ok(Some(batch)) => return Some((Ok(batch), Some(reader))),
+                    Ok(None) if reader.at_end() => return None,
+                    Ok(None) => {}
+                    Err(problem) => return Some((Err(problem), None)),
+                }
+            }
+        })
+        .boxed()
+    }
+
+    async fn indexes(&self) -> Result<index_provisioner::IndexList, Problem> {
+        self.bus.call::<index_provisioner::ListIndexes>(&(), &Empty {}).await
+    }
+
+    async fn bindings(&self) -> Result<index_provisioner::BindingList, Problem> {
+        self.bus.call::<index_provisioner::ListBindings>(&(), &Empty {}).await
+    }
+
+    async fn placement(&self) -> Result<Placement, Problem> {
+        self.bus.call::<coordinator::DescribePlacement>(&(), &Empty {}).await
+    }
+
+    async fn members(&self) -> Result<Vec<Member>, Problem> {
+        self.members.list("").await?.iter().map(|(_, entry)| wire::decode(&entry.value)).collect()
+    }
+
+    fn is_connected(&self) -> bool {
+        self.bus.is_connected()
+    }
+
+    async fn jobs(&self) -> Result<job_manager::JobList, Problem> {
+        self.bus.call::<job_manager::ListJobs>(&(), &Empty {}).await
+    }
+
+    async fn job(&self, job: &JobId) -> Result<job_manager::JobDescription, Problem> {
+        self.bus.call::<job_manager::DescribeJob>(&(), &job_manager::JobName { job: job.clone() }).await
+    }
+
+    async fn submit(&self, job: &job_manager::NewJob) -> Result<job_manager::JobDescription, Problem> {
+        self.bus.call::<job_manager::SubmitJob>(&(), job).await
+    }
+
+    async fn cancel(&self, job: &JobId) -> Result<(), Problem> {
+        self.bus.call::<job_manager::CancelJob>(&(), &job_manager::JobName { job: job.clone() }).await.map(|_| ())
+    }
+
+    async fn rules(&self) -> Result<alerter::RuleList, Problem> {
+        self.bus.call::<alerter::ListRules>(&(), &Empty {}).await
+    }
+
+    async fn put_rule(&self, rule: &alerter::Rule) -> Result<alerter::RuleDescription, Problem> {
+        self.bus.call::<alerter::PutRule>(&(), rule).await
+    }
+
+    async fn delete_rule(&self, rule: &RuleId) -> Result<(), Problem> {
+        self.bus.call::<alerter::DeleteRule>(&(), &alerter::RuleName { rule: rule.clone() }).await.map(|_| ())
+    }
+}

@@ -1,0 +1,153 @@
+//! One-off queries over HTTP.
+
+use std::sync::Arc;
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header::{ACCEPT, CONTENT_TYPE},
+    web::{Bytes, Data},
+};
+use engine::{EngineError, Limits, ResultSet, TableSource, run_select};
+use query::Select;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::runtime::Runtime;
+use tokio_util::task::AbortOnDropHandle;
+use types::IndexName;
+use wire::Problem;
+
+use crate::{
+    api::Door,
+    auth::Principal,
+    error::HttpError,
+    metrics::{QUERIES, QUERY_TIME},
+};
+
+/// Stack of a thread that runs queries: twice what planning the deepest text takes.
+const STACK_BYTES: usize = 16 << 20;
+/// Threads that run queries, at most.
+const THREADS_MAX: usize = 8;
+
+/// The threads on which queries run, apart from those that serve connections.
+pub(crate) fn runtime() -> std::io::Result<Runtime> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+    tokio::runtime::Builder::new_multi_thread()
+        .thread_name("query")
+        .worker_threads(threads)
+        .thread_stack_size(STACK_BYTES)
+        .enable_all()
+        .build()
+}
+
+#[derive(Debug, Deserialize)]
+struct Body {
+    sql: String,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    columns: Vec<engine::ResultColumn>,
+    rows: Vec<Box<RawValue>>,
+    row_count: usize,
+    truncated: bool,
+    elapsed_ms: u64,
+    stats: AnswerStats,
+}
+
+#[derive(Serialize)]
+struct AnswerStats {
+    rows_scanned: u64,
+    bytes_scanned: u64,
+}
+
+/// `POST /api/v1/sql`: one read-only query, as JSON `{"sql": …}` or as plain text.
+///
+/// Shape: by `Accept` JSON, `text/csv` or `application/vnd.apache.arrow.stream`; cut results carry `x-truncated: true`.
+/// Bounds: `query_rows_max`, `query_memory`, `query_timeout`.
+pub(crate) async fn sql(request: HttpRequest, door: Data<Door>, body: Bytes) -> Result<HttpResponse, HttpError> {
+    let principal = door.auth.of(&request).await?;
+    let text = text(&request, &body)?;
+    let result = answer(&door, &principal, &text).await;
+    QUERIES.with(if result.is_ok() { "answered" } else { "failed" }).inc();
+    let result = result?;
+    QUERY_TIME.observe_duration(result.stats.elapsed);
+    // A result of many MiB takes longer to write than a connection's thread may be held up.
+    let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    let truncated = result.truncated;
+    let written = tokio::task::spawn_blocking(move || write(&result, &accept)).await;
+    let (kind, bytes) = written
+        .map_err(|error| Problem::internal(format_args!("writing the result ended early: {error}")))?
+        .map_err(|error| HttpError::engine(error, &text))?;
+    Ok(HttpResponse::Ok()
+        .insert_header((CONTENT_TYPE, kind))
+        .insert_header(("x-truncated", truncated.to_string()))
+        .body(bytes))
+}
+
+fn text(request: &HttpRequest, body: &[u8]) -> Result<String, HttpError> {
+    let kind = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let wrong = |error: &dyn std::fmt::Display| Problem::bad_request("MalformedRequest", error);
+    if kind.starts_with("application/json") || (!kind.starts_with("text/") && body.trim_ascii_start().starts_with(b"{"))
+    {
+        return Ok(serde_json::from_slice::<Body>(body).map_err(|error| wrong(&error))?.sql);
+    }
+    Ok(std::str::from_utf8(body).map_err(|error| wrong(&error))?.to_owned())
+}
+
+/// Runs a text for somebody, who must be allowed to read every index that it names.
+pub(crate) async fn answer(door: &Door, principal: &Principal, text: &str) -> Result<ResultSet, HttpError> {
+    let select = query::parse_select(text).map_err(|found| HttpError::query("InvalidQuery", &found, text))?;
+    for index in &select.tables {
+        principal.may_read(index)?;
+    }
+    let _permit = door
+        .query_permits
+        .try_acquire()
+        .map_err(|_| Problem::throttled("TooManyQueries", "too many queries at once; try again in a moment"))?;
+    let mut tables: Vec<(IndexName, Arc<dyn TableSource>)> = Vec::with_capacity(select.tables.len());
+    for index in &select.tables {
+        tables.push((index.clone(), door.platform.table(index).await?));
+    }
+    let result = run(door, select, tables).await;
+    result.map_err(|error| HttpError::engine(error, text))
+}
+
+async fn run(
+    door: &Door,
+    select: Select,
+    tables: Vec<(IndexName, Arc<dyn TableSource>)>,
+) -> Result<ResultSet, EngineError> {
+    let limits = Limits {
+        rows_max: door.config.query_rows_max,
+        memory_bytes: usize::try_from(door.config.query_memory.0).unwrap_or(usize::MAX),
+        timeout: door.config.query_timeout.0,
+    };
+    let work = async move { run_select(&select, tables, limits).await };
+    let task = match bus::origin() {
+        Some(origin) => door.queries.spawn(bus::with_origin(origin, work)),
+        None => door.queries.spawn(work),
+    };
+    // A caller that goes away drops this future, and with it the query.
+    AbortOnDropHandle::new(task).await.unwrap_or_else(|error| {
+        Err(EngineError::Source(Problem::internal(format_args!("the query ended early: {error}"))))
+    })
+}
+
+fn write(result: &ResultSet, accept: &str) -> Result<(&'static str, Vec<u8>), EngineError> {
+    if accept.contains("text/csv") {
+        return Ok(("text/csv; charset=utf-8", result.to_csv()?));
+    }
+    if accept.contains("application/vnd.apache.arrow.stream") {
+        return Ok(("application/vnd.apache.arrow.stream", result.to_ipc_stream()?));
+    }
+    let answer = Answer {
+        columns: result.columns(),
+        rows: result.to_json_rows()?,
+        row_count: result.row_count(),
+        truncated: result.truncated,
+        elapsed_ms: u64::try_from(result.stats.elapsed.as_millis()).unwrap_or(u64::MAX),
+        stats: AnswerStats { rows_scanned: result.stats.rows_scanned, bytes_scanned: result.stats.bytes_scanned },
+    };
+    let bytes = serde_json::to_vec(&answer).map_err(|error| EngineError::Internal(Box::new(error)))?;
+    Ok(("application/json", bytes))
+}

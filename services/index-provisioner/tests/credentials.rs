@@ -1,0 +1,254 @@
+//! The provisioner through its doors, on a real nats-server in operator mode, with a coordinator of a few lines behind it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use anyhow::Result;
+use bus::{Bucket, Bus, BusOptions, Door, Doors};
+use host::{Host, InProcess, start_in_process};
+use index_provisioner::IndexProvisioner;
+use ring::digest;
+use testkit::{World, eventually};
+use types::IndexName;
+use wire::{
+    Code, Empty, Problem, Service,
+    coordinator::{CreateStream, DeleteStream, NewStream, StreamDescription},
+    decode,
+    index_provisioner::{
+        BindingName, CreateIndex, Credentials, DeleteIndex, InstanceName, IssueCredentials, ListBindings, ListIndexes,
+        NewBinding, NewIndex, RevokeCredentials,
+    },
+    views::{Role, TOKENS, TokenGrant},
+};
+
+const SOON: Duration = Duration::from_secs(20);
+
+type Streams = Arc<Mutex<BTreeMap<IndexName, NewStream>>>;
+
+async fn provisioner(world: &World, replica: &str) -> Result<InProcess> {
+    let settings = world.settings(replica, &["common.lease_ttl=1s"])?;
+    Ok(start_in_process::<IndexProvisioner>(&settings, None).await?)
+}
+
+/// Keeps the names of streams; the name `taken` belongs to somebody else.
+async fn coordinator_doors(host: &Host) -> Result<(Streams, Vec<Door>)> {
+    let streams = Streams::default();
+    let doors = Doors::new(&host.bus, Service::Coordinator, &host.replica);
+    let (created, deleted) = (streams.clone(), streams.clone());
+    let create = doors
+        .serve::<CreateStream, _, _>(None, move |incoming| {
+            let new = incoming.request;
+            let answer = if new.index.as_str() == "taken" {
+                Err(Problem::conflict("IndexNameTaken", "index taken exists in another scope"))
+            } else {
+                created.lock().unwrap().insert(new.index.clone(), new.clone());
+                Ok(StreamDescription {
+                    stream: 0,
+                    scope: new.scope,
+                    index: new.index,
+                    epoch: 0,
+                    segments: Vec::new(),
+                    created: types::Timestamp::from_nanos(1),
+                    retention_days: new.retention_days,
+                })
+            };
+            async move { answer }
+        })
+        .await?;
+    let delete = doors
+        .serve::<DeleteStream, _, _>(None, move |incoming| {
+            deleted.lock().unwrap().remove(&incoming.request.index);
+            async { Ok(Empty {}) }
+        })
+        .await?;
+    Ok((streams, vec![create, delete]))
+}
+
+fn index(instance: &str, index: Option<&str>) -> NewIndex {
+    NewIndex {
+        instance: instance.parse().unwrap(),
+        scope: "team".parse().unwrap(),
+        index: index.map(|name| name.parse().unwrap()),
+        backend: "own".into(),
+        segment_count: 0,
+        retention_days: Some(7),
+    }
+}
+
+fn binding(binding: &str, role: Role, ttl_seconds: Option<u64>) -> NewBinding {
+    NewBinding { instance: "i".parse().unwrap(), binding: binding.parse().unwrap(), role, ttl_seconds }
+}
+
+fn named(binding: &str) -> BindingName {
+    BindingName { binding: binding.parse().unwrap() }
+}
+
+/// Connects as the application that has the credentials.
+async fn connect(world: &World, credentials: &Credentials) -> Result<Bus> {
+    let options = BusOptions {
+        url: world.nats.url(),
+        creds: Some(credentials.values["nats_creds"].clone()),
+        name: "application".into(),
+        inbox_prefix: Some(credentials.values["inbox_prefix"].clone()),
+    };
+    Ok(Bus::connect(options).await?)
+}
+
+async fn tokens(host: &Host) -> Result<Bucket> {
+    Ok(host.bus.bucket(TOKENS, None, 1).await?)
+}
+
+fn token_key(credentials: &Credentials) -> String {
+    let hash = digest::digest(&digest::SHA256, credentials.values["token"].as_bytes());
+    data_encoding::HEXLOWER.encode(hash.as_ref())
+}
+
+#[actix_rt::test]
+async fn an_index_is_created_once_and_a_refusal_leaves_nothing() -> Result<()> {
+    let world = World::start().await?;
+    let provisioner = provisioner(&world, "a").await?;
+    let host = world.host(Service::Gateway, "test").await?;
+    let (streams, _doors) = coordinator_doors(&host).await?;
+    let created = host.bus.call_within::<CreateIndex>(&(), &index("i", None), SOON).await?;
+    assert!(created.index.as_str().starts_with("ix-"));
+    assert_eq!((created.segment_count, created.retention_days), (2, Some(7)));
+    assert_eq!(host.bus.call::<CreateIndex>(&(), &index("i", None)).await?, created);
+    assert_eq!(streams.lock().unwrap()[&created.index].segment_count, 2);
+    for (request, kind) in [
+        (index("i", Some("other")), "InstanceDiffers"),
+        (index("j", Some(created.index.as_str())), "IndexNameTaken"),
+        (index("j", Some("taken")), "IndexNameTaken"),
+    ] {
+        let refused = host.bus.call::<CreateIndex>(&(), &request).await.unwrap_err();
+        assert_eq!((refused.code, refused.kind.as_str()), (Code::Conflict, kind));
+    }
+    // The instance whose name was taken is not there: it may ask for another name.
+    host.bus.call::<CreateIndex>(&(), &index("j", Some("free"))).await?;
+    assert_eq!(host.bus.call::<ListIndexes>(&(), &Empty {}).await?.indexes.len(), 2);
+    for instance in ["i", "i", "j"] {
+        let name = InstanceName { instance: instance.parse().unwrap() };
+        host.bus.call::<DeleteIndex>(&(), &name).await?;
+    }
+    assert!(streams.lock().unwrap().is_empty());
+    assert!(host.bus.call::<ListIndexes>(&(), &Empty {}).await?.indexes.is_empty());
+    provisioner.stop().await?;
+    Ok(())
+}
+
+#[actix_rt::test]
+async fn credentials_work_until_they_are_revoked() -> Result<()> {
+    let world = World::start().await?;
+    let provisioner = provisioner(&world, "a").await?;
+    let host = world.host(Service::Gateway, "test").await?;
+    let (_, _doors) = coordinator_doors(&host).await?;
+    host.bus.call_within::<CreateIndex>(&(), &index("i", Some("shop")), SOON).await?;
+    let issued = host.bus.call::<IssueCredentials>(&(), &binding("b", Role::Write, None)).await?;
+    assert_eq!(host.bus.call::<IssueCredentials>(&(), &binding("b", Role::Write, None)).await?, issued);
+    let differs = host.bus.call::<IssueCredentials>(&(), &binding("b", Role::Read, None)).await.unwrap_err();
+    assert_eq!(differs.kind, "BindingDiffers");
+
+    let tokens = tokens(&host).await?;
+    let grant = tokens.get(&token_key(&issued)).await?.expect("the token is known before the answer");
+    let grant: TokenGrant = decode(&grant.value)?;
+    assert_eq!((grant.index.as_str(), grant.scope.as_str(), grant.role), ("shop", "team", Role::Write));
+
+    // What the application publishes arrives in a lane and is acknowledged to its inbox.
+    let tenants = host.tenants().await?;
+    let mut lanes = tenants.subscribe_raw("lane.>").await?;
+    let application = connect(&world, &issued).await?;
+    let published = {
+        let application = application.clone();
+        actix_rt::spawn(async move { application.publish_record("logs.shop", "m1", "hello".into()).await })
+    };
+    let message = lanes.next().await.expect("the lane stays open");
+    assert!(message.subject.ends_with(".shop"), "{}", message.subject);
+    tenants.ack(&message.reply.expect("a JetStream publish has a reply subject"), "LOGS", 7, false).await;
+    assert_eq!(published.await??, 7);
+
+    host.bus.call::<RevokeCredentials>(&(), &named("b")).await?;
+    eventually(Duration::from_secs(1), async || !application.is_connected()).await;
+    assert!(tokens.get(&token_key(&issued)).await?.is_none());
+    assert!(connect(&world, &issued).await.is_err(), "a revoked user must not come back");
+    host.bus.call::<RevokeCredentials>(&(), &named("b")).await?;
+
+    // The same binding id later is another user.
+    let again = host.bus.call::<IssueCredentials>(&(), &binding("b", Role::Write, None)).await?;
+    assert_ne!(again.values["nats_jwt"], issued.values["nats_jwt"]);
+    assert_ne!(again.values["token"], issued.values["token"]);
+    connect(&world, &again).await?;
+    provisioner.stop().await?;
+    Ok(())
+}
+
+#[actix_rt::test]
+async fn deleting_an_index_cuts_its_applications_and_no_other() -> Result<()> {
+    let world = World::start().await?;
+    let provisioner = provisioner(&world, "a").await?;
+    let host = world.host(Service::Gateway, "test").await?;
+    let (_, _doors) = coordinator_doors(&host).await?;
+    for (instance, name) in [("i", "shop"), ("j", "other")] {
+        host.bus.call_within::<CreateIndex>(&(), &index(instance, Some(name)), SOON).await?;
+    }
+    let mine = host.bus.call::<IssueCredentials>(&(), &binding("b", Role::Admin, None)).await?;
+    let other = NewBinding { instance: "j".parse()?, ..binding("c", Role::Admin, None) };
+    let other = host.bus.call::<IssueCredentials>(&(), &other).await?;
+    let (mine, other) = (connect(&world, &mine).await?, connect(&world, &other).await?);
+    host.bus.call::<DeleteIndex>(&(), &InstanceName { instance: "i".parse()? }).await?;
+    eventually(Duration::from_secs(1), async || !mine.is_connected()).await;
+    other.flush().await;
+    assert!(other.is_connected());
+    let left = host.bus.call::<ListBindings>(&(), &Empty {}).await?.bindings;
+    assert_eq!(left.iter().map(|b| b.binding.as_str()).collect::<Vec<_>>(), ["c"]);
+    provisioner.stop().await?;
+    Ok(())
+}
+
+#[actix_rt::test]
+async fn a_binding_ends_by_itself() -> Result<()> {
+    let world = World::start().await?;
+    let provisioner = provisioner(&world, "a").await?;
+    let host = world.host(Service::Gateway, "test").await?;
+    let (_, _doors) = coordinator_doors(&host).await?;
+    host.bus.call_within::<CreateIndex>(&(), &index("i", Some("shop")), SOON).await?;
+    let issued = host.bus.call::<IssueCredentials>(&(), &binding("b", Role::Read, Some(2))).await?;
+    assert!(issued.values["expires_at"].ends_with('Z'));
+    let tokens = tokens(&host).await?;
+    assert!(tokens.get(&token_key(&issued)).await?.is_some());
+    eventually(SOON, async || matches!(tokens.get(&token_key(&issued)).await, Ok(None))).await;
+    assert!(connect(&world, &issued).await.is_err());
+    provisioner.stop().await?;
+    Ok(())
+}
+
+#[actix_rt::test]
+async fn a_new_leader_makes_tokens_and_account_true() -> Result<()> {
+    let world = World::start().await?;
+    let first = provisioner(&world, "a").await?;
+    let host = world.host(Service::Gateway, "test").await?;
+    let (_, _doors) = coordinator_doors(&host).await?;
+    host.bus.call_within::<CreateIndex>(&(), &index("i", Some("shop")), SOON).await?;
+    let kept = host.bus.call::<IssueCredentials>(&(), &binding("kept", Role::Admin, None)).await?;
+    let revoked = host.bus.call::<IssueCredentials>(&(), &binding("revoked", Role::Admin, None)).await?;
+    host.bus.call::<RevokeCredentials>(&(), &named("revoked")).await?;
+    first.stop().await?;
+    std::fs::remove_dir_all(world.data_dir())?;
+    let tokens = tokens(&host).await?;
+    tokens.delete(&token_key(&kept)).await?;
+    tokens.put("ghost", "x").await?;
+    let second = provisioner(&world, "b").await?;
+    eventually(SOON, async || {
+        let there = matches!(tokens.get(&token_key(&kept)).await, Ok(Some(_)));
+        there && matches!(tokens.get("ghost").await, Ok(None))
+    })
+    .await;
+    // Nothing secret was kept anywhere, yet the same binding gets the same credentials.
+    let again = host.bus.call_within::<IssueCredentials>(&(), &binding("kept", Role::Admin, None), SOON).await?;
+    assert_eq!(again, kept);
+    connect(&world, &kept).await?;
+    assert!(connect(&world, &revoked).await.is_err());
+    second.stop().await?;
+    Ok(())
+}

@@ -1,0 +1,173 @@
+//! One tenure of a container: from the claim to the end, whichever comes: stop, or another owner.
+
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use bus::{Doors, LogOptions};
+use host::Host;
+use parking_lot::RwLock;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use types::{ContainerId, Generation};
+
+use crate::{
+    api,
+    container::{
+        Container, Limits,
+        books::Phase,
+        columns::Answers,
+        owner::Owner,
+        recovery::{Ended, claim, insist, restore},
+        snapshots::Snapshots,
+        tiering::Tiering,
+    },
+    lane::{self, Title},
+    metrics,
+};
+
+/// Recoveries at the same time: each holds a log read and a snapshot in memory.
+const RECOVERIES_MAX: usize = 4;
+
+/// The containers that this replica serves now; clones share them.
+#[derive(Clone, Default)]
+pub(crate) struct Owned(Arc<RwLock<BTreeMap<ContainerId, Container>>>);
+
+impl Owned {
+    pub(crate) fn get(&self, container: ContainerId) -> Option<Container> {
+        self.0.read().get(&container).cloned()
+    }
+
+    fn add(&self, container: Container) {
+        self.0.write().insert(container.id, container);
+        metrics::OWNED.set(self.0.read().len());
+    }
+
+    /// Removes this very tenure's container.
+    fn remove(&self, container: &Container) {
+        let mut owned = self.0.write();
+        if owned.get(&container.id).is_some_and(|known| known.generation == container.generation) {
+            owned.remove(&container.id);
+        }
+        metrics::OWNED.set(owned.len());
+    }
+}
+
+/// What every tenure of this replica shares.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) host: Host,
+    pub(crate) limits: Limits,
+    pub(crate) doors: Doors,
+    pub(crate) lanes: lane::Context,
+    pub(crate) answers: Answers,
+    recoveries: Arc<Semaphore>,
+}
+
+impl Shared {
+    pub(crate) fn new(host: Host, limits: Limits, lanes: lane::Context) -> Self {
+        let doors = Doors::new(&host.bus, host.service, &host.replica);
+        Self { host, limits, doors, lanes, answers: Answers::new(), recoveries: Arc::new(Semaphore::new(RECOVERIES_MAX)) }
+    }
+}
+
+/// A container that was recovered and waits to be served.
+struct Ready {
+    container: Container,
+    owner: Owner,
+    tiering: Tiering,
+    title: Title,
+}
+
+/// Owns a container until it is told to stop or another owner takes over.
+pub(crate) async fn run(shared: Shared, id: ContainerId, generation: Generation, stop: CancellationToken) -> Ended {
+    let ready = match recover(&shared, id, generation, &stop).await {
+        Ok(ready) => ready,
+        Err(ended) => return ended,
+    };
+    serve(&shared, ready, stop).await
+}
+
+async fn recover(
+    shared: &Shared,
+    id: ContainerId,
+    generation: Generation,
+    stop: &CancellationToken,
+) -> Result<Ready, Ended> {
+    let host = &shared.host;
+    let _permit = tokio::select! {
+        () = stop.cancelled() => return Err(Ended::Stopped),
+        permit = shared.recoveries.acquire() => permit,
+    };
+    let begun = Instant::now();
+    let (container, queue) = Container::new(id, generation, shared.limits, host.clock.clone(), shared.answers.clone());
+    let options = LogOptions { replicas: host.common.journal_replicas, bytes_max: shared.limits.log_bytes_max };
+    let log = insist(stop, "open log", &container, || host.bus.container_log(id, options)).await?;
+    let owner_seq = claim(&container, &log, &host.replica, stop).await?;
+    let mut snapshots = Snapshots::new(host.objects.clone(), id);
+    let snapshot_frame = restore(&container, &log, &mut snapshots, stop).await?;
+    let (frames, events, damaged) = {
+        let mut books = container.books.write();
+        books.state.apply_owner(owner_seq, generation);
+        if books.phase == Phase::Recovering {
+            books.phase = Phase::Serving;
+        }
+        let events: u64 = books.state.segments.values().map(|s| s.end - s.tail_from).sum();
+        (books.state.frame_number, events, matches!(books.phase, Phase::ReadOnly(_)))
+    };
+    metrics::RECOVERY_SECONDS.observe_duration(begun.elapsed());
+    let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    info!(container = %id, %generation, owner_seq, frames, tail_events = events, took_ms, damaged, "container recovered");
+    let mut tiering = Tiering::new(container.clone(), log.clone(), host.clone(), snapshots);
+    tiering.mark_restored(snapshot_frame);
+    let owner = Owner { container: container.clone(), log: log.clone(), replica: host.replica.clone(), queue, owner_seq };
+    Ok(Ready { container, owner, tiering, title: Title { container: id, generation, owner_seq, log } })
+}
+
+async fn serve(shared: &Shared, ready: Ready, stop: CancellationToken) -> Ended {
+    let Ready { container, owner, mut tiering, title } = ready;
+    let (halt, lane_stop) = (CancellationToken::new(), CancellationToken::new());
+    let mut owner = tokio::spawn(owner.serve(halt.clone()));
+    let tiering = {
+        let halt = halt.clone();
+        tokio::spawn(async move {
+            tiering.run(halt).await;
+            tiering
+        })
+    };
+    let doors = insist(&stop, "open doors", &container, || api::open(&shared.doors, &container)).await.unwrap_or_default();
+    shared.lanes.owned.add(container.clone());
+    let lane = tokio::spawn(lane::serve(shared.lanes.clone(), title, lane_stop.clone()));
+    let fenced = tokio::select! {
+        biased;
+        ended = &mut owner => Some(joined(ended)),
+        () = stop.cancelled() => None,
+    };
+    if fenced.is_some() {
+        // Nothing here is true any more: whoever asks must ask the new owner.
+        container.close();
+    }
+    container.drain();
+    lane_stop.cancel();
+    joined(lane.await);
+    shared.lanes.owned.remove(&container);
+    api::close(doors).await;
+    halt.cancel();
+    let ended = match fenced {
+        Some(ended) => ended,
+        None => joined(owner.await),
+    };
+    let mut tiering = joined(tiering.await);
+    if ended == Ended::Stopped
+        && let Err(error) = tiering.snapshot().await
+    {
+        warn!(container = %container.id, %error, "last snapshot not written, the next owner replays instead");
+    }
+    container.close();
+    info!(container = %container.id, generation = %container.generation, ?ended, "container given up");
+    ended
+}
+
+/// A task of ours ends by returning; a panic goes on here.
+fn joined<T>(result: Result<T, tokio::task::JoinError>) -> T {
+    result.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}

@@ -1,0 +1,36 @@
+//! The doors: orders to this replica.
+
+use bus::{BusError, Door, Doors};
+use host::Host;
+use wire::{
+    Service,
+    task_worker::{CancelTasks, DeployTasks, TriggerCheckpoint},
+};
+
+use crate::worker::Worker;
+
+/// Opens the doors of this replica.
+pub(crate) async fn open(host: &Host, worker: &Worker) -> Result<[Door; 3], BusError> {
+    let doors = Doors::new(&host.bus, Service::TaskWorker, &host.replica);
+    let (deploy, cancel, trigger) = (worker.clone(), worker.clone(), worker.clone());
+    Ok([
+        doors
+            .serve::<DeployTasks, _, _>(Some(&host.replica), move |incoming| {
+                let worker = deploy.clone();
+                async move { worker.deploy(incoming.request).await }
+            })
+            .await?,
+        doors
+            .serve::<CancelTasks, _, _>(Some(&host.replica), move |incoming| {
+                let worker = cancel.clone();
+                async move { worker.cancel(incoming.request).await }
+            })
+            .await?,
+        doors
+            .serve::<TriggerCheckpoint, _, _>(Some(&host.replica), move |incoming| {
+                let worker = trigger.clone();
+                async move { worker.trigger(incoming.request).await }
+            })
+            .await?,
+    ])
+}

@@ -1,0 +1,14 @@
+//! Where results go.
+
+pub(crate) mod alerts;
+pub(crate) mod index;
+
+pub(crate) use alerts::AlertSink;
+pub(crate) use index::IndexSink;
+
+/// The sink of a window.
+#[derive(Debug)]
+pub(crate) enum Sink {
+    Index(IndexSink),
+    Alerts(AlertSink),
+}

@@ -1,0 +1,48 @@
+//! What every task knows of itself and of the worker around it.
+
+use bus::{Bucket, Bus};
+use client::Client;
+use exchange::{ChannelId, Exchange};
+use flow::{Channel, TaskId, Uid};
+use store::Objects;
+use types::{JobId, ReplicaId};
+
+use crate::name::Submitted;
+
+/// What the tasks of a worker share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) replica: ReplicaId,
+    pub(crate) bus: Bus,
+    pub(crate) members: Bucket,
+    pub(crate) objects: Objects,
+    pub(crate) client: Client,
+    pub(crate) exchange: Exchange,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("replica", &self.replica).finish_non_exhaustive()
+    }
+}
+
+/// One task of one attempt.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) shared: Shared,
+    pub(crate) submitted: Submitted,
+    pub(crate) attempt: u32,
+    /// Its place among the tasks of the execution graph.
+    pub(crate) number: u32,
+    pub(crate) id: TaskId,
+    pub(crate) uid: Uid,
+    /// Subtasks of its vertex.
+    pub(crate) parallelism: u32,
+    /// `<job>/<vertex>-<subtask>`, for people.
+    pub(crate) label: String,
+}
+
+/// A channel's name in the exchange.
+pub(crate) fn channel_id(job: &JobId, attempt: u32, channel: &Channel) -> ChannelId {
+    ChannelId { job: job.clone(), attempt, edge: channel.edge, from: channel.from.subtask, to: channel.to.subtask }
+}

@@ -1,0 +1,213 @@
+//! A window task: lines up its inputs, keeps the windows, and gives what fires to its sink.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use exchange::{Gate, Message};
+use flow::{Aligner, Alignment, Combined, EARLY_COLUMN, TIME_COLUMN, TumblingState, WINDOW_START_COLUMN, WindowSpec};
+use tracing::{debug, info};
+use types::{StreamCut, Timestamp};
+
+use crate::{
+    chain::Stages,
+    checkpoint::Checkpointer,
+    error::TaskError,
+    metrics::{Meter, rows},
+    part::Part,
+    sink::{
+        Sink,
+        index::{events_at, routing_keys},
+    },
+    task::Context,
+};
+
+/// One window task.
+pub(crate) struct Window {
+    stages: Arc<Stages>,
+    gate: Gate,
+    state: TumblingState,
+    combined: Combined,
+    /// The last watermark of each input.
+    inputs: Vec<Timestamp>,
+    aligner: Aligner,
+    sink: Sink,
+    checkpoints: Checkpointer,
+    meter: Meter,
+}
+
+impl Window {
+    /// A window task behind a gate, fresh or as `restored` says.
+    pub(crate) fn open(
+        context: &Arc<Context>,
+        spec: WindowSpec,
+        stages: Arc<Stages>,
+        gate: Gate,
+        restored: Option<&Part>,
+        sink: Sink,
+    ) -> Result<Self, TaskError> {
+        let state = match restored.and_then(|part| part.window.as_ref()) {
+            Some(snapshot) => TumblingState::restore(spec, snapshot)?,
+            None => TumblingState::new(spec)?,
+        };
+        let mut combined = Combined::new(gate.len());
+        let mut inputs = vec![Timestamp::MIN; gate.len()];
+        for (input, watermark) in restored.iter().flat_map(|part| part.inputs.iter().enumerate()).take(gate.len()) {
+            inputs[input] = *watermark;
+            combined.watermark(input, *watermark);
+        }
+        let checkpoint = restored.map_or(0, |part| part.checkpoint);
+        info!(task = %context.label, inputs = gate.len(), groups = state.groups(), checkpoint, "window begins");
+        Ok(Self {
+            stages,
+            aligner: Aligner::new(gate.len(), checkpoint),
+            gate,
+            state,
+            combined,
+            inputs,
+            sink,
+            checkpoints: Checkpointer::new(Arc::clone(context), checkpoint),
+            meter: Meter::of(&context.label),
+        })
+    }
+
+    /// Runs until every input has ended.
+    pub(crate) async fn run(mut self) -> Result<(), TaskError> {
+        loop {
+            let message = tokio::select! {
+                message = self.gate.recv() => message?,
+                () = due(&self.sink) => {
+                    if let Sink::Alerts(sink) = &mut self.sink {
+                        sink.tell_watermark().await?;
+                    }
+                    continue;
+                }
+            };
+            self.meter.waited();
+            match message {
+                Some((input, message)) => self.take(input, message).await?,
+                None => return self.end().await,
+            }
+        }
+    }
+
+    async fn take(&mut self, input: usize, message: Message) -> Result<(), TaskError> {
+        match message {
+            Message::Data(batch) => {
+                self.combined.active(input);
+                self.rows(&batch).await?;
+                tokio::task::yield_now().await;
+                Ok(())
+            }
+            Message::Watermark(watermark) => {
+                self.inputs[input] = self.inputs[input].max(watermark);
+                let risen = self.combined.watermark(input, watermark);
+                self.advance(risen).await
+            }
+            Message::Idle => {
+                let risen = self.combined.idle(input);
+                self.advance(risen).await
+            }
+            Message::Barrier(checkpoint) => {
+                let alignment = self.aligner.barrier(input, checkpoint);
+                self.aligned(input, alignment)
+            }
+            Message::Eos => {
+                let risen = self.combined.finish(input);
+                self.advance(risen).await?;
+                let alignment = self.aligner.end(input);
+                self.aligned(input, alignment)
+            }
+        }
+    }
+
+    async fn rows(&mut self, batch: &RecordBatch) -> Result<(), TaskError> {
+        let late = self.state.late_rows();
+        let early = self.state.update(batch)?;
+        self.meter.rows_in.add(rows(batch.num_rows()));
+        self.meter.rows_late.add(self.state.late_rows() - late);
+        self.meter.ran();
+        // Early rows come in the order of arrival, which no sink that numbers rows may see.
+        if let (Some(early), Sink::Alerts(sink)) = (early, &mut self.sink) {
+            sink.early(&early).await?;
+            self.meter.gave();
+        }
+        Ok(())
+    }
+
+    async fn advance(&mut self, risen: Option<Timestamp>) -> Result<(), TaskError> {
+        let Some(watermark) = risen else { return Ok(()) };
+        let fired = self.state.advance(watermark)?;
+        self.meter.rows_out.add(fired.iter().map(|batch| rows(batch.num_rows())).sum());
+        self.meter.ran();
+        match &mut self.sink {
+            // After a restore the inputs begin behind what has fired already.
+            Sink::Alerts(sink) => sink.fired(&fired, self.state.watermark()).await?,
+            Sink::Index(sink) => {
+                for batch in &fired {
+                    let events = results(batch, &self.state.spec().keys, &self.stages)?;
+                    sink.append(None, events).await?;
+                }
+            }
+        }
+        self.meter.gave();
+        Ok(())
+    }
+
+    fn aligned(&mut self, input: usize, alignment: Alignment) -> Result<(), TaskError> {
+        match alignment {
+            Alignment::Unchanged => {}
+            Alignment::Block => self.gate.block(input),
+            Alignment::Restart { abandoned } => {
+                debug!(abandoned, "barriers of a newer checkpoint came first");
+                self.gate.unblock_all();
+                self.gate.block(input);
+            }
+            Alignment::Complete(checkpoint) => {
+                self.gate.unblock_all();
+                self.checkpoint(checkpoint)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that was given to the sink is acknowledged, so the state may say so.
+    fn checkpoint(&mut self, checkpoint: u64) -> Result<(), TaskError> {
+        let mut part = self.checkpoints.part(checkpoint);
+        part.window = Some(self.state.snapshot()?.into());
+        part.inputs = self.inputs.clone();
+        if let Sink::Index(sink) = &self.sink {
+            part.writers = sink.numbers();
+        }
+        self.checkpoints.store(&part, StreamCut::default());
+        self.meter.ran();
+        Ok(())
+    }
+
+    async fn end(&mut self) -> Result<(), TaskError> {
+        match &mut self.sink {
+            Sink::Alerts(sink) => sink.tell_watermark().await,
+            Sink::Index(_) => Ok(()),
+        }
+    }
+}
+
+async fn due(sink: &Sink) {
+    match sink {
+        Sink::Alerts(sink) => sink.due().await,
+        Sink::Index(_) => std::future::pending().await,
+    }
+}
+
+/// The fired rows as events at the start of their window, each with the routing key of its group.
+fn results(
+    fired: &RecordBatch,
+    keys: &[String],
+    stages: &Stages,
+) -> Result<Vec<(Option<types::RoutingKey>, Vec<u8>)>, TaskError> {
+    let schema = fired.schema();
+    let shown: Vec<usize> = (0..fired.num_columns()).filter(|i| schema.field(*i).name() != EARLY_COLUMN).collect();
+    let projected = stages.apply(&fired.project(&shown)?)?;
+    let time = fired.column_by_name(WINDOW_START_COLUMN).ok_or(TaskError::Column(TIME_COLUMN))?;
+    let events = events_at(time, &projected)?;
+    Ok(routing_keys(fired, keys)?.into_iter().zip(events).collect())
+}

@@ -1,0 +1,105 @@
+//! The main job, as the user of one machine sees it: `logboom walk`, and a second `up` that goes on with the same data.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, shows what it saw, and starts processes"
+)]
+
+use std::{process::Command, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use logboom_tests::{Api, Binding, Process, Standalone, Workdir, event, eventually, logboom, nats_server};
+use serde_json::json;
+
+const WALK_WITHIN: Duration = Duration::from_secs(300);
+
+/// Provision, bind, publish, query, job, alert, unbind: every step of the walk compares its result with what was published.
+#[tokio::test]
+async fn the_walk_ends_with_every_result_right() {
+    let dir = Workdir::new("walk").unwrap();
+    let mut command = Command::new(logboom().unwrap());
+    command.args(["walk", "--events", "20000"]).current_dir(dir.path());
+    // The walk takes no settings: the environment is how its user names another server.
+    command.env("LOGBOOM__NATS__SERVER_PATH", nats_server().unwrap()).env("TMPDIR", dir.path());
+    let log = dir.path().join("walk.log");
+    let mut walk = Process::spawn("walk", &mut command, &log).unwrap();
+    let status = walk.wait(WALK_WITHIN).await.unwrap();
+    println!("{}", walk.log());
+    assert!(status.success(), "the walk ended with {status}");
+    assert!(walk.log().contains(" 0 wrong"), "the walk says how many steps were wrong");
+}
+
+const BEFORE: u32 = 1_500;
+const AFTER: u32 = 700;
+/// Event time of the first run; the second run's lies an hour later, so that no window holds events of both.
+fn day(hour: i64) -> Timestamp {
+    "2026-03-01T00:00:00Z".parse::<Timestamp>().unwrap() + SignedDuration::from_hours(hour)
+}
+
+/// Publishes numbered events over 100 s of event time, then one per key that lets every window close.
+async fn publish(binding: &Binding, run: &str, count: u32, start: Timestamp) {
+    let publisher = binding.publisher().await.unwrap();
+    let events = (0..count).map(|number| {
+        let at = start + SignedDuration::from_millis(i64::from(number) * 100_000 / i64::from(count));
+        let key = number % 8;
+        let payload = event(at, &format!("svc-{key}"), "info", "counted", json!({ "amount": number }));
+        (format!("logs.again.k{key}"), format!("{run}-{number}"), payload)
+    });
+    publisher.all(64, events.collect::<Vec<_>>()).await.unwrap();
+    let later = start + SignedDuration::from_secs(170);
+    let markers = (0..8).map(|key| {
+        (format!("logs.again.k{key}"), format!("{run}-marker-{key}"), event(later, "marker", "info", "time goes on", json!({})))
+    });
+    publisher.all(8, markers.collect::<Vec<_>>()).await.unwrap();
+}
+
+/// Waits until the job has told as many events as were published, and checks that its sums are right.
+async fn check_sums(api: &Api, counts: &[u32]) {
+    let events: i64 = counts.iter().map(|&n| i64::from(n)).sum();
+    let amounts: i64 = counts.iter().map(|&n| i64::from(n) * i64::from(n - 1) / 2).sum();
+    eventually("the job's sums", Duration::from_secs(90), async || {
+        let table = api.sql("SELECT sum(n) AS events, sum(total) AS amounts, count(*) AS n FROM again_sums").await?;
+        let found = (table.number(0, "events")?, table.number(0, "amounts")?);
+        anyhow::ensure!(found == (events, amounts), "found {found:?}, expected {:?}", (events, amounts));
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+/// Stops by SIGTERM, starts again on the same data: nothing is lost, nothing counted twice, the job goes on by itself.
+#[tokio::test]
+async fn a_second_up_goes_on_with_the_same_data() {
+    let dir = Workdir::new("again").unwrap();
+    let first = Standalone::start_on(dir.path(), &[]).await.unwrap();
+    first.api.provision("again", 4).await.unwrap();
+    first.api.provision("again_sums", 1).await.unwrap();
+    let binding = first.api.bind("again", "admin").await.unwrap();
+    let sql = "INSERT INTO again_sums SELECT service, window_start, count(*) AS n, sum(amount) AS total \
+               FROM tumble(again, INTERVAL '10 seconds', watermark delay INTERVAL '30 seconds') \
+               WHERE amount IS NOT NULL GROUP BY service, window_start";
+    first.api.submit_job("again-sums", sql, "earliest").await.unwrap();
+    publish(&binding, "first", BEFORE, day(0)).await;
+    check_sums(&first.api, &[BEFORE]).await;
+    let count = "SELECT count(*) AS n FROM again";
+    assert_eq!(first.api.count(count).await.unwrap(), i64::from(BEFORE) + 8);
+    let (status, words) = first.stop().await.unwrap();
+    assert!(status.success(), "SIGTERM ended it with {status}:\n{words}");
+    assert!(words.contains("drained"), "it says that it has drained:\n{words}");
+
+    let second = Standalone::start_on(dir.path(), &[]).await.unwrap();
+    let api = &second.api;
+    assert_eq!(api.count(count).await.unwrap(), i64::from(BEFORE) + 8, "what was acknowledged is there after the restart");
+    // The same binding, on the new port: credentials outlive the process.
+    let binding = Binding { nats_url: api.nats_url.clone(), ..binding };
+    let repeated = binding.publisher().await.unwrap().once("logs.again.k3", "first-3", "repeated").await.unwrap();
+    assert!(repeated.duplicate, "a message id of before the restart is still known: {repeated:?}");
+    publish(&binding, "second", AFTER, day(1)).await;
+    assert_eq!(api.count(count).await.unwrap(), i64::from(BEFORE + AFTER) + 16);
+    check_sums(api, &[BEFORE, AFTER]).await;
+    let job = api.job("again-sums").await.unwrap();
+    assert_eq!(job["status"], "running", "{job}");
+    let (status, words) = second.stop().await.unwrap();
+    assert!(status.success(), "SIGTERM ended it with {status}:\n{words}");
+}
