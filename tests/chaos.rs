@@ -1,1 +1,90 @@
-//! x
+//! Real processes killed under load, and then the debts collected: every acknowledged event, every window, every alert, exactly once.
+//!
+//! `LB_SEED` chooses the order and the moments of the kills, `LB_SECONDS` how long they go on (120; every process dies at least once).
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, tells what it did, and starts processes"
+)]
+
+#[path = "chaos/faults.rs"]
+mod faults;
+#[path = "chaos/load.rs"]
+mod load;
+#[path = "chaos/oracle.rs"]
+mod oracle;
+
+use std::{env, time::Duration};
+
+use logboom_tests::{Cluster, Options, Webhook, event};
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::{load::Load, oracle::Oracle};
+
+/// What everybody calls a seed that nobody has chosen.
+const SEED: u64 = 2026;
+const SECONDS: u64 = 120;
+
+pub(crate) const INDEX: &str = "chaos";
+pub(crate) const SUMS: &str = "chaos_sums";
+const RULE: &str = "chaos-alarm";
+/// The length of the windows of job and rule.
+pub(crate) const WINDOW_SECONDS: i64 = 5;
+
+fn number(name: &str, default: u64) -> u64 {
+    env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} must be a whole number")))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_survives_the_death_of_every_process() {
+    let (seed, seconds) = (number("LB_SEED", SEED), number("LB_SECONDS", SECONDS));
+    println!("chaos: LB_SEED={seed} LB_SECONDS={seconds}");
+    let mut cluster =
+        Cluster::start_with(Options { set: vec!["gateway.query_rows_max=1000000".to_owned()], ..Options::default() })
+            .await
+            .unwrap();
+    let api = cluster.api.clone();
+    api.provision(INDEX, 4).await.unwrap();
+    api.provision(SUMS, 1).await.unwrap();
+    let binding = api.bind(INDEX, "admin").await.unwrap();
+    let webhook = Webhook::start().await.unwrap();
+    // Publishers repeat for up to a minute and a half, so an event may be that late; the delay is longer.
+    let window = format!("tumble({INDEX}, INTERVAL '{WINDOW_SECONDS} seconds', watermark delay INTERVAL '5 minutes')");
+    let job = format!(
+        "INSERT INTO {SUMS} SELECT service, window_start, count(*) AS n, sum(amount) AS total FROM {window} \
+         WHERE amount IS NOT NULL GROUP BY service, window_start"
+    );
+    api.submit_job("chaos-sums", &job, "earliest").await.unwrap();
+    let query =
+        format!("SELECT service, count(*) AS n FROM {window} WHERE severity = 'error' GROUP BY service, window_start");
+    let rule =
+        json!({ "index": INDEX, "query": query, "condition": "n > 10", "webhook": webhook.url, "summary": "chaos" });
+    api.put_rule(RULE, &rule).await.unwrap();
+
+    let begun = Instant::now();
+    let load = Load::start(&binding, seed).await.unwrap();
+    let kills = faults::run(&mut cluster, seed, Duration::from_secs(seconds)).await.unwrap();
+    let sent = load.finish().await.unwrap();
+    let events: usize = sent.iter().map(|of_key| of_key.events.len()).sum();
+    println!(
+        "chaos: {events} events of {} keys acknowledged, {kills} kills, {:.0} s",
+        sent.len(),
+        begun.elapsed().as_secs_f32()
+    );
+    load::close_windows(&binding, &sent).await.unwrap();
+
+    let oracle = Oracle { cluster: &cluster, sent: &sent };
+    let events = oracle.events().await.unwrap();
+    println!("chaos: {events} events found exactly once, each key in order");
+    let windows = oracle.windows().await.unwrap();
+    println!("chaos: {windows} windows equal their recomputation");
+    let alarms = oracle.alerts(&webhook).await.unwrap();
+    println!("chaos: {alarms} alarms fired once and resolved once");
+    let fresh = event(jiff::Timestamp::now(), "fresh", "info", "still alive", json!({ "id": "fresh" }));
+    binding.publisher().await.unwrap().until_acked(&format!("logs.{INDEX}"), "fresh", fresh).await.unwrap();
+    let count = format!("SELECT count(*) AS n FROM {INDEX} WHERE id = 'fresh'");
+    assert_eq!(api.count(&count).await.unwrap(), 1, "a fresh event passes");
+    cluster.check().unwrap();
+}

@@ -149,13 +149,15 @@ async fn nats_py_publishes_and_is_cut_off_when_it_is_unbound() {
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut next = async || -> Value {
-        let line = tokio::time::timeout(Duration::from_secs(30), lines.next_line()).await.expect("the program is silent");
+        let line =
+            tokio::time::timeout(Duration::from_secs(30), lines.next_line()).await.expect("the program is silent");
         serde_json::from_str(&line.unwrap().expect("the program ended early")).unwrap()
     };
     let did = next().await;
     assert_eq!(did["published"], "mine", "{did}");
     assert_eq!((&did["duplicate_first"], &did["duplicate_again"]), (&Value::Bool(false), &Value::Bool(true)), "{did}");
-    for (what, subject) in [("publish", "logs.theirs"), ("publish", "lane.0.mine"), ("subscription", "alerts.theirs.>")] {
+    for (what, subject) in [("publish", "logs.theirs"), ("publish", "lane.0.mine"), ("subscription", "alerts.theirs.>")]
+    {
         let heard = did["violations"].to_string().to_lowercase();
         assert!(heard.contains(what) && heard.contains(subject), "{subject} was not refused: {did}");
     }
@@ -182,7 +184,9 @@ async fn the_nats_command_publishes_and_is_cut_off_when_it_is_unbound() {
         command.args(["--server", &binding.nats_url, "--creds"]).arg(&creds);
         command.args(["--inbox-prefix", &binding.inbox_prefix, "--timeout", "3s", "request", "--raw"]);
         // Contexts of whoever runs the test must not reach it.
-        command.args(["--header", &format!("Nats-Msg-Id:{id}"), subject, "hello from the shell"]).env("HOME", dir.path());
+        command
+            .args(["--header", &format!("Nats-Msg-Id:{id}"), subject, "hello from the shell"])
+            .env("HOME", dir.path());
         command.output().unwrap()
     };
     let answer = |id: &str| -> Value {

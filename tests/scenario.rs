@@ -49,7 +49,11 @@ async fn publish(binding: &Binding, run: &str, count: u32, start: Timestamp) {
     publisher.all(64, events.collect::<Vec<_>>()).await.unwrap();
     let later = start + SignedDuration::from_secs(170);
     let markers = (0..8).map(|key| {
-        (format!("logs.again.k{key}"), format!("{run}-marker-{key}"), event(later, "marker", "info", "time goes on", json!({})))
+        (
+            format!("logs.again.k{key}"),
+            format!("{run}-marker-{key}"),
+            event(later, "marker", "info", "time goes on", json!({})),
+        )
     });
     publisher.all(8, markers.collect::<Vec<_>>()).await.unwrap();
 }
@@ -90,7 +94,11 @@ async fn a_second_up_goes_on_with_the_same_data() {
 
     let second = Standalone::start_on(dir.path(), &[]).await.unwrap();
     let api = &second.api;
-    assert_eq!(api.count(count).await.unwrap(), i64::from(BEFORE) + 8, "what was acknowledged is there after the restart");
+    assert_eq!(
+        api.count(count).await.unwrap(),
+        i64::from(BEFORE) + 8,
+        "what was acknowledged is there after the restart"
+    );
     // The same binding, on the new port: credentials outlive the process.
     let binding = Binding { nats_url: api.nats_url.clone(), ..binding };
     let repeated = binding.publisher().await.unwrap().once("logs.again.k3", "first-3", "repeated").await.unwrap();

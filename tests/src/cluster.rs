@@ -181,12 +181,14 @@ impl Cluster {
 /// Makes keys and the server's configuration with the command that an administrator would use.
 fn make_keys(dir: &Workdir, port: u16, options: &Options) -> Result<()> {
     let keys = dir.path().join("keys");
-    let made = Command::new(logboom()?).args(["keys", "init", "--port", &port.to_string(), "--dir"]).arg(&keys).output()?;
+    let made =
+        Command::new(logboom()?).args(["keys", "init", "--port", &port.to_string(), "--dir"]).arg(&keys).output()?;
     ensure!(made.status.success(), "logboom keys init: {}", String::from_utf8_lossy(&made.stderr));
     let conf = keys.join("nats.conf");
     let mut text = fs::read_to_string(&conf)?;
     if let Some(store) = &options.store_dir {
-        let line = text.lines().find(|line| line.trim().starts_with("store_dir:")).context("nats.conf: no store_dir")?;
+        let line =
+            text.lines().find(|line| line.trim().starts_with("store_dir:")).context("nats.conf: no store_dir")?;
         text = text.replacen(line, &format!("  store_dir: \"{}\"", store.display()), 1);
     }
     if !options.jetstream.is_empty() {

@@ -26,11 +26,7 @@ pub fn logboom() -> Result<PathBuf> {
     // target/<profile>/deps/<test> beside target/<profile>/logboom
     let binary = test.ancestors().nth(2).context("the test stands in no target directory")?.join("logboom");
     let release = if binary.components().any(|part| part.as_os_str() == "release") { " --release" } else { "" };
-    ensure!(
-        binary.is_file(),
-        "{} is not built: run `cargo build --workspace --bins{release}` first",
-        binary.display()
-    );
+    ensure!(binary.is_file(), "{} is not built: run `cargo build --workspace --bins{release}` first", binary.display());
     Ok(binary)
 }
 
@@ -41,7 +37,8 @@ pub fn nats_server() -> Result<PathBuf> {
         ensure!(path.is_file(), "LB_NATS_SERVER is {}, which is not a file", path.display());
         return Ok(path);
     }
-    search_path("nats-server").context("there is no nats-server: run `./justw tools`, or set LB_NATS_SERVER to its path")
+    search_path("nats-server")
+        .context("there is no nats-server: run `./justw tools`, or set LB_NATS_SERVER to its path")
 }
 
 /// A program among the tools or on `PATH`.

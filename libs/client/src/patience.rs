@@ -39,6 +39,11 @@ impl Patience {
         Self { end: Instant::now() + within, pause: PAUSE_MIN, unknown: false }
     }
 
+    /// Ends at the latest after `within` from now.
+    pub fn hurry(&mut self, within: Duration) {
+        self.end = self.end.min(Instant::now() + within);
+    }
+
     /// The time that is left.
     pub fn left(&self) -> Duration {
         self.end.saturating_duration_since(Instant::now())
@@ -79,6 +84,14 @@ mod tests {
         assert!((4..60).contains(&repeats), "{repeats}");
         assert!(begun.elapsed() <= Duration::from_secs(2));
         assert_eq!(patience.conclude(Problem::unavailable("Gone", "x")).outcome, Outcome::NotApplied);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_can_be_hurried_and_not_slowed() {
+        let mut patience = Patience::new(Duration::from_secs(20));
+        patience.hurry(Duration::from_secs(3));
+        patience.hurry(Duration::from_secs(9));
+        assert_eq!(patience.left(), Duration::from_secs(3));
     }
 
     #[tokio::test(start_paused = true)]

@@ -209,6 +209,19 @@ mod tests {
     }
 
     #[test]
+    fn a_grant_covers_its_bytes_and_not_one_more() {
+        let mut s = SenderCredit::default();
+        assert!(!s.may_send(1));
+        s.granted(100);
+        assert!(s.may_send(100) && !s.may_send(101));
+        s.sent(60).unwrap();
+        assert!(matches!(s.sent(41), Err(Error::Credit { bytes: 41, used: 60, granted: 100 })));
+        assert!(!s.granted(50), "an older grant says nothing new");
+        s.sent(40).unwrap();
+        assert_eq!(s.available(), 0);
+    }
+
+    #[test]
     fn a_dishonest_grant_is_cut() {
         let mut s = SenderCredit::default();
         assert!(s.granted(u64::MAX));

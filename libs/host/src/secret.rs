@@ -6,6 +6,7 @@ use types::ReplicaId;
 use crate::StartError;
 
 /// The secret behind a reference; `None` if there is none.
+#[allow(clippy::disallowed_methods, reason = "a secret given as `env:NAME` is in the environment and nowhere else")]
 pub(crate) fn resolve(secret: &Secret) -> Result<Option<String>, StartError> {
     secret.resolve(|reference| {
         let failed = |reason: String| StartError::Secret { reference: reference.to_string(), reason };

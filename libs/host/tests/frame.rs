@@ -1,4 +1,5 @@
 //! Start, probes, drain and end of a service.
+#![allow(clippy::unwrap_used, reason = "a test that unwraps fails where it should")]
 
 mod tally;
 

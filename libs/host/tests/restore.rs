@@ -1,4 +1,5 @@
 //! Where a state comes back from, and when it must not.
+#![allow(clippy::unwrap_used, reason = "a test that unwraps fails where it should")]
 
 mod tally;
 

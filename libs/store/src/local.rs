@@ -216,6 +216,10 @@ fn open_newest(dir: &Path) -> Result<Tree, Damage> {
     }
 }
 
+#[allow(
+    clippy::disallowed_methods,
+    reason = "every caller is told that it blocks; sled has no other way to wait for its own threads"
+)]
 fn unlocked<T>(open: impl Fn() -> Result<T, Damage>) -> Result<T, Damage> {
     let mut attempt = 1;
     loop {

@@ -46,6 +46,10 @@ impl Objects {
     /// Opens `file:///dir`, `/dir` (created if absent) or `s3://bucket/prefix` with the usual `AWS_*` environment variables.
     ///
     /// Errors: a location that is none of these, a directory that cannot be written, missing S3 options. Nothing is asked of S3.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "object storage is configured by the environment that every S3 tool reads"
+    )]
     pub fn open(url: &str) -> Result<Self, StoreError> {
         Self::open_with(url, || S3Options::from_names(|name| std::env::var(name).ok()))
     }

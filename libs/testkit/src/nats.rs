@@ -192,6 +192,7 @@ fn port_of(text: &str) -> Option<u16> {
 }
 
 /// The nats-server binary.
+#[allow(clippy::disallowed_methods, reason = "tests have no settings of their own")]
 pub fn server_path() -> Result<PathBuf> {
     if let Some(set) = env::var_os("LB_NATS_SERVER") {
         let path = PathBuf::from(set);

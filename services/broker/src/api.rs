@@ -94,7 +94,8 @@ async fn handle(http: HttpRequest, payload: web::Payload, front: web::Data<Front
     };
     metrics::REQUESTS.with(&format!("{} {door} {}", method_word(http.method().as_str()), answer.status)).inc();
     metrics::DURATION.observe_duration(begun.elapsed());
-    let mut response = HttpResponse::build(StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
+    let mut response =
+        HttpResponse::build(StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
     for (name, value) in &answer.headers {
         response.insert_header((name.as_str(), value.as_str()));
     }

@@ -121,7 +121,11 @@ impl Catalog {
             }
         }
         let count = ids.len();
-        if count > PLANS_MAX { Err(rule("services", format!("{count} offerings and plans, at most {PLANS_MAX}"))) } else { Ok(()) }
+        if count > PLANS_MAX {
+            Err(rule("services", format!("{count} offerings and plans, at most {PLANS_MAX}")))
+        } else {
+            Ok(())
+        }
     }
 
     /// The offering of an id.
@@ -229,10 +233,14 @@ fn named(value: &Value, at: &str) -> Result<Map<String, Value>, CatalogError> {
             return Err(rule(at, format!("needs a {key} that is not empty")));
         }
     }
-    let simple = |s: &str| s.len() <= 63 && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let simple =
+        |s: &str| s.len() <= 63 && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     for key in ["id", "name"] {
         if !simple(&text(&map, key)) {
-            return Err(rule(at, format!("{key} must be 1 to 63 of a-z 0-9 -: other ones are rewritten or refused by clients")));
+            return Err(rule(
+                at,
+                format!("{key} must be 1 to 63 of a-z 0-9 -: other ones are rewritten or refused by clients"),
+            ));
         }
     }
     Ok(map)
@@ -384,7 +392,9 @@ mod tests {
     fn a_catalog_that_breaks_a_rule_is_not_served() {
         let plan = r#"{"id":"p","name":"p","description":"d"}"#;
         let service = |more: &str, plans: &str| {
-            format!(r#"{{"services":[{{"id":"s","name":"s","description":"d","backend":"own",{more}"plans":[{plans}]}}]}}"#)
+            format!(
+                r#"{{"services":[{{"id":"s","name":"s","description":"d","backend":"own",{more}"plans":[{plans}]}}]}}"#
+            )
         };
         Catalog::parse(&service("", plan)).unwrap();
         for (text, complaint) in [
@@ -399,7 +409,10 @@ mod tests {
             (service("", &plan.replace('}', r#","defaults":{"size":1}}"#)), "defaults"),
             (schema_of(service("", plan), r##"{"type":"object"}"##), "needs $schema"),
             (schema_of(service("", plan), r##"{"$schema":"s","$ref":"http://x/y"}"##), "other documents"),
-            (schema_of(service("", plan), &format!(r#"{{"$schema":"s","title":"{}"}}"#, "x".repeat(70_000))), "at most"),
+            (
+                schema_of(service("", plan), &format!(r#"{{"$schema":"s","title":"{}"}}"#, "x".repeat(70_000))),
+                "at most",
+            ),
         ] {
             let error = Catalog::parse(&text).unwrap_err().to_string();
             assert!(error.contains(complaint), "{error}");

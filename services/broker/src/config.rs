@@ -33,6 +33,10 @@ impl Section for Config {
         found.require(!self.username.contains(':'), "username", "must not contain a colon: HTTP basic cannot carry it");
         let http = self.gateway_url.starts_with("http://") || self.gateway_url.starts_with("https://");
         found.require(http, "gateway_url", "must begin with http:// or https://");
-        found.require(!self.nats_public_url.is_empty(), "nats_public_url", "name the servers as applications reach them");
+        found.require(
+            !self.nats_public_url.is_empty(),
+            "nats_public_url",
+            "name the servers as applications reach them",
+        );
     }
 }

@@ -55,7 +55,8 @@ impl host::Service for Broker {
             path => Catalog::parse(&read(path)?),
         };
         let password = host.secret(&config.password)?.filter(|text| !text.is_empty());
-        let password = password.ok_or_else(|| StartError::other("broker.password is not set; it is needed to start"))?;
+        let password =
+            password.ok_or_else(|| StartError::other("broker.password is not set; it is needed to start"))?;
         let credential = osb::Credential::new(&config.username, &password).map_err(StartError::other)?;
         let ledger = Ledger::<State>::start(&host).await?;
         let desk = desk::Desk {
@@ -76,7 +77,10 @@ impl host::Service for Broker {
             }
         });
         let leader = Leader { host: host.clone(), desk };
-        host.spawn_local("leading", async move { host::while_leading(&ledger, |token| leader.clone().lead(token)).await });
+        host.spawn_local(
+            "leading",
+            async move { host::while_leading(&ledger, |token| leader.clone().lead(token)).await },
+        );
         Ok(Running::new(async move { handle.stop(true).await }))
     }
 }

@@ -332,8 +332,12 @@ impl State {
         self.instances.remove(id);
         self.ended_instances.insert(id.clone(), Ended { operation, failure, at });
         // Whoever deprovisions an instance wants its bindings gone too; the provisioner has revoked them.
-        let gone: Vec<BindingId> =
-            self.bindings.iter().filter(|(_, b)| b.request.instance == *id).map(|(binding, _)| binding.clone()).collect();
+        let gone: Vec<BindingId> = self
+            .bindings
+            .iter()
+            .filter(|(_, b)| b.request.instance == *id)
+            .map(|(binding, _)| binding.clone())
+            .collect();
         gone.iter().for_each(|binding| self.binding_gone(binding, None, at));
     }
 
@@ -362,7 +366,8 @@ impl host::ControlState for State {
 
     fn decide(&self, command: Command, _now: Timestamp) -> Result<Vec<Event>, BrokerError> {
         let number = self.next;
-        let pending = |operation: Option<&Operation>, token: &str| operation.is_some_and(|o| !o.ended && o.token == token);
+        let pending =
+            |operation: Option<&Operation>, token: &str| operation.is_some_and(|o| !o.ended && o.token == token);
         Ok(match command {
             Command::Provision { id, request, wanted, identity } => {
                 return self.provision(id, request, wanted, identity);

@@ -57,7 +57,10 @@ impl host::Service for Coordinator {
         let streams = streams::Streams::new(host.bus.clone(), ledger.clone(), views.clone());
         let desk = actor::Desk { ledger: ledger.clone(), streams: streams.clone() }.start();
         let leader = lead::Leader { host: host.clone(), config, ledger: ledger.clone(), streams, views, members, desk };
-        host.spawn_local("leading", async move { host::while_leading(&ledger, |token| leader.clone().lead(token)).await });
+        host.spawn_local(
+            "leading",
+            async move { host::while_leading(&ledger, |token| leader.clone().lead(token)).await },
+        );
         Ok(Running::idle())
     }
 }

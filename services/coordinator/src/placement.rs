@@ -175,7 +175,10 @@ mod tests {
         placed.apply(&changes, Timestamp::from_nanos(1));
         assert!(placed.plan(4, &[store(0, 1)], true).is_empty());
         let changes = placed.plan(4, &[store(0, 2)], true);
-        assert!(!changes.rebalanced && changes.placed.iter().all(|p| p.owner.generation == Generation(2)), "{changes:?}");
+        assert!(
+            !changes.rebalanced && changes.placed.iter().all(|p| p.owner.generation == Generation(2)),
+            "{changes:?}"
+        );
     }
 
     #[test]
@@ -232,7 +235,7 @@ mod tests {
                     continue;
                 }
                 let moved = before.owners.iter().filter(|(c, o)| {
-                    let stays = &placed.owners[c].store.replica == &o.store.replica;
+                    let stays = placed.owners[c].store.replica == o.store.replica;
                     !stays && stores.iter().any(|s| s.replica == o.store.replica)
                 }).count();
                 prop_assert_eq!(changes.rebalanced, moved > 0);

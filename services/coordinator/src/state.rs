@@ -240,7 +240,8 @@ impl host::ControlState for State {
                 if self.container_count == 0 {
                     return Err(CoordinatorError::NotInstalled);
                 }
-                let may_rebalance = self.placed.rebalanced().is_none_or(|last| now.since(last) >= rebalance_min_interval);
+                let may_rebalance =
+                    self.placed.rebalanced().is_none_or(|last| now.since(last) >= rebalance_min_interval);
                 let changes = self.placed.plan(self.container_count, &stores, may_rebalance);
                 Ok(if changes.is_empty() { Vec::new() } else { vec![Event::ContainersPlaced(changes)] })
             }

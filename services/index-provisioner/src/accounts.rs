@@ -32,6 +32,9 @@ impl Accounts {
     /// Pushes the account as the journal has it; servers drop the live connections of revoked users when it returns.
     pub(crate) async fn push(&self) -> Result<(), Problem> {
         let _turn = self.turn.lock().await;
+        if !self.ledger.is_leader() {
+            return Err(Problem::unavailable("NotLeader", "this replica does not lead any more; ask again"));
+        }
         let revocations = self.ledger.read(State::revocations);
         metrics::REVOCATIONS.set(revocations.len());
         let spec = AccountSpec::tenants(self.account.clone(), self.lane_count, revocations);

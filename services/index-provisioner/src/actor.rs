@@ -66,9 +66,9 @@ impl Handler<Incoming<ListIndexes>> for Desk {
     type Result = Result<IndexList, Problem>;
 
     fn handle(&mut self, _: Incoming<ListIndexes>, _: &mut Context<Self>) -> Self::Result {
-        let mut indexes: Vec<_> = self.ledger.read(|state| {
-            state.indexes().filter(|i| i.phase == Phase::Live).map(|i| i.description.clone()).collect()
-        });
+        let mut indexes: Vec<_> = self
+            .ledger
+            .read(|state| state.indexes().filter(|i| i.phase == Phase::Live).map(|i| i.description.clone()).collect());
         indexes.sort_by_key(|index| index.created);
         Ok(IndexList { indexes })
     }

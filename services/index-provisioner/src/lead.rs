@@ -18,6 +18,10 @@ use crate::{
 /// How often the leader looks for ended bindings and unfinished work.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Sweeps between two pushes of the account. Nothing should be lost, but what a deposed leader or a restored server directory
+/// turned back must not stay so.
+const SWEEPS_PER_PUSH: u32 = 60;
+
 /// Pause after a failed attempt to take up the work.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -54,8 +58,13 @@ impl Leader {
         let _doors = api::open(&self.host.bus, &self.host.replica, &self.desk).await?;
         tracing::info!(bindings = live.len(), "index-provisioner leads");
         loop {
-            self.work.sweep().await;
-            tokio::time::sleep(SWEEP_INTERVAL).await;
+            for _ in 0..SWEEPS_PER_PUSH {
+                self.work.sweep().await;
+                tokio::time::sleep(SWEEP_INTERVAL).await;
+            }
+            if let Err(problem) = self.own.accounts.push().await {
+                tracing::warn!(%problem, "tenants account was not pushed again");
+            }
         }
     }
 }

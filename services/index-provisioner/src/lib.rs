@@ -57,7 +57,8 @@ impl host::Service for IndexProvisioner {
     async fn start(config: Config, host: Host) -> Result<Running, StartError> {
         metrics::register_all();
         let required = |key: &str, secret: &Secret| {
-            let missing = || StartError::other(format_args!("index_provisioner.{key} is not set; it is needed to start"));
+            let missing =
+                || StartError::other(format_args!("index_provisioner.{key} is not set; it is needed to start"));
             host.secret(secret)?.filter(|text| !text.is_empty()).ok_or_else(missing)
         };
         let operator_seed = required("operator_seed", &config.operator_seed)?;
@@ -89,7 +90,10 @@ impl host::Service for IndexProvisioner {
         let work = work::Work::new(ledger.clone(), backends, mint, host.clock.clone(), config.default_segments);
         let desk = actor::Desk { ledger: ledger.clone(), work: work.clone() }.start();
         let leader = lead::Leader { host: host.clone(), ledger: ledger.clone(), own, work, desk };
-        host.spawn_local("leading", async move { host::while_leading(&ledger, |token| leader.clone().lead(token)).await });
+        host.spawn_local(
+            "leading",
+            async move { host::while_leading(&ledger, |token| leader.clone().lead(token)).await },
+        );
         Ok(Running::idle())
     }
 }

@@ -147,7 +147,9 @@ mod tests {
             assert_eq!(values[key], value, "{key}");
         }
         assert!(values["token"].starts_with("lbt_") && values["token"].len() == 47);
-        assert!(values["nats_creds"].contains(&values["nats_jwt"]) && values["nats_creds"].contains(&values["nats_seed"]));
+        assert!(
+            values["nats_creds"].contains(&values["nats_jwt"]) && values["nats_creds"].contains(&values["nats_seed"])
+        );
     }
 
     #[test]

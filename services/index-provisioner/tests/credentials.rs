@@ -1,5 +1,7 @@
 //! The provisioner through its doors, on a real nats-server in operator mode, with a coordinator of a few lines behind it.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},

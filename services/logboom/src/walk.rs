@@ -29,8 +29,9 @@ use crate::{
 pub(crate) const INDEX: &str = "walk";
 /// The index that the walk's job fills.
 pub(crate) const SUMS: &str = "walk_sums";
-/// Event time over which the generated logs are spread; it ends now.
-const SPAN: Duration = Duration::from_secs(20 * 60);
+/// Event time between two generated events; the last one is now. A publisher with 256 events in flight then mixes up
+/// about 1.5 s of event time, well within the watermark delay of the walk's job.
+const STEP: Duration = Duration::from_millis(6);
 
 /// Arguments of the walk.
 #[derive(Debug, clap::Args)]
@@ -95,9 +96,9 @@ async fn steps(api: &Api, nats_url: &str, events: u64, screen: Screen, report: &
     report.step("create an alert rule", alert::put_rule(api, &run, &receiver.url)).await?;
     let job = format!("walk-sums-{run}");
     report.step("start a windowed job", sums::submit(api, &job)).await?;
-    let start = begun - SPAN;
+    let span = STEP * u32::try_from(events)?;
     let published = report
-        .step("publish over NATS", publish::publish(binding, nats_url, events, start, SPAN, screen))
+        .step("publish over NATS", publish::publish(binding, nats_url, events, begun - span, span, screen))
         .await?;
     report.step("count by SQL", count(api, begun, &published)).await?;
     report.step("severities by SQL", severities(api, begun, &published)).await?;

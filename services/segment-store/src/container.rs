@@ -306,6 +306,9 @@ impl Container {
     /// Ends all service: parked readers and queued entries learn it.
     pub(crate) fn close(&self) {
         let mut books = self.books.write();
+        if matches!(books.phase, Phase::ReadOnly(_)) {
+            metrics::READ_ONLY.add(-1);
+        }
         books.phase = Phase::Over;
         books.tail.notify_all();
     }

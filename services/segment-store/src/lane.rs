@@ -9,7 +9,7 @@ pub(crate) mod streams;
 use std::{sync::Arc, time::Duration};
 
 use bus::{Bus, ContainerLog, LaneMessage};
-use client::{Client, Patience};
+use client::Patience;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use host::Host;
 use tokio::time::Instant;
@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use types::{ByteSize, ContainerId, EVENT_BYTES_MAX, Generation, LaneId};
 use wire::{
     Code, Outcome, Problem, block,
-    segment_store::{Append, Appended},
+    segment_store::{Append, AppendEvents, Appended},
 };
 
 use crate::{
@@ -39,6 +39,8 @@ const TRY_WITHIN: Duration = Duration::from_secs(15);
 /// For how long a look at the owner record is good. An owner that was paused must look again before it appends what
 /// came meanwhile: its successor has received it as well.
 const VERIFIED_FOR: Duration = Duration::from_secs(1);
+/// How long appends are still tried once the lane is to stop.
+pub(crate) const DRAIN_WITHIN: Duration = Duration::from_secs(3);
 /// Messages taken at a time before appends are started.
 const TAKEN_AT_ONCE_MAX: usize = 1_024;
 
@@ -56,7 +58,6 @@ const NOT_READY: u32 = 10_008;
 pub(crate) struct Context {
     pub(crate) host: Host,
     pub(crate) tenants: Bus,
-    pub(crate) client: Client,
     pub(crate) owned: Owned,
     pub(crate) streams: Streams,
 }
@@ -100,7 +101,7 @@ pub(crate) async fn serve(context: Context, title: Title, stop: CancellationToke
     loop {
         if verified.elapsed() < VERIFIED_FOR {
             while let Some(batch) = gather.next_batch() {
-                running.push(send(context.clone(), batch).boxed());
+                running.push(send(context.clone(), batch, stop.clone()).boxed());
             }
         } else if gather.has_ready() && !verifying {
             verifying = true;
@@ -189,10 +190,10 @@ async fn verify(title: Title) -> Done {
 }
 
 /// Appends a block, and answers everybody in it.
-async fn send(context: Arc<Context>, batch: Batch) -> Done {
+async fn send(context: Arc<Context>, batch: Batch, stop: CancellationToken) -> Done {
     let Batch { index, segment, append, asks, bytes } = batch;
     let count = u64::try_from(asks.len()).unwrap_or(u64::MAX);
-    let result = persist(&context, segment.container, append).await;
+    let result = persist(&context, segment.container, append, &stop).await;
     let fate = match &result {
         Ok(_) => Fate::Stored(count),
         Err(problem) if problem.outcome == Outcome::NotApplied => Fate::NotStored,
@@ -221,20 +222,34 @@ async fn send(context: Arc<Context>, batch: Batch) -> Done {
 }
 
 /// Appends through this replica's own container, else through its owner, until it is certain or the time is over.
-async fn persist(context: &Context, container: ContainerId, append: Append) -> Result<Appended, Problem> {
+async fn persist(
+    context: &Context,
+    container: ContainerId,
+    append: Append,
+    stop: &CancellationToken,
+) -> Result<Appended, Problem> {
     let mut patience = Patience::new(APPEND_WITHIN);
+    let mut hurried = false;
     loop {
         let tried = match context.owned.get(container) {
             Some(own) => {
                 let deadline = context.host.clock.now() + patience.left().min(TRY_WITHIN);
                 own.append(append.clone(), deadline).await.map_err(Problem::from)
             }
-            None => context.client.append(container, append.clone(), patience.left().min(TRY_WITHIN)).await,
+            None => {
+                let within = patience.left().min(if hurried { DRAIN_WITHIN } else { TRY_WITHIN });
+                let asked = context.host.bus.call_within::<AppendEvents>(&container, &append, within);
+                asked.await
+            }
         };
         let problem = match tried {
             Ok(appended) => return Ok(appended),
             Err(problem) => problem,
         };
+        if stop.is_cancelled() && !hurried {
+            hurried = true;
+            patience.hurry(DRAIN_WITHIN);
+        }
         match patience.pause_after(&problem) {
             Some(pause) => tokio::time::sleep(pause).await,
             None => return Err(patience.conclude(problem)),

@@ -29,7 +29,6 @@ mod metrics;
 mod tenure;
 
 use actix::Actor;
-use client::Client;
 use host::{Host, Running, Service, StartError};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
@@ -57,8 +56,7 @@ impl Service for SegmentStore {
         // A lane that does not know the streams yet would refuse what it should take.
         all_known.wait_for(|known| *known).await.map_err(StartError::other)?;
 
-        let client = Client::new(host.bus.clone(), host.objects.clone());
-        let lanes = lane::Context { host: host.clone(), tenants, client, owned: Owned::default(), streams };
+        let lanes = lane::Context { host: host.clone(), tenants, owned: Owned::default(), streams };
         let limits = Limits::of(&config, host.common.snapshot_interval.0);
         let tenures = TaskTracker::new();
         let store = Store::new(tenure::Shared::new(host.clone(), limits, lanes), tenures.clone()).start();

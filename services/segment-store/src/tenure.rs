@@ -6,7 +6,7 @@ use bus::{Doors, LogOptions};
 use host::Host;
 use parking_lot::RwLock;
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 use types::{ContainerId, Generation};
 
@@ -61,12 +61,15 @@ pub(crate) struct Shared {
     pub(crate) lanes: lane::Context,
     pub(crate) answers: Answers,
     recoveries: Arc<Semaphore>,
+    /// The lanes of all tenures.
+    open_lanes: TaskTracker,
 }
 
 impl Shared {
     pub(crate) fn new(host: Host, limits: Limits, lanes: lane::Context) -> Self {
         let doors = Doors::new(&host.bus, host.service, &host.replica);
-        Self { host, limits, doors, lanes, answers: Answers::new(), recoveries: Arc::new(Semaphore::new(RECOVERIES_MAX)) }
+        let recoveries = Arc::new(Semaphore::new(RECOVERIES_MAX));
+        Self { host, limits, doors, lanes, answers: Answers::new(), recoveries, open_lanes: TaskTracker::new() }
     }
 }
 
@@ -136,10 +139,17 @@ async fn serve(shared: &Shared, ready: Ready, stop: CancellationToken) -> Ended 
     };
     let doors = insist(&stop, "open doors", &container, || api::open(&shared.doors, &container)).await.unwrap_or_default();
     shared.lanes.owned.add(container.clone());
-    let lane = tokio::spawn(lane::serve(shared.lanes.clone(), title, lane_stop.clone()));
+    let mut lane = shared.open_lanes.spawn(lane::serve(shared.lanes.clone(), title, lane_stop.clone()));
+    let mut lane_open = true;
     let fenced = tokio::select! {
         biased;
         ended = &mut owner => Some(joined(ended)),
+        // A lane ends by itself only when it has seen the record of another owner.
+        done = &mut lane => {
+            joined(done);
+            lane_open = false;
+            Some(Ended::Superseded)
+        }
         () = stop.cancelled() => None,
     };
     if fenced.is_some() {
@@ -148,7 +158,15 @@ async fn serve(shared: &Shared, ready: Ready, stop: CancellationToken) -> Ended 
     }
     container.drain();
     lane_stop.cancel();
-    joined(lane.await);
+    if lane_open {
+        joined(lane.await);
+    }
+    if shared.host.stop.is_cancelled() {
+        // The other lanes of this replica may still append here.
+        shared.open_lanes.close();
+        let all = tokio::time::timeout(lane::DRAIN_WITHIN, shared.open_lanes.wait()).await;
+        all.unwrap_or_else(|_| warn!(container = %container.id, "container closed before all lanes were"));
+    }
     shared.lanes.owned.remove(&container);
     api::close(doors).await;
     halt.cancel();

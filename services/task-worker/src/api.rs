@@ -9,11 +9,11 @@ use wire::{
 
 use crate::worker::Worker;
 
-/// Opens the doors of this replica.
-pub(crate) async fn open(host: &Host, worker: &Worker) -> Result<[Door; 3], BusError> {
+/// Opens the doors of this replica; they are open as long as both parts of the answer live.
+pub(crate) async fn open(host: &Host, worker: &Worker) -> Result<(Doors, [Door; 3]), BusError> {
     let doors = Doors::new(&host.bus, Service::TaskWorker, &host.replica);
     let (deploy, cancel, trigger) = (worker.clone(), worker.clone(), worker.clone());
-    Ok([
+    let open = [
         doors
             .serve::<DeployTasks, _, _>(Some(&host.replica), move |incoming| {
                 let worker = deploy.clone();
@@ -32,5 +32,6 @@ pub(crate) async fn open(host: &Host, worker: &Worker) -> Result<[Door; 3], BusE
                 async move { worker.trigger(incoming.request).await }
             })
             .await?,
-    ])
+    ];
+    Ok((doors, open))
 }

@@ -91,7 +91,7 @@ impl Attempt {
                 // What breaks because the tasks are being ended is no failure.
                 Ok((_, None)) => None,
                 Ok((task, Some(Err(error)))) => Some(Failure { task, error }),
-                Err(lost) => Some(Failure { task: 0, error: TaskError::Plan(format!("a task was lost: {lost}")) }),
+                Err(lost) => Some(Failure { task: 0, error: lost.into() }),
             };
             if let Some(failed) = failed.filter(|_| !token.is_cancelled()) {
                 failure = Some(failed);

@@ -40,6 +40,19 @@ pub(crate) enum TaskError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A checkpoint that ended elsewhere than the job begins.
+    #[error("segment {segment} begins at offset {cut}, but its checkpoint ended at {checkpoint}")]
+    Cut {
+        /// The segment.
+        segment: types::SegmentId,
+        /// Where the job says to begin.
+        cut: types::Offset,
+        /// Where the stored state ends.
+        checkpoint: types::Offset,
+    },
+    /// A task that ended without an answer.
+    #[error("a task was lost: {0}")]
+    Lost(#[from] tokio::task::JoinError),
     /// A worker of the attempt that nobody knows.
     #[error("task worker {0} is not among the members: it is gone or has no exchange")]
     UnknownPeer(types::ReplicaId),

@@ -67,7 +67,7 @@ impl host::Service for TaskWorker {
             exchange: exchange.clone(),
         };
         let worker = worker::Worker::new(shared, host.started(), config.slots, threads.handle());
-        let doors = api::open(&host, &worker).await?;
+        let (doors, open) = api::open(&host, &worker).await?;
         let member = Member {
             service: wire::Service::TaskWorker,
             replica: host.replica.clone(),
@@ -79,9 +79,8 @@ impl host::Service for TaskWorker {
         let announcement = host.announce(member).await?;
         Ok(Running::new(async move {
             announcement.withdraw().await;
-            for door in doors {
-                door.close().await;
-            }
+            doors.close_all().await;
+            drop(open);
             worker.stop().await;
             if let Err(error) = threads.run(exchange.shutdown()).await {
                 tracing::warn!(%error, "exchange not shut down in order");

@@ -288,10 +288,7 @@ fn begin(
     match known.get(&segment) {
         None => Ok(Split::new(spec, offset)),
         Some(split) if split.offset == offset => Ok(split.clone()),
-        Some(split) => Err(TaskError::Plan(format!(
-            "segment {segment} begins at offset {offset}, but its checkpoint ended at {}",
-            split.offset
-        ))),
+        Some(split) => Err(TaskError::Cut { segment, cut: offset, checkpoint: split.offset }),
     }
 }
 

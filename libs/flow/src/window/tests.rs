@@ -239,21 +239,13 @@ fn a_snapshot_knows_what_it_is() {
     assert_eq!(stored[0].column_by_name("v_sum.sum").unwrap().as_primitive::<Float64Type>().value(0), 10.0);
 }
 
+/// Few groups and values of very different size, so that a sum that rounds on the way shows it.
 fn arb_event() -> impl Strategy<Value = Event> {
-    let keys = prop::sample::select(vec![None, Some("a"), Some("b"), Some("")]);
-    let values = prop::option::of(prop_oneof![
-        any::<i32>().prop_map(|i| f64::from(i) * 0.1),
-        Just(1e300),
-        Just(-1e300),
-        Just(1e-300)
-    ]);
-    (0i64..60, keys, prop::option::of(any::<bool>()), -100i64..100, values).prop_map(|(time, k, b, i, v)| Event {
-        time,
-        k,
-        b,
-        i,
-        v,
-    })
+    let keys = prop::sample::select(vec![None, Some("a")]);
+    let flags = prop::sample::select(vec![None, Some(true)]);
+    let fraction = any::<i32>().prop_map(|i| f64::from(i) / 3.0);
+    let values = prop::option::weighted(0.9, prop_oneof![fraction, Just(1e15), Just(-1e15), Just(1e-15)]);
+    (0i64..40, keys, flags, -100i64..100, values).prop_map(|(time, k, b, i, v)| Event { time, k, b, i, v })
 }
 
 /// What one source subtask sends on its channel.

@@ -125,8 +125,8 @@ impl Process {
     }
 
     /// Stands still as by SIGSTOP until the answer is dropped.
-    pub fn pause(&self) -> std::sync::mpsc::Sender<()> {
-        let (go_on, paused) = std::sync::mpsc::channel::<()>();
+    pub fn pause(&self) -> std::sync::mpsc::SyncSender<()> {
+        let (go_on, paused) = std::sync::mpsc::sync_channel::<()>(1);
         // Its only thread waits here; the answer that comes is that nobody can send any more.
         self.runtime.as_ref().unwrap().spawn(async move { paused.recv().unwrap_err() });
         go_on

@@ -38,14 +38,11 @@ impl Desk {
         }
         let asynchronous = chosen.offering.asynchronous;
         // Some platforms take ConcurrencyError on a bind for the end: wait for the instance instead.
-        let begins = |state: &crate::state::State| state.instance(&instance).is_some_and(|i| i.phase == Phase::Beginning);
+        let begins =
+            |state: &crate::state::State| state.instance(&instance).is_some_and(|i| i.phase == Phase::Beginning);
         self.settle(PATIENCE, |state| (!begins(state)).then_some(())).await.ok_or_else(Answer::concurrency)?;
-        let request = BindingRequest {
-            instance: instance.clone(),
-            service_id,
-            plan_id,
-            parameters: canonical(&parameters),
-        };
+        let request =
+            BindingRequest { instance: instance.clone(), service_id, plan_id, parameters: canonical(&parameters) };
         let command = Command::Bind {
             id: id.clone(),
             request,

@@ -86,12 +86,16 @@ impl From<Problem> for Answer {
             }
             Code::Forbidden => Self::refuse(400, &problem.kind, &problem.message),
             Code::Throttled => Self::refuse(429, &problem.kind, &problem.message).header("Retry-After", retry),
-            Code::Fenced | Code::Unavailable => {
-                Self::refuse(503, "Unavailable", "the broker is changing its leader or a part of the platform does not answer; try again")
-                    .header("Retry-After", retry)
-            }
+            Code::Fenced | Code::Unavailable => Self::refuse(
+                503,
+                "Unavailable",
+                "the broker is changing its leader or a part of the platform does not answer; try again",
+            )
+            .header("Retry-After", retry),
             // No internals in a description: the log has them.
-            Code::Deadline => Self::refuse(504, "Deadline", "the operation takes longer than a request may; it goes on"),
+            Code::Deadline => {
+                Self::refuse(504, "Deadline", "the operation takes longer than a request may; it goes on")
+            }
             Code::Internal => Self::refuse(500, "Internal", "the broker failed; its log says why"),
         }
     }

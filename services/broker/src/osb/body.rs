@@ -90,7 +90,8 @@ mod tests {
         for bad in ["", "null", "[]", "7", "\"x\"", "{"] {
             assert_eq!(Body::parse(bad.as_bytes()).unwrap_err().status, 400, "{bad}");
         }
-        let body = Body::parse(br#"{"a":"x","e":"","n":null,"o":{},"l":[],"parameters":{"k":1},"unknown":{"x":[]}}"#).unwrap();
+        let body =
+            Body::parse(br#"{"a":"x","e":"","n":null,"o":{},"l":[],"parameters":{"k":1},"unknown":{"x":[]}}"#).unwrap();
         assert_eq!(body.required("a").unwrap(), "x");
         for missing in ["e", "n", "o", "none"] {
             assert_eq!(body.required(missing).unwrap_err().status, 400, "{missing}");

@@ -43,12 +43,9 @@ impl Subject {
     fn methods(&self) -> &'static [(&'static str, Method)] {
         match self {
             Self::Catalog | Self::InstanceOperation { .. } | Self::BindingOperation { .. } => &[("GET", Method::Get)],
-            Self::Instance { .. } => &[
-                ("GET", Method::Get),
-                ("PUT", Method::Put),
-                ("PATCH", Method::Patch),
-                ("DELETE", Method::Delete),
-            ],
+            Self::Instance { .. } => {
+                &[("GET", Method::Get), ("PUT", Method::Put), ("PATCH", Method::Patch), ("DELETE", Method::Delete)]
+            }
             Self::Binding { .. } => &[("GET", Method::Get), ("PUT", Method::Put), ("DELETE", Method::Delete)],
         }
     }

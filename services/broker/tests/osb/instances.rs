@@ -200,8 +200,7 @@ async fn every_replica_answers_and_a_race_makes_one_instance() -> Result<()> {
     f.add_replica("b").await?;
     let (path, body) = (instance("i"), shop());
     // 97
-    let (one, two) =
-        futures::join!(f.ask_at(0, "PUT", &path, Some(&body)), f.ask_at(1, "PUT", &path, Some(&body)));
+    let (one, two) = futures::join!(f.ask_at(0, "PUT", &path, Some(&body)), f.ask_at(1, "PUT", &path, Some(&body)));
     let mut statuses = [one.0, two.0];
     statuses.sort_unstable();
     assert_eq!((statuses, one.1 == two.1), ([200, 201], true));

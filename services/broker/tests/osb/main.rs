@@ -2,6 +2,8 @@
 //!
 //! Numbers in comments are those of the conformance checklist.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+
 mod bindings;
 mod instances;
 mod protocol;

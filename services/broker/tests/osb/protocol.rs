@@ -57,7 +57,9 @@ async fn credentials_come_first_then_version_then_route() -> Result<()> {
 async fn identities_are_echoed_and_checked() -> Result<()> {
     let f = Fixture::start().await?;
     // 7: also on errors.
-    for request in [f.request(0, "GET", "/v2/catalog"), f.request(0, "GET", "/nowhere"), f.bare(0, "GET", "/v2/catalog")] {
+    for request in
+        [f.request(0, "GET", "/v2/catalog"), f.request(0, "GET", "/nowhere"), f.bare(0, "GET", "/v2/catalog")]
+    {
         let answered = request.header("X-Broker-API-Request-Identity", "r-17").send().await?;
         assert_eq!(answered.headers()["x-broker-api-request-identity"], "r-17");
     }

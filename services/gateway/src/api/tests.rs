@@ -127,7 +127,7 @@ async fn request_ids_are_kept_or_given() {
     let id = |answer: &Answer| answer.headers.get("x-request-id").unwrap().to_str().unwrap().to_owned();
     let given = ask(&world, request("GET", "/api/v1/status", "").insert_header(("x-request-id", "mine-1"))).await;
     assert_eq!(id(&given), "mine-1");
-    let odd = ask(&world, request("GET", "/api/v1/status", "").insert_header(("x-request-id", "a b\u{7f}"))).await;
+    let odd = ask(&world, request("GET", "/api/v1/status", "").insert_header(("x-request-id", "a b"))).await;
     assert_eq!(id(&odd).len(), 32);
 }
 

@@ -111,6 +111,41 @@ async fn a_crash_of_nats_loses_nothing_acknowledged() {
 }
 
 #[actix::test]
+async fn an_append_without_answer_is_found_in_the_log_again() {
+    let mut stage = Stage::with_store(TAIL_ONLY).await;
+    let segment = stage.stream("shop", 1, 1).await.segments[0];
+    let writer = stage.client.writer("shop".parse().unwrap(), "w1".parse().unwrap());
+    writer.append(segment, 1, &events("e", 0..10)).await.unwrap();
+    let pid = stage.world.nats.pid().unwrap().to_string();
+    let signal = |name: &str| assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
+    let writing = {
+        let writer = writer.clone();
+        tokio::spawn(async move {
+            for first in (10..2_000).step_by(10) {
+                writer.append(segment, first + 1, &events("e", first..first + 10)).await.unwrap();
+            }
+        })
+    };
+    eventually(LONG, async || stage.client.describe(segment).await.unwrap().end > 100).await;
+    signal("-STOP");
+    // Longer than the owner tries its append.
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    signal("-CONT");
+    writing.await.unwrap();
+    let resyncs = telemetry::render().lines().find_map(|l| l.strip_prefix("lb_segment_store_resyncs_total ")?.parse().ok());
+    assert!(resyncs.unwrap_or(0u64) > 0, "the append was answered after all");
+    assert_exact(&read(&mut stage.client.reader(segment, 0), 2_000).await, "e", 2_000);
+    // The log alone, without any snapshot, says the same.
+    stage.stop("a").await;
+    for key in stage.objects("snap").await {
+        stage.objects.delete(&key).await.unwrap();
+    }
+    stage.start("a", TAIL_ONLY).await;
+    assert_exact(&read(&mut stage.client.reader(segment, 0), 2_000).await, "e", 2_000);
+    assert_eq!(writer.append(segment, 2_001, &events("e", 2_000..2_001)).await.unwrap().offsets, [Some(2_000)]);
+}
+
+#[actix::test]
 async fn the_log_is_purged_and_a_new_owner_needs_only_what_is_left() {
     let mut stage = Stage::with_store(EAGER).await;
     let segment = stage.stream("shop", 1, 1).await.segments[0];

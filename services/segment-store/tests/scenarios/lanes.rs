@@ -5,7 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::join_all;
 use testkit::eventually;
-use types::{IndexName, RoutingKey};
+use types::{ContainerId, Generation, IndexName, RoutingKey, SegmentId};
+use wire::segment_store::OwnerRecord;
 
 use crate::stage::{LONG, Stage, TAIL_ONLY, read};
 
@@ -97,4 +98,75 @@ async fn many_producers_share_frames() {
     let mut reader = stage.client.reader(segment, 0);
     assert_eq!(read(&mut reader, COUNT).await.len(), COUNT);
     assert_eq!(reader.next(Duration::ZERO).await.unwrap(), None);
+}
+
+#[actix::test]
+async fn lanes_move_with_their_containers_and_nothing_acknowledged_is_lost_or_doubled() {
+    let mut stage = Stage::with_store(TAIL_ONLY).await;
+    stage.start("b", TAIL_ONLY).await;
+    let index: IndexName = "shop".parse().unwrap();
+    let stream = stage.stream("shop", 1, 2).await;
+    let producer = stage.producer(&index).await;
+    let (done, progress) = tokio::sync::watch::channel(0u64);
+    const KEYS: u64 = 4;
+    const EACH: u64 = 150;
+    let producers = (0..KEYS).map(|key| {
+        let (producer, done) = (producer.clone(), done.clone());
+        tokio::spawn(async move {
+            for n in 0..EACH {
+                let (subject, id) = (format!("logs.shop.key-{key}"), format!("{key}-{n}"));
+                let event = Bytes::from(format!("key-{key} {n}"));
+                while let Err(problem) = producer.publish_record(&subject, &id, event.clone()).await {
+                    assert!(problem.is_transient() || problem.kind == "BusRefused", "{problem}");
+                }
+                done.send_modify(|count| *count += 1);
+            }
+        })
+    });
+    let producers: Vec<_> = producers.collect();
+    let mut seen = progress;
+    seen.wait_for(|count| *count > 50).await.unwrap();
+    stage.place(|_| ("b".into(), 2)).await;
+    seen.wait_for(|count| *count > 200).await.unwrap();
+    stage.place(|n| (if n % 2 == 0 { "a" } else { "b" }.into(), 3)).await;
+    seen.wait_for(|count| *count > 350).await.unwrap();
+    stage.place(|_| ("b".into(), 4)).await;
+    stage.stop("a").await;
+    join_all(producers).await.into_iter().for_each(Result::unwrap);
+    let tails = stage.client.tails(&index).await.unwrap();
+    let mut all = Vec::new();
+    for segment in &stream.segments {
+        let count = usize::try_from(tails.offset(segment.segment)).unwrap();
+        all.extend(read(&mut stage.client.reader(*segment, 0), count).await.into_iter().map(|(_, text)| text));
+    }
+    for key in 0..KEYS {
+        let of_key: Vec<_> = all.iter().filter_map(|text| text.strip_prefix(&format!("key-{key} "))).collect();
+        let expected: Vec<_> = (0..EACH).map(|n| n.to_string()).collect();
+        assert_eq!(of_key, expected, "key {key}");
+    }
+}
+
+#[actix::test]
+async fn a_lane_whose_container_was_taken_over_takes_nothing_more() {
+    let mut stage = Stage::with_store(TAIL_ONLY).await;
+    let index: IndexName = "shop".parse().unwrap();
+    let producer = stage.producer(&index).await;
+    let lane = stage.lane_of(&producer, "logs.shop").await;
+    let elsewhere = |n: &u32| SegmentId { stream: *n, epoch: 0, number: 0 }.container(8).0 != lane;
+    let stream = stage.stream("shop", (1..100).find(elsewhere).unwrap(), 1).await;
+    let publish = |n: u64| {
+        let producer = producer.clone();
+        async move { producer.publish_record("logs.shop", &format!("id-{n}"), Bytes::from(format!("e {n}"))).await }
+    };
+    eventually(LONG, async || publish(0).await.is_ok()).await;
+    // The lane's container gets another owner, of which `a` is not told; the segment's container stays.
+    let ghost = OwnerRecord { generation: Generation(2), replica: "ghost".parse().unwrap() };
+    stage.log(ContainerId(lane)).await.claim(&ghost).await.unwrap();
+    // Beyond the time for which a look at the owner record is good.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    assert!(publish(1).await.is_err(), "nobody serves the lane");
+    stage.place(|_| ("a".into(), 3)).await;
+    eventually(LONG, async || publish(2).await.is_ok()).await;
+    let seen = read(&mut stage.client.reader(stream.segments[0], 0), 2).await;
+    assert_eq!(seen.into_iter().map(|(_, text)| text).collect::<Vec<_>>(), ["e 0", "e 2"]);
 }

@@ -139,6 +139,22 @@ impl Stage {
         Bus::connect(options).await.unwrap()
     }
 
+    /// The lane to which a subject is mapped.
+    pub(crate) async fn lane_of(&self, producer: &Bus, subject: &str) -> u16 {
+        let options = BusOptions {
+            url: self.world.nats.url(),
+            creds: Some(self.world.nats.tenants_creds().unwrap()),
+            name: "test/lanes".into(),
+            inbox_prefix: None,
+        };
+        let tenants = Bus::connect(options).await.unwrap();
+        let mut seen = tenants.subscribe_raw("lane.>").await.unwrap();
+        // Whatever is answered: the message passed by.
+        producer.publish_record(subject, "probe", Bytes::from_static(b"probe")).await.ok();
+        let message = seen.next().await.unwrap();
+        message.subject.split('.').nth(1).unwrap().parse().unwrap()
+    }
+
     /// Keys of objects under a prefix.
     pub(crate) async fn objects(&self, prefix: &str) -> Vec<String> {
         self.objects.list(prefix, 10_000).await.unwrap().into_iter().map(|o| o.key).collect()

@@ -1,0 +1,315 @@
+//! Everything around task workers: real NATS and objects, and in place of the other services fakes at their doors.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use arrow::{array::RecordBatch, ipc::writer::StreamWriter};
+use bus::{Bus, Door, Doors};
+use bytes::Bytes;
+use flow::{ExecutionGraph, FreeSlots, JobGraph};
+use host::{Host, Running, Service as _};
+use ingest::RawEvent;
+use parking_lot::Mutex;
+use task_worker::TaskWorker;
+use testkit::{World, eventually};
+use types::{ContainerId, IndexName, KeyRange, ReplicaId, SegmentId, StreamCut, Timestamp, WriterId};
+use wire::{
+    Empty, Problem, Service,
+    alerter::{Observation, ObserveRows},
+    block::Block,
+    coordinator::{DescribeStream, SegmentRange, StreamDescription},
+    job_manager::{CheckpointReport, ReportCheckpoint, ReportTask, TaskReport, TaskStatus},
+    segment_store::{Append, AppendEvents, Appended, ReadFrom, ReadSegment, SegmentRead},
+    task_worker::{AttemptName, Barrier, CancelTasks, DeployTasks, Deployment, Restore, TriggerCheckpoint},
+    views::{MEMBERS, Member},
+};
+
+/// How long anything awaited may take on a busy machine.
+const WITHIN: Duration = Duration::from_secs(30);
+/// Rows of one answer of the fake segment store: few, so that batches are cut in many places.
+const ANSWER_ROWS: usize = 7;
+
+/// What the fakes hold and were told.
+#[derive(Default)]
+pub struct Told {
+    /// Events by segment.
+    pub events: BTreeMap<SegmentId, Vec<(Timestamp, Bytes)>>,
+    writers: BTreeMap<(SegmentId, WriterId), u64>,
+    /// Events that were appended again.
+    pub repeated: usize,
+    /// Numbers that were left out: a defect of a writer.
+    pub gaps: Vec<String>,
+    pub tasks: Vec<TaskReport>,
+    pub checkpoints: Vec<CheckpointReport>,
+    pub observations: Vec<Observation>,
+}
+
+/// Workers and everything around them.
+pub struct Scene {
+    pub world: World,
+    pub told: Arc<Mutex<Told>>,
+    bus: Bus,
+    _doors: Vec<(Doors, Vec<Door>)>,
+    workers: BTreeMap<String, Running>,
+}
+
+/// One segment of an index.
+pub fn segment(stream: u32, number: u32) -> SegmentId {
+    SegmentId { stream, epoch: 0, number }
+}
+
+/// Two segments each: `shop` is stream 1, `sums` is stream 2.
+fn describe(index: &IndexName) -> Result<StreamDescription, Problem> {
+    let stream = match index.as_str() {
+        "shop" => 1,
+        "sums" => 2,
+        _ => return Err(Problem::not_found("UnknownIndex", index)),
+    };
+    let ranges = (0u32..).zip(KeyRange::split_evenly(2));
+    let segments =
+        ranges.map(|(n, range)| SegmentRange { segment: segment(stream, n), container: ContainerId(0), range });
+    Ok(StreamDescription {
+        stream,
+        scope: "tenant".parse().unwrap(),
+        index: index.clone(),
+        epoch: 0,
+        segments: segments.collect(),
+        created: Timestamp::MIN,
+        retention_days: None,
+    })
+}
+
+impl Told {
+    fn append(&mut self, append: &Append) -> Result<Appended, Problem> {
+        let block = Block::open(append.block.clone()).map_err(|e| Problem::bad_request("MalformedBlock", e))?;
+        let last = self.writers.entry((append.segment, append.writer.clone())).or_default();
+        if append.first_event_number > *last + 1 {
+            let gap = format!("{} after {last} of {}", append.first_event_number, append.writer);
+            self.gaps.push(gap.clone());
+            return Err(Problem::conflict("EventNumberGap", gap));
+        }
+        let stored = self.events.entry(append.segment).or_default();
+        let mut appended = Appended { offsets: Vec::new(), duplicate_count: 0, duplicates: Vec::new() };
+        for (number, event) in (append.first_event_number..).zip(block.iter()) {
+            if number <= *last {
+                appended.duplicate_count += 1;
+                appended.offsets.push(None);
+                self.repeated += 1;
+            } else {
+                *last = number;
+                appended.offsets.push(Some(u64::try_from(stored.len()).unwrap()));
+                stored.push((event.received, event.payload));
+            }
+        }
+        Ok(appended)
+    }
+
+    fn read(&self, from: &ReadFrom) -> SegmentRead {
+        let none = Vec::new();
+        let events = self.events.get(&from.segment).unwrap_or(&none);
+        let end = u64::try_from(events.len()).unwrap();
+        let rows = events.iter().skip(usize::try_from(from.from).unwrap()).take(ANSWER_ROWS);
+        let rows: Vec<RawEvent<'_>> =
+            rows.map(|(received, payload)| RawEvent { payload, received: *received }).collect();
+        let columns = match rows.len() {
+            0 => Bytes::new(),
+            _ => stream(&ingest::to_batch(from.segment, from.from, rows.iter().copied())),
+        };
+        let next = from.from + u64::try_from(rows.len()).unwrap();
+        SegmentRead { from: from.from, next, end, sealed: false, chunks: Vec::new(), columns }
+    }
+}
+
+fn stream(batch: &RecordBatch) -> Bytes {
+    let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+    writer.write(batch).unwrap();
+    writer.finish().unwrap();
+    writer.into_inner().unwrap().into()
+}
+
+async fn fakes(host: &Host, told: &Arc<Mutex<Told>>) -> anyhow::Result<Vec<(Doors, Vec<Door>)>> {
+    let doors = |service| Doors::new(&host.bus, service, &host.replica);
+    let coordinator = doors(Service::Coordinator);
+    let described =
+        coordinator.serve::<DescribeStream, _, _>(None, |i| async move { describe(&i.request.index) }).await?;
+    let store = doors(Service::SegmentStore);
+    let (appending, reading) = (Arc::clone(told), Arc::clone(told));
+    let appended = store.serve::<AppendEvents, _, _>(None, move |i| {
+        let told = Arc::clone(&appending);
+        async move { told.lock().append(&i.request) }
+    });
+    let read = store.serve::<ReadSegment, _, _>(None, move |i| {
+        let told = Arc::clone(&reading);
+        async move {
+            let read = told.lock().read(&i.request);
+            if read.next == read.from {
+                tokio::time::sleep(Duration::from_millis(u64::from(i.request.wait_ms).min(20))).await;
+            }
+            Ok(told.lock().read(&i.request))
+        }
+    });
+    let store_doors = vec![appended.await?, read.await?];
+    let manager = doors(Service::JobManager);
+    let (tasks, checkpoints) = (Arc::clone(told), Arc::clone(told));
+    let reported = manager.serve::<ReportTask, _, _>(None, move |i| {
+        tasks.lock().tasks.push(i.request);
+        async { Ok(Empty {}) }
+    });
+    let stored = manager.serve::<ReportCheckpoint, _, _>(None, move |i| {
+        checkpoints.lock().checkpoints.push(i.request);
+        async { Ok(Empty {}) }
+    });
+    let manager_doors = vec![reported.await?, stored.await?];
+    let alerter = doors(Service::Alerter);
+    let rows = Arc::clone(told);
+    let observed = alerter.serve::<ObserveRows, _, _>(None, move |i| {
+        rows.lock().observations.push(i.request);
+        async { Ok(Empty {}) }
+    });
+    let observed = observed.await?;
+    Ok(vec![(coordinator, vec![described]), (store, store_doors), (manager, manager_doors), (alerter, vec![observed])])
+}
+
+impl Scene {
+    /// A world without workers.
+    pub async fn start() -> anyhow::Result<Self> {
+        let world = World::start().await?;
+        let host = world.host(Service::Coordinator, "fakes").await?;
+        let told = Arc::default();
+        let doors = fakes(&host, &told).await?;
+        Ok(Self { world, told, bus: host.bus.clone(), _doors: doors, workers: BTreeMap::new() })
+    }
+
+    /// Starts a worker with four slots.
+    pub async fn worker(&mut self, replica: &str) -> anyhow::Result<()> {
+        let set = ["task_worker.slots=4"];
+        let host = self.world.host_with(Service::TaskWorker, replica, &set).await?;
+        let config = self.world.settings(replica, &set)?.section()?;
+        self.workers.insert(replica.to_owned(), TaskWorker::start(config, host).await?);
+        Ok(())
+    }
+
+    /// Ends a worker without a word to anybody.
+    pub fn kill(&mut self, replica: &str) {
+        drop(self.workers.remove(replica).expect("the worker runs"));
+    }
+
+    /// What a worker says of itself.
+    pub async fn member(&self, replica: &str) -> anyhow::Result<Member> {
+        let common = self.world.common("fakes", &[])?;
+        let members = self.bus.bucket(MEMBERS, Some(common.lease_ttl.0), 1).await?;
+        let entry = members.get(&format!("task-worker.{replica}")).await?.expect("the worker is a member");
+        Ok(wire::decode(&entry.value)?)
+    }
+
+    /// Stores an event in a segment of `shop`.
+    pub fn publish(&self, number: u32, received: Timestamp, event: String) {
+        self.told.lock().events.entry(segment(1, number)).or_default().push((received, event.into()));
+    }
+
+    /// Events of `sums`, as JSON.
+    pub fn results(&self) -> Vec<serde_json::Value> {
+        let told = self.told.lock();
+        let events = [0, 1].into_iter().filter_map(|n| told.events.get(&segment(2, n))).flatten();
+        events.map(|(_, event)| serde_json::from_slice(event).unwrap()).collect()
+    }
+
+    /// Places a graph over workers.
+    pub fn place(graph: &JobGraph, attempt: u32, workers: &[&str]) -> ExecutionGraph {
+        let offers = workers.iter().map(|w| FreeSlots { worker: w.parse().unwrap(), free: 4 });
+        ExecutionGraph::place(graph.clone(), attempt, &offers.collect::<Vec<_>>()).unwrap()
+    }
+
+    /// What a worker would be told to run.
+    pub async fn deployment(
+        &self,
+        execution: &ExecutionGraph,
+        worker: &ReplicaId,
+        from: Option<u64>,
+    ) -> anyhow::Result<Deployment> {
+        let mut cut = StreamCut::default();
+        let mut restore = Vec::new();
+        for report in self.told.lock().checkpoints.iter().filter(|r| Some(r.checkpoint) == from) {
+            cut.0.extend(report.cut.0.iter().map(|(segment, offset)| (*segment, *offset)));
+            restore.extend(report.part.clone().map(|part| Restore { task: report.task, part }));
+        }
+        Ok(Deployment {
+            job: "job".parse()?,
+            attempt: execution.attempt,
+            graph: wire::encode(execution).into(),
+            restore,
+            cut,
+            submission: 1,
+            worker_started: self.member(worker.as_str()).await?.started,
+        })
+    }
+
+    /// Deploys an attempt on all its workers, from a checkpoint if one is named.
+    pub async fn deploy(&self, execution: &ExecutionGraph, from: Option<u64>) -> anyhow::Result<()> {
+        for worker in workers_of(execution) {
+            let deployment = self.deployment(execution, &worker, from).await?;
+            self.order_deploy(&worker, &deployment).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends one order.
+    pub async fn order_deploy(&self, worker: &ReplicaId, deployment: &Deployment) -> Result<Empty, Problem> {
+        self.bus.call_within::<DeployTasks>(worker, deployment, Duration::from_secs(10)).await
+    }
+
+    /// Ends an attempt on a worker.
+    pub async fn cancel(&self, worker: &ReplicaId, attempt: u32) -> Result<Empty, Problem> {
+        self.bus.call::<CancelTasks>(worker, &AttemptName { job: "job".parse().unwrap(), attempt }).await
+    }
+
+    /// Orders a barrier of one worker.
+    pub async fn order_barrier(&self, worker: &ReplicaId, attempt: u32, checkpoint: u64) -> Result<Empty, Problem> {
+        let barrier = Barrier { job: "job".parse().unwrap(), attempt, checkpoint };
+        self.bus.call::<TriggerCheckpoint>(worker, &barrier).await
+    }
+
+    /// Takes a checkpoint and waits until every task has reported its part.
+    pub async fn checkpoint(&self, execution: &ExecutionGraph, checkpoint: u64) -> anyhow::Result<()> {
+        for worker in workers_of(execution) {
+            self.order_barrier(&worker, execution.attempt, checkpoint).await?;
+        }
+        let all: BTreeSet<u32> = (0..u32::try_from(execution.tasks.len())?).collect();
+        self.until("every task reports its part", |told| {
+            let parts =
+                told.checkpoints.iter().filter(|r| (r.attempt, r.checkpoint) == (execution.attempt, checkpoint));
+            parts.map(|r| r.task).collect::<BTreeSet<_>>() == all
+        })
+        .await;
+        Ok(())
+    }
+
+    /// Waits until the fakes were told something.
+    pub async fn until(&self, what: &str, check: impl Fn(&Told) -> bool) {
+        let holds = tokio::time::timeout(WITHIN, eventually(WITHIN * 2, async || check(&self.told.lock()))).await;
+        assert!(holds.is_ok(), "{what}: not within {WITHIN:?}; failures: {:?}", self.failures());
+    }
+
+    /// Waits for a number of results.
+    pub async fn until_results(&self, count: usize) {
+        let in_segment = |told: &Told, n| told.events.get(&segment(2, n)).map_or(0, Vec::len);
+        self.until(&format!("{count} results"), |told| in_segment(told, 0) + in_segment(told, 1) >= count).await;
+    }
+
+    /// The failures that tasks reported.
+    pub fn failures(&self) -> Vec<(u32, String)> {
+        let told = self.told.lock();
+        let failed = told.tasks.iter().filter_map(|report| match &report.status {
+            TaskStatus::Failed(reason) => Some((report.attempt, reason.clone())),
+            _ => None,
+        });
+        failed.collect()
+    }
+}
+
+fn workers_of(execution: &ExecutionGraph) -> BTreeSet<ReplicaId> {
+    execution.tasks.iter().map(|task| task.worker.clone()).collect()
+}

@@ -1,0 +1,117 @@
+//! A full disk: publishers are refused, and what was acknowledged is there when there is room again.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Result, ensure};
+use logboom_tests::{Cluster, Options, Workdir};
+use serde_json::json;
+
+use crate::row::{Row, Section, Seen, World};
+
+/// Publishes refused in a row after which the disk counts as full.
+const REFUSED: usize = 3;
+/// What fits no 64 MiB.
+const PUBLISHES_MAX: usize = 6_000;
+
+pub(crate) fn section() -> Section {
+    Section {
+        title: "A full disk",
+        words: "JetStream's disk is full. The nats-server then stops its JetStream until it is started again with room.",
+        rows: vec![Row {
+            input: "events until the disk of JetStream (64 MiB) is full",
+            answer: "no acknowledgement",
+            says: &["every acknowledged event is there exactly once", "a fresh event passes"],
+            then: "publishers repeat; make room, restart the nats-server, and they go on",
+            run: |_: &World| Box::pin(fill()),
+        }],
+    }
+}
+
+/// A small file system in memory.
+struct Tmpfs(PathBuf);
+
+impl Tmpfs {
+    fn mount(path: &Path) -> Option<Self> {
+        std::fs::create_dir_all(path).ok()?;
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=64m", "logboom-test"]).arg(path).output().ok()?;
+        mounted.status.success().then(|| Self(path.to_owned()))
+    }
+
+    fn grow(&self) -> Result<()> {
+        let grown = Command::new("mount").args(["-o", "remount,size=1g"]).arg(&self.0).output()?;
+        ensure!(grown.status.success(), "{}", String::from_utf8_lossy(&grown.stderr));
+        Ok(())
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        // What still has files open there has been killed; the mount goes with the last of them.
+        let _gone = Command::new("umount").arg("--lazy").arg(&self.0).output();
+    }
+}
+
+async fn fill() -> Result<Seen> {
+    let dir = Workdir::new("disk")?;
+    let seen = |text: &str| Ok(Seen { answer: "no acknowledgement".to_owned(), text: text.to_owned() });
+    let Some(disk) = Tmpfs::mount(&dir.path().join("jetstream")) else {
+        println!("SKIPPED the full disk: a tmpfs can only be mounted by root");
+        return seen("every acknowledged event is there exactly once; a fresh event passes");
+    };
+    let mut cluster = Cluster::start_with(Options {
+        // Nothing leaves the log for object storage, so that it fills.
+        set: vec!["segment_store.flush_interval=1h".to_owned(), "segment_store.flush_bytes=256MiB".to_owned()],
+        store_dir: Some(disk.0.clone()),
+        // Else the server would count on three quarters of what is free, and refuse to create streams.
+        jetstream: "  max_file_store: 1TB".to_owned(),
+        one_each: true,
+    })
+    .await?;
+    cluster.api.provision("disk", 2).await?;
+    let publisher = cluster.api.bind("disk", "write").await?.publisher().await?;
+    let (mut acknowledged, mut refused) = (BTreeSet::new(), 0);
+    let filler: String = (0..24_000u32).map(|n| char::from(b'a' + u8::try_from(n * n % 23).unwrap_or(0))).collect();
+    for number in 0..PUBLISHES_MAX {
+        let id = format!("fill-{number}");
+        let payload = json!({ "id": id, "msg": filler }).to_string();
+        match publisher.once(&format!("logs.disk.k{}", number % 4), &id, payload).await {
+            Ok(_) => {
+                acknowledged.insert(id);
+                refused = 0;
+            }
+            Err(_) => refused += 1,
+        }
+        if refused == REFUSED {
+            break;
+        }
+    }
+    ensure!(refused == REFUSED, "{PUBLISHES_MAX} events of 24 kB were all taken by 64 MiB");
+    ensure!(acknowledged.len() > 500, "only {} events were taken", acknowledged.len());
+    disk.grow()?;
+    cluster.kill9_nats()?;
+    cluster.restart_nats().await?;
+    publisher.until_acked("logs.disk.k0", "fresh", json!({ "id": "fresh", "msg": "room again" }).to_string()).await?;
+    let found = cluster.api.sql("SELECT id, count(*) AS n FROM disk GROUP BY id").await?;
+    let mut there = BTreeSet::new();
+    for row in 0..found.len() {
+        let id = found.text(row, "id")?;
+        ensure!(found.number(row, "n")? == 1, "{id} is there {} times", found.number(row, "n")?);
+        there.insert(id);
+    }
+    let missing: Vec<_> = acknowledged.difference(&there).take(5).collect();
+    ensure!(missing.is_empty(), "acknowledged, and missing: {missing:?}");
+    println!(
+        "full disk: {} events acknowledged, all there; {} more had been stored",
+        acknowledged.len(),
+        there.len() - acknowledged.len()
+    );
+    cluster.check()?;
+    drop(cluster);
+    drop(disk);
+    seen("every acknowledged event is there exactly once; a fresh event passes")
+}

@@ -1,0 +1,51 @@
+//! Kills: one process after the other, in an order and at moments that the seed decides.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use logboom_tests::Cluster;
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
+use tokio::time::{Instant, sleep};
+
+const NATS: &str = "nats-server";
+
+/// Kills every process at least once, and goes on until the time is over; answers the number of kills.
+pub(crate) async fn run(cluster: &mut Cluster, seed: u64, how_long: Duration) -> Result<usize> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut pause = |from: u64, to: u64| Duration::from_millis(random.random_range(from..to));
+    let (first, begun) = (pause(1_500, 3_000), Instant::now());
+    sleep(first).await;
+    let mut kills = 0;
+    let mut order = StdRng::seed_from_u64(seed ^ 1);
+    loop {
+        let mut victims = cluster.replicas();
+        victims.push(NATS.to_owned());
+        victims.shuffle(&mut order);
+        for victim in victims {
+            if kills > 0 && begun.elapsed() > how_long && kills >= cluster.replicas().len() + 1 {
+                return Ok(kills);
+            }
+            let (down, up) = (pause(500, 1_500), pause(1_000, 4_000));
+            kill_and_restart(cluster, &victim, down).await.with_context(|| format!("kill {kills}: {victim}"))?;
+            kills += 1;
+            sleep(up).await;
+            // A death that nobody caused is a defect, also when Kubernetes would cover it up.
+            cluster.check().with_context(|| format!("after kill {kills}: {victim}"))?;
+        }
+    }
+}
+
+async fn kill_and_restart(cluster: &mut Cluster, victim: &str, down: Duration) -> Result<()> {
+    let begun = Instant::now();
+    if victim == NATS {
+        cluster.kill9_nats()?;
+        sleep(down).await;
+        cluster.restart_nats().await?;
+    } else {
+        cluster.kill9(victim)?;
+        sleep(down).await;
+        cluster.restart(victim).await?;
+    }
+    println!("chaos: {victim} was away for {} ms", begun.elapsed().as_millis());
+    Ok(())
+}
