@@ -1,1 +1,60 @@
-fn main(){}
+//! Figures of a whole installation on this machine; prints them and asserts nothing. `docs/guide/benchmarks.md` says what each means.
+//!
+//! `just bench [suite…] [--json]`. Without arguments, as `cargo test` runs it among the tests, it only says how it is used.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a bench prints, stops at what it cannot do, and measures in wall time"
+)]
+
+#[path = "bench/alerting.rs"]
+mod alerting;
+#[path = "bench/figure.rs"]
+mod figure;
+#[path = "bench/jobs.rs"]
+mod jobs;
+#[path = "bench/publishing.rs"]
+mod publishing;
+#[path = "bench/resting.rs"]
+mod resting;
+#[path = "bench/visible.rs"]
+mod visible;
+
+use std::env;
+
+use crate::figure::Figures;
+
+const SUITES: [&str; 7] = ["publish", "ingest", "visible", "alert", "job", "start", "rss"];
+
+fn main() {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    if arguments.is_empty() {
+        println!("bench: `just bench [{}] [--json]` measures; nothing was measured now", SUITES.join("|"));
+        return;
+    }
+    let named: Vec<&str> = arguments.iter().map(String::as_str).filter(|word| !word.starts_with("--")).collect();
+    if let Some(unknown) = named.iter().find(|name| !SUITES.contains(name)) {
+        println!("bench: there is no suite {unknown}; the suites are {}", SUITES.join(", "));
+        std::process::exit(2);
+    }
+    let mut figures = Figures::new(arguments.iter().any(|word| word == "--json"));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    for suite in SUITES.into_iter().filter(|suite| named.is_empty() || named.contains(suite)) {
+        let measured = runtime.block_on(async {
+            match suite {
+                "publish" => publishing::publish(&mut figures).await,
+                "ingest" => publishing::ingest(&mut figures).await,
+                "visible" => visible::run(&mut figures).await,
+                "alert" => alerting::run(&mut figures).await,
+                "job" => jobs::run(&mut figures).await,
+                "start" => resting::start(&mut figures).await,
+                _ => resting::memory(&mut figures).await,
+            }
+        });
+        if let Err(error) = measured {
+            figures.failed(suite, &error);
+        }
+    }
+    figures.close();
+}

@@ -429,8 +429,8 @@ impl Connection {
             if state.incoming.contains_key(&channel) {
                 return Err(format!("channel number {channel} is in use already"));
             }
-            if state.incoming.len() >= CHANNELS_MAX {
-                return Err(format!("more than {CHANNELS_MAX} channels"));
+            if state.incoming.len() >= CHANNELS_MAX || state.refusals.len() >= CHANNELS_MAX {
+                return Err(format!("more than {CHANNELS_MAX} channels are open, or refused and not yet read"));
             }
             if let Ok(inbox) = &inbox {
                 state.incoming.insert(channel, Incoming { opening, next_seq: 1, inbox: Arc::clone(inbox) });

@@ -44,8 +44,14 @@ fn numbers(batch: &RecordBatch) -> Vec<i64> {
 }
 
 /// Nothing in these tests takes long, so whatever does is a hang.
+const LONG: Duration = Duration::from_secs(20);
+
 async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(30), future).await.expect("a hang")
+    let began = std::time::Instant::now();
+    let out = tokio::time::timeout(LONG, future).await.expect("a hang");
+    // At the deadline the future is polled once more, which would hide a missing wake-up.
+    assert!(began.elapsed() < LONG, "a hang that the deadline woke");
+    out
 }
 
 /// Lets the other tasks run until the condition holds.

@@ -106,7 +106,8 @@ fn free_address() -> String {
 fn a_service_starts_answers_probes_and_drains_in_order() {
     in_world(async |world| {
         let address = free_address();
-        let settings = world.settings("a", &[&format!("alerter.probe_address={address}")]).unwrap();
+        let settings =
+            world.settings("a", &[&format!("alerter.probe_address={address}"), "common.lease_ttl=1s"]).unwrap();
         let service = host::start_in_process::<Tallier>(&settings, None).await.unwrap();
         let host = service.host().clone();
         assert_eq!(host.replica.as_str(), "a");
@@ -124,10 +125,10 @@ fn a_service_starts_answers_probes_and_drains_in_order() {
             ask("metrics").await.1.contains("lb_host_leader{service=\"alerter\"} 1")
         })
         .await;
-        let members = host.bus.bucket(MEMBERS, Some(Duration::from_millis(2500)), 1).await.unwrap();
+        let members = host.bus.bucket(MEMBERS, Some(Duration::from_secs(1)), 1).await.unwrap();
         assert_eq!(members.list("alerter.").await.unwrap().len(), 1);
         // Longer than the entry would live without renewal.
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        tokio::time::sleep(Duration::from_millis(1600)).await;
         assert_eq!(members.list("alerter.").await.unwrap().len(), 1);
 
         eventually(Duration::from_secs(5), async || ORDER.lock().unwrap().contains(&"doors open")).await;
@@ -138,11 +139,11 @@ fn a_service_starts_answers_probes_and_drains_in_order() {
         assert_eq!(order[0], "doors open");
         assert!(order.contains(&"doors closed"), "{order:?}");
         assert_eq!(objects.list("snap/alerter", 10).await.unwrap().len(), 2, "the drain left a snapshot");
-        let other = world.host(wire::Service::Alerter, "b").await.unwrap();
+        let other = world.host_with(wire::Service::Alerter, "b", &["common.lease_ttl=1s"]).await.unwrap();
         let ledger = Ledger::<Tally>::start(&other).await.unwrap();
         assert_eq!(ledger.read(|tally| tally.sum), 3, "what was in flight while the doors closed was done");
         eventually(Duration::from_secs(1), async || ledger.is_leader()).await;
-        let members = other.bus.bucket(MEMBERS, Some(Duration::from_millis(2500)), 1).await.unwrap();
+        let members = other.bus.bucket(MEMBERS, Some(Duration::from_secs(1)), 1).await.unwrap();
         assert_eq!(members.list("alerter.").await.unwrap(), []);
         other.drain().await;
     });

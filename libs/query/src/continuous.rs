@@ -1,7 +1,6 @@
 //! Continuous queries: what a job computes, as plain data.
 
-use std::collections::BTreeSet;
-use std::ops::ControlFlow;
+use std::{collections::BTreeSet, convert::Infallible, ops::ControlFlow};
 
 use serde::{Deserialize, Serialize};
 use sqlparser::{
@@ -91,7 +90,7 @@ pub fn parse_continuous(text: &str) -> Result<Continuous, Diagnostic> {
     }
     let window = tumble::take(&mut tokens)?;
     let mut statement = statement(text, tokens)?;
-    let _: ControlFlow<()> = visit_expressions_mut(&mut statement, |expr| {
+    let ControlFlow::<Infallible>::Continue(()) = visit_expressions_mut(&mut statement, |expr| {
         if let Expr::CompoundIdentifier(parts) = expr {
             *expr = dotted(parts);
         }

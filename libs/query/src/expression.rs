@@ -1,6 +1,6 @@
 //! Single expressions over one row: what stands in `WHERE` and in the columns of a job.
 
-use std::{collections::BTreeSet, ops::ControlFlow};
+use std::{collections::BTreeSet, convert::Infallible, ops::ControlFlow};
 
 use sqlparser::ast::{Expr, visit_expressions, visit_expressions_mut};
 
@@ -24,7 +24,7 @@ pub struct Expression {
 /// Errors: what is no expression, and aggregates, window functions and subqueries.
 pub fn parse_expression(text: &str) -> Result<Expression, Diagnostic> {
     let mut expr = expression(text, tokens(text)?)?;
-    let _: ControlFlow<()> = visit_expressions_mut(&mut expr, |inner| {
+    let ControlFlow::<Infallible>::Continue(()) = visit_expressions_mut(&mut expr, |inner| {
         if let Expr::CompoundIdentifier(parts) = inner {
             *inner = dotted(parts);
         }
@@ -32,7 +32,7 @@ pub fn parse_expression(text: &str) -> Result<Expression, Diagnostic> {
     });
     let (sql, _) = row_expression(&expr)?;
     let mut columns = BTreeSet::new();
-    let _: ControlFlow<()> = visit_expressions(&expr, |inner| {
+    let ControlFlow::<Infallible>::Continue(()) = visit_expressions(&expr, |inner| {
         if let Expr::Identifier(ident) = inner {
             columns.insert(ident.value.clone());
         }

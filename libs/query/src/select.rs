@@ -1,6 +1,6 @@
 //! One-off queries: one read-only statement and the indexes that it reads.
 
-use std::ops::ControlFlow;
+use std::{convert::Infallible, ops::ControlFlow};
 
 use sqlparser::{
     ast::{
@@ -48,11 +48,11 @@ impl Select {
                 found = Some(here);
             }
         };
-        let _: ControlFlow<()> = visit_relations(&self.statement, |relation| {
+        let ControlFlow::<Infallible>::Continue(()) = visit_relations(&self.statement, |relation| {
             relation.0.iter().filter_map(|part| part.as_ident()).for_each(&mut note);
             ControlFlow::Continue(())
         });
-        let _: ControlFlow<()> = visit_expressions(&self.statement, |expr| {
+        let ControlFlow::<Infallible>::Continue(()) = visit_expressions(&self.statement, |expr| {
             match expr {
                 Expr::Identifier(ident) => note(ident),
                 Expr::CompoundIdentifier(parts) => parts.iter().for_each(&mut note),
@@ -236,8 +236,7 @@ impl Visitor for Reader {
 
 /// Makes one identifier of `http.status` where `http` is no table, and of `t.http.status` where `t` is one.
 fn join_dotted_names(statement: &mut Statement, tables: &[String]) {
-    // The closure never breaks.
-    let _: ControlFlow<()> = visit_expressions_mut(statement, |expr| {
+    let ControlFlow::<Infallible>::Continue(()) = visit_expressions_mut(statement, |expr| {
         if let Expr::CompoundIdentifier(parts) = expr {
             match parts.as_slice() {
                 [table, rest @ ..] if tables.contains(&table.value) => {

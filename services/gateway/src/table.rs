@@ -1,9 +1,15 @@
 //! An index as a table: the chunks of its segments and their tails, cut at one instant.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use arrow::{
-    array::{AsArray, RecordBatch},
+    array::{Array, ArrayRef, AsArray, RecordBatch},
     datatypes::{Int64Type, SchemaRef},
 };
 use async_trait::async_trait;
@@ -50,26 +56,30 @@ impl IndexTable {
         chunks: &Chunks,
         description: &StreamDescription,
     ) -> Result<Self, Problem> {
-        let open = |range: SegmentRange| Self::segment(client, range);
+        let held = AtomicUsize::new(0);
+        let open = |range: SegmentRange| Self::segment(client, range, &held);
         let segments: Vec<Segment> =
             stream::iter(description.segments.clone()).map(open).buffered(SEGMENTS_AT_ONCE).try_collect().await?;
-        let bytes: usize = segments.iter().flat_map(|s| &s.tail).map(RecordBatch::get_array_memory_size).sum();
-        if bytes > TAILS_BYTES_MAX {
-            return Err(Problem::throttled(
-                "TailTooLarge",
-                "too many events are not in chunks yet; try again in a moment",
-            ));
-        }
         Ok(Self { chunks: chunks.clone(), segments })
     }
 
-    async fn segment(client: &Client, range: SegmentRange) -> Result<Segment, Problem> {
+    /// Reads one segment's tail; `held` counts the bytes of all tails of the query.
+    async fn segment(client: &Client, range: SegmentRange, held: &AtomicUsize) -> Result<Segment, Problem> {
         let info = client.describe(range).await?;
         let mut tail = Vec::new();
         let mut reader = client.reader(range, info.tail_from.max(info.start));
         while reader.position().offset < info.end {
             match reader.next(TAIL_WAIT).await? {
-                Some(batch) => tail.extend(before(&batch, info.end)),
+                Some(batch) => {
+                    let bytes = rows_bytes(&batch);
+                    if held.fetch_add(bytes, Ordering::Relaxed) + bytes > TAILS_BYTES_MAX {
+                        return Err(Problem::throttled(
+                            "TailTooLarge",
+                            "too many events are not in chunks yet; try again in a moment",
+                        ));
+                    }
+                    tail.extend(before(&batch, info.end));
+                }
                 None if reader.at_end() => break,
                 None => {
                     let at = reader.position().offset;
@@ -80,6 +90,12 @@ impl IndexTable {
         }
         Ok(Segment { start: info.start, chunks: info.chunks, tail })
     }
+}
+
+/// The bytes of a batch's own rows. Its columns share one buffer, which each of them would count whole.
+fn rows_bytes(batch: &RecordBatch) -> usize {
+    let column = |c: &ArrayRef| c.to_data().get_slice_memory_size().unwrap_or(usize::MAX / 1024);
+    batch.columns().iter().map(column).sum()
 }
 
 /// The rows before an offset; rows are in the order of their offsets.
@@ -136,7 +152,7 @@ impl TableSource for IndexTable {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{ArrayRef, Int64Array};
+    use arrow::array::Int64Array;
 
     use super::*;
 

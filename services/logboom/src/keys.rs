@@ -116,14 +116,6 @@ impl KeyDir {
         self.dir.join(name)
     }
 
-    /// The text of a file of the directory.
-    pub(crate) fn read(&self, name: &str) -> anyhow::Result<String> {
-        let path = self.path(name);
-        std::fs::read_to_string(&path)
-            .map(|text| text.trim().to_owned())
-            .with_context(|| format!("cannot read {}", path.display()))
-    }
-
     fn keep(&self, name: &str, make: impl FnOnce() -> anyhow::Result<String>) -> anyhow::Result<()> {
         let path = self.path(name);
         if !path.exists() {
@@ -205,9 +197,9 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let keys = KeyDir::open_or_create(dir.path()).unwrap();
-        let before = keys.read("platform.creds").unwrap();
-        let again = KeyDir::open_or_create(dir.path()).unwrap();
-        assert_eq!(again.read("platform.creds").unwrap(), before);
+        let read = |keys: &KeyDir| std::fs::read_to_string(keys.path("platform.creds")).unwrap();
+        let before = read(&keys);
+        assert_eq!(read(&KeyDir::open_or_create(dir.path()).unwrap()), before);
         for file in std::fs::read_dir(dir.path()).unwrap() {
             let mode = file.unwrap().metadata().unwrap().permissions().mode() & 0o777;
             assert_eq!(mode, 0o600);

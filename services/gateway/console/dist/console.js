@@ -68,6 +68,8 @@ async function enter() {
   show(at("entry"), false);
   show(at("workplace"), true);
   show(at("leave"), true);
+  const readable = answer.indexes.length > 0 && answer.role !== "write";
+  for (const id of ["run", "reset", "tail", "sql"]) at(id).disabled = !readable;
   if (answer.indexes.length === 0) {
     select.replaceChildren(new Option("no index", ""));
     say(at("rows-note"), "There is no log index yet. Create a service instance, and it appears here.");
@@ -194,8 +196,7 @@ async function startTail() {
   let count = 0;
   let waiting = [];
   // Rows are drawn once per frame: a fast index sends more of them than a screen can follow.
-  const flush = () => {
-    if (tailing !== mine) return;
+  const paint = () => {
     if (waiting.length > 0) {
       table.prepend(waiting.slice(-500));
       waiting = [];
@@ -203,6 +204,10 @@ async function startTail() {
       say(at("rows-note"), "");
     }
     at("rows-count").textContent = `${count} new rows`;
+  };
+  const flush = () => {
+    if (tailing !== mine) return;
+    paint();
     requestAnimationFrame(flush);
   };
   requestAnimationFrame(flush);
@@ -215,6 +220,7 @@ async function startTail() {
     else if (!lostToken(error)) say(at("outcome"), `live tail ended: ${error.message}`);
   }
   if (tailing === mine) {
+    paint();
     if (count === 0) say(at("rows-note"), "No event came while the tail was open.");
     stopTail();
   }

@@ -226,7 +226,7 @@ impl Owner {
         metrics::RESYNCS.inc();
         self.owner_seq = claim(&self.container, &self.log, &self.replica, halt).await?;
         let applied = self.container.books.read().state.applied_seq;
-        let _ = (applied, replay);
+        replay(&self.container, &self.log, applied, halt).await?;
         let generation = self.container.generation;
         self.container.books.write().state.apply_owner(self.owner_seq, generation);
         info!(container = %self.container.id, owner_seq = self.owner_seq, "log read again after an append without answer");

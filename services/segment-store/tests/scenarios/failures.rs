@@ -114,35 +114,42 @@ async fn a_crash_of_nats_loses_nothing_acknowledged() {
 async fn an_append_without_answer_is_found_in_the_log_again() {
     let mut stage = Stage::with_store(TAIL_ONLY).await;
     let segment = stage.stream("shop", 1, 1).await.segments[0];
-    let writer = stage.client.writer("shop".parse().unwrap(), "w1".parse().unwrap());
-    writer.append(segment, 1, &events("e", 0..10)).await.unwrap();
     let pid = stage.world.nats.pid().unwrap().to_string();
     let signal = |name: &str| assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
-    let writing = {
-        let writer = writer.clone();
-        tokio::spawn(async move {
-            for first in (10..2_000).step_by(10) {
-                writer.append(segment, first + 1, &events("e", first..first + 10)).await.unwrap();
-            }
+    // Far more than one frame, so that the owner has something to append whenever the server stops.
+    const COUNT: usize = 200;
+    let pad = "x".repeat(60_000);
+    let appends: Vec<_> = (0..COUNT)
+        .map(|n| {
+            let writer = stage.client.writer("shop".parse().unwrap(), format!("w{n}").parse().unwrap());
+            let event = Bytes::from(format!("{{\"msg\":\"e {n}\",\"pad\":\"{pad}\"}}"));
+            tokio::spawn(async move { writer.append(segment, 1, &[event]).await })
         })
-    };
-    eventually(LONG, async || stage.client.describe(segment).await.unwrap().end > 100).await;
+        .collect();
+    eventually(LONG, async || stage.client.describe(segment).await.unwrap().end > 0).await;
     signal("-STOP");
     // Longer than the owner tries its append.
     tokio::time::sleep(Duration::from_secs(12)).await;
     signal("-CONT");
-    writing.await.unwrap();
+    for append in appends {
+        append.await.unwrap().unwrap();
+    }
     let resyncs = telemetry::render().lines().find_map(|l| l.strip_prefix("lb_segment_store_resyncs_total ")?.parse().ok());
-    assert!(resyncs.unwrap_or(0u64) > 0, "the append was answered after all");
-    assert_exact(&read(&mut stage.client.reader(segment, 0), 2_000).await, "e", 2_000);
+    assert!(resyncs.unwrap_or(0u64) > 0, "every append was answered");
+    let seen = read(&mut stage.client.reader(segment, 0), COUNT).await;
+    let mut texts: Vec<_> = seen.iter().map(|(_, text)| text.clone()).collect();
+    texts.sort_unstable();
+    texts.dedup();
+    assert_eq!((texts.len(), stage.client.describe(segment).await.unwrap().end), (COUNT, 200), "each once");
     // The log alone, without any snapshot, says the same.
     stage.stop("a").await;
     for key in stage.objects("snap").await {
         stage.objects.delete(&key).await.unwrap();
     }
     stage.start("a", TAIL_ONLY).await;
-    assert_exact(&read(&mut stage.client.reader(segment, 0), 2_000).await, "e", 2_000);
-    assert_eq!(writer.append(segment, 2_001, &events("e", 2_000..2_001)).await.unwrap().offsets, [Some(2_000)]);
+    assert_eq!(read(&mut stage.client.reader(segment, 0), COUNT).await, seen);
+    let writer = stage.client.writer("shop".parse().unwrap(), "last".parse().unwrap());
+    assert_eq!(writer.append(segment, 1, &events("e", 0..1)).await.unwrap().offsets, [Some(200)]);
 }
 
 #[actix::test]

@@ -34,30 +34,30 @@ const ANSWER_ROWS: usize = 7;
 
 /// What the fakes hold and were told.
 #[derive(Default)]
-pub struct Told {
+pub(crate) struct Told {
     /// Events by segment.
-    pub events: BTreeMap<SegmentId, Vec<(Timestamp, Bytes)>>,
+    pub(crate) events: BTreeMap<SegmentId, Vec<(Timestamp, Bytes)>>,
     writers: BTreeMap<(SegmentId, WriterId), u64>,
     /// Events that were appended again.
-    pub repeated: usize,
+    pub(crate) repeated: usize,
     /// Numbers that were left out: a defect of a writer.
-    pub gaps: Vec<String>,
-    pub tasks: Vec<TaskReport>,
-    pub checkpoints: Vec<CheckpointReport>,
-    pub observations: Vec<Observation>,
+    pub(crate) gaps: Vec<String>,
+    pub(crate) tasks: Vec<TaskReport>,
+    pub(crate) checkpoints: Vec<CheckpointReport>,
+    pub(crate) observations: Vec<Observation>,
 }
 
 /// Workers and everything around them.
-pub struct Scene {
-    pub world: World,
-    pub told: Arc<Mutex<Told>>,
+pub(crate) struct Scene {
+    pub(crate) world: World,
+    pub(crate) told: Arc<Mutex<Told>>,
     bus: Bus,
     _doors: Vec<(Doors, Vec<Door>)>,
     workers: BTreeMap<String, Running>,
 }
 
 /// One segment of an index.
-pub fn segment(stream: u32, number: u32) -> SegmentId {
+pub(crate) fn segment(stream: u32, number: u32) -> SegmentId {
     SegmentId { stream, epoch: 0, number }
 }
 
@@ -175,7 +175,7 @@ async fn fakes(host: &Host, told: &Arc<Mutex<Told>>) -> anyhow::Result<Vec<(Door
 
 impl Scene {
     /// A world without workers.
-    pub async fn start() -> anyhow::Result<Self> {
+    pub(crate) async fn start() -> anyhow::Result<Self> {
         let world = World::start().await?;
         let host = world.host(Service::Coordinator, "fakes").await?;
         let told = Arc::default();
@@ -184,7 +184,7 @@ impl Scene {
     }
 
     /// Starts a worker with four slots.
-    pub async fn worker(&mut self, replica: &str) -> anyhow::Result<()> {
+    pub(crate) async fn worker(&mut self, replica: &str) -> anyhow::Result<()> {
         let set = ["task_worker.slots=4"];
         let host = self.world.host_with(Service::TaskWorker, replica, &set).await?;
         let config = self.world.settings(replica, &set)?.section()?;
@@ -193,12 +193,12 @@ impl Scene {
     }
 
     /// Ends a worker without a word to anybody.
-    pub fn kill(&mut self, replica: &str) {
+    pub(crate) fn kill(&mut self, replica: &str) {
         drop(self.workers.remove(replica).expect("the worker runs"));
     }
 
     /// What a worker says of itself.
-    pub async fn member(&self, replica: &str) -> anyhow::Result<Member> {
+    pub(crate) async fn member(&self, replica: &str) -> anyhow::Result<Member> {
         let common = self.world.common("fakes", &[])?;
         let members = self.bus.bucket(MEMBERS, Some(common.lease_ttl.0), 1).await?;
         let entry = members.get(&format!("task-worker.{replica}")).await?.expect("the worker is a member");
@@ -206,25 +206,25 @@ impl Scene {
     }
 
     /// Stores an event in a segment of `shop`.
-    pub fn publish(&self, number: u32, received: Timestamp, event: String) {
+    pub(crate) fn publish(&self, number: u32, received: Timestamp, event: String) {
         self.told.lock().events.entry(segment(1, number)).or_default().push((received, event.into()));
     }
 
     /// Events of `sums`, as JSON.
-    pub fn results(&self) -> Vec<serde_json::Value> {
+    pub(crate) fn results(&self) -> Vec<serde_json::Value> {
         let told = self.told.lock();
         let events = [0, 1].into_iter().filter_map(|n| told.events.get(&segment(2, n))).flatten();
         events.map(|(_, event)| serde_json::from_slice(event).unwrap()).collect()
     }
 
     /// Places a graph over workers.
-    pub fn place(graph: &JobGraph, attempt: u32, workers: &[&str]) -> ExecutionGraph {
+    pub(crate) fn place(graph: &JobGraph, attempt: u32, workers: &[&str]) -> ExecutionGraph {
         let offers = workers.iter().map(|w| FreeSlots { worker: w.parse().unwrap(), free: 4 });
         ExecutionGraph::place(graph.clone(), attempt, &offers.collect::<Vec<_>>()).unwrap()
     }
 
     /// What a worker would be told to run.
-    pub async fn deployment(
+    pub(crate) async fn deployment(
         &self,
         execution: &ExecutionGraph,
         worker: &ReplicaId,
@@ -248,7 +248,7 @@ impl Scene {
     }
 
     /// Deploys an attempt on all its workers, from a checkpoint if one is named.
-    pub async fn deploy(&self, execution: &ExecutionGraph, from: Option<u64>) -> anyhow::Result<()> {
+    pub(crate) async fn deploy(&self, execution: &ExecutionGraph, from: Option<u64>) -> anyhow::Result<()> {
         for worker in workers_of(execution) {
             let deployment = self.deployment(execution, &worker, from).await?;
             self.order_deploy(&worker, &deployment).await?;
@@ -257,23 +257,28 @@ impl Scene {
     }
 
     /// Sends one order.
-    pub async fn order_deploy(&self, worker: &ReplicaId, deployment: &Deployment) -> Result<Empty, Problem> {
+    pub(crate) async fn order_deploy(&self, worker: &ReplicaId, deployment: &Deployment) -> Result<Empty, Problem> {
         self.bus.call_within::<DeployTasks>(worker, deployment, Duration::from_secs(10)).await
     }
 
     /// Ends an attempt on a worker.
-    pub async fn cancel(&self, worker: &ReplicaId, attempt: u32) -> Result<Empty, Problem> {
+    pub(crate) async fn cancel(&self, worker: &ReplicaId, attempt: u32) -> Result<Empty, Problem> {
         self.bus.call::<CancelTasks>(worker, &AttemptName { job: "job".parse().unwrap(), attempt }).await
     }
 
     /// Orders a barrier of one worker.
-    pub async fn order_barrier(&self, worker: &ReplicaId, attempt: u32, checkpoint: u64) -> Result<Empty, Problem> {
+    pub(crate) async fn order_barrier(
+        &self,
+        worker: &ReplicaId,
+        attempt: u32,
+        checkpoint: u64,
+    ) -> Result<Empty, Problem> {
         let barrier = Barrier { job: "job".parse().unwrap(), attempt, checkpoint };
         self.bus.call::<TriggerCheckpoint>(worker, &barrier).await
     }
 
     /// Takes a checkpoint and waits until every task has reported its part.
-    pub async fn checkpoint(&self, execution: &ExecutionGraph, checkpoint: u64) -> anyhow::Result<()> {
+    pub(crate) async fn checkpoint(&self, execution: &ExecutionGraph, checkpoint: u64) -> anyhow::Result<()> {
         for worker in workers_of(execution) {
             self.order_barrier(&worker, execution.attempt, checkpoint).await?;
         }
@@ -288,19 +293,19 @@ impl Scene {
     }
 
     /// Waits until the fakes were told something.
-    pub async fn until(&self, what: &str, check: impl Fn(&Told) -> bool) {
+    pub(crate) async fn until(&self, what: &str, check: impl Fn(&Told) -> bool) {
         let holds = tokio::time::timeout(WITHIN, eventually(WITHIN * 2, async || check(&self.told.lock()))).await;
         assert!(holds.is_ok(), "{what}: not within {WITHIN:?}; failures: {:?}", self.failures());
     }
 
     /// Waits for a number of results.
-    pub async fn until_results(&self, count: usize) {
+    pub(crate) async fn until_results(&self, count: usize) {
         let in_segment = |told: &Told, n| told.events.get(&segment(2, n)).map_or(0, Vec::len);
         self.until(&format!("{count} results"), |told| in_segment(told, 0) + in_segment(told, 1) >= count).await;
     }
 
     /// The failures that tasks reported.
-    pub fn failures(&self) -> Vec<(u32, String)> {
+    pub(crate) fn failures(&self) -> Vec<(u32, String)> {
         let told = self.told.lock();
         let failed = told.tasks.iter().filter_map(|report| match &report.status {
             TaskStatus::Failed(reason) => Some((report.attempt, reason.clone())),

@@ -1,0 +1,122 @@
+//! How many events go in, and what each costs.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use async_nats::jetstream::{self, stream::StorageType};
+use ingest::sample::Generator;
+use logboom_tests::{Publisher, Standalone};
+use types::Timestamp;
+
+use crate::figure::{Cost, Figure, Figures, Goal, Meter};
+
+/// Events of one run; enough for some seconds.
+const EVENTS: usize = 50_000;
+/// Publishes that wait for their acknowledgement at once: what a usual client does.
+const WINDOW: usize = 256;
+/// The size of one event.
+const EVENT_BYTES: usize = 300;
+/// Routing keys.
+const KEYS: usize = 16;
+/// Lines of one HTTP request.
+const LINES: usize = 2_000;
+
+/// One event of exactly [`EVENT_BYTES`].
+fn line(number: usize) -> String {
+    let head = format!("{{\"level\":\"info\",\"service\":\"cart\",\"msg\":\"order {number} was paid\",\"fill\":\"");
+    let tail = "\"}";
+    let fill = EVENT_BYTES.saturating_sub(head.len() + tail.len());
+    format!("{head}{}{tail}", "x".repeat(fill))
+}
+
+/// `prefix` numbers the ids of one run.
+fn events(subject: impl Fn(usize) -> String, prefix: &str) -> Vec<(String, String, String)> {
+    (0..EVENTS).map(|n| (subject(n), format!("{prefix}-{n}"), line(n))).collect()
+}
+
+/// The front door with JetStream publishes, against a plain JetStream stream of one replica in the same server.
+pub(crate) async fn publish(figures: &mut Figures) -> Result<()> {
+    let mut up = Standalone::start().await?;
+    up.api.provision("bench", 4).await?;
+    let door = up.api.bind("bench", "write").await?.publisher().await?;
+    let plain = plain_stream(&up).await?;
+    // Both once before they are measured: the first events open files and learn columns.
+    for (publisher, subject) in [(&door, "logs.bench.warm"), (&plain, "peer.warm")] {
+        let warm = (0..1_000).map(|n| (subject.to_owned(), format!("warm-{n}"), line(n)));
+        publisher.all(WINDOW, warm.collect::<Vec<_>>()).await?;
+    }
+    let peer = measure(&mut up, &plain, events(|n| format!("peer.k{}", n % KEYS), "peer")).await?;
+    let ours = measure(&mut up, &door, events(|n| format!("logs.bench.k{}", n % KEYS), "ours")).await?;
+    let count = up.api.count("SELECT count(*) AS n FROM bench").await?;
+    ensure!(count == i64::try_from(EVENTS)? + 1_000, "{count} events are there");
+    let rate = |cost: Cost| EVENTS as f64 / cost.wall.as_secs_f64();
+    let micros = |cost: Cost| (cost.logboom_micros + cost.nats_micros) / EVENTS as f64;
+    figures.add("publish", &Figure::new("JetStream publishes, window 256", rate(ours), "events/s").peer(rate(peer)));
+    figures.add("publish", &Figure::new("CPU of logboom and nats-server", micros(ours), "µs/event").peer(micros(peer)));
+    Ok(())
+}
+
+async fn measure(up: &mut Standalone, publisher: &Publisher, events: Vec<(String, String, String)>) -> Result<Cost> {
+    let meter = Meter::start(up).await?;
+    publisher.all(WINDOW, events).await?;
+    meter.stop()
+}
+
+/// A file stream of one replica, in the platform's account: what a user of JetStream alone would have.
+async fn plain_stream(up: &Standalone) -> Result<Publisher> {
+    let creds = std::fs::read_to_string(up.data().join("keys/platform.creds"))?;
+    let client = async_nats::ConnectOptions::with_credentials(&creds)?.connect(&up.api.nats_url).await?;
+    let config = jetstream::stream::Config {
+        name: "PEER".to_owned(),
+        subjects: vec!["peer.>".to_owned()],
+        storage: StorageType::File,
+        num_replicas: 1,
+        ..jetstream::stream::Config::default()
+    };
+    jetstream::new(client.clone()).create_stream(config).await.context("the plain stream")?;
+    Ok(Publisher::new(client))
+}
+
+/// NDJSON over HTTP, one request after the other on one connection.
+pub(crate) async fn ingest(figures: &mut Figures) -> Result<()> {
+    let mut up = Standalone::start().await?;
+    up.api.provision("bench", 4).await?;
+    let binding = up.api.bind("bench", "write").await?;
+    let body = |part: usize| {
+        let lines: Vec<String> = (0..LINES).map(|n| line(part * LINES + n)).collect();
+        lines.join("\n")
+    };
+    up.api.ingest("bench", &binding.token, body(0)).await?.ok()?;
+    let parts = EVENTS / LINES;
+    let meter = Meter::start(&mut up).await?;
+    for part in 0..parts {
+        let answer = up.api.ingest("bench", &binding.token, body(part)).await?.ok()?;
+        ensure!(answer["accepted"] == LINES, "a request was answered {answer}");
+    }
+    let cost = meter.stop()?;
+    let count = parts * LINES;
+    figures.add(
+        "ingest",
+        &Figure::new("NDJSON lines, 2000 a request", count as f64 / cost.wall.as_secs_f64(), "events/s"),
+    );
+    let micros = (cost.logboom_micros + cost.nats_micros) / count as f64;
+    // 15 CPU seconds for 5 million lines.
+    figures.add("ingest", &Figure::new("CPU of logboom and nats-server", micros, "µs/event").goal(Goal::AtMost(3.0)));
+    Ok(())
+}
+
+/// Mixed logs of five kinds of software, for suites that read them.
+pub(crate) async fn samples(
+    up: &Standalone,
+    index: &str,
+    start: jiff::Timestamp,
+    span: Duration,
+    count: u64,
+) -> Result<()> {
+    let publisher = up.api.bind(index, "write").await?.publisher().await?;
+    let start = Timestamp::from_nanos(i64::try_from(start.as_nanosecond())?);
+    let events = Generator::new(1, start, span, count).enumerate().map(|(number, sample)| {
+        (format!("logs.{index}.{}", sample.software), format!("sample-{number}"), sample.payload)
+    });
+    publisher.all(WINDOW, events).await
+}
