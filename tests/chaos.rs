@@ -21,7 +21,10 @@ use logboom_tests::{Cluster, Options, Webhook, event};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::{load::Load, oracle::Oracle};
+use crate::{
+    load::{Load, Sent},
+    oracle::Oracle,
+};
 
 /// What everybody calls a seed that nobody has chosen.
 const SEED: u64 = 2026;
@@ -35,6 +38,19 @@ pub(crate) const WINDOW_SECONDS: i64 = 5;
 
 fn number(name: &str, default: u64) -> u64 {
     env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} must be a whole number")))
+}
+
+/// An oracle that cannot say no proves nothing: one event that was never acknowledged must be missed everywhere.
+async fn notices_a_lie(cluster: &Cluster, sent: &[Sent]) {
+    let mut lie = sent.to_vec();
+    let steady = lie.iter_mut().find(|of_key| !of_key.alarm).unwrap();
+    let last = *steady.events.last().unwrap();
+    steady.events.push(last);
+    let oracle = Oracle { cluster, sent: &lie };
+    let missing = oracle.events().await.unwrap_err().to_string();
+    assert!(missing.contains("acknowledged, and missing"), "{missing}");
+    let wrong = oracle.windows().await.unwrap_err().to_string();
+    assert!(wrong.contains("a recomputation gives"), "{wrong}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -82,6 +98,7 @@ async fn what_was_acknowledged_survives_the_death_of_every_process() {
     println!("chaos: {windows} windows equal their recomputation");
     let alarms = oracle.alerts(&webhook).await.unwrap();
     println!("chaos: {alarms} alarms fired once and resolved once");
+    notices_a_lie(&cluster, &sent).await;
     let fresh = event(jiff::Timestamp::now(), "fresh", "info", "still alive", json!({ "id": "fresh" }));
     binding.publisher().await.unwrap().until_acked(&format!("logs.{INDEX}"), "fresh", fresh).await.unwrap();
     let count = format!("SELECT count(*) AS n FROM {INDEX} WHERE id = 'fresh'");

@@ -8,12 +8,15 @@ use std::{
 
 use anyhow::{Result, ensure};
 use logboom_tests::{Cluster, Options, Workdir};
+use rand::Rng;
 use serde_json::json;
 
 use crate::row::{Row, Section, Seen, World};
 
 /// Publishes refused in a row after which the disk counts as full.
 const REFUSED: usize = 3;
+/// The size of one event.
+const FILL_BYTES: usize = 24_000;
 /// What fits no 64 MiB.
 const PUBLISHES_MAX: usize = 6_000;
 
@@ -75,9 +78,11 @@ async fn fill() -> Result<Seen> {
     cluster.api.provision("disk", 2).await?;
     let publisher = cluster.api.bind("disk", "write").await?.publisher().await?;
     let (mut acknowledged, mut refused) = (BTreeSet::new(), 0);
-    let filler: String = (0..24_000u32).map(|n| char::from(b'a' + u8::try_from(n * n % 23).unwrap_or(0))).collect();
+    let mut random = rand::rng();
     for number in 0..PUBLISHES_MAX {
         let id = format!("fill-{number}");
+        // Random, so that no compression on the way makes room for it.
+        let filler: String = (0..FILL_BYTES).map(|_| char::from(random.random_range(b'a'..=b'z'))).collect();
         let payload = json!({ "id": id, "msg": filler }).to_string();
         match publisher.once(&format!("logs.disk.k{}", number % 4), &id, payload).await {
             Ok(_) => {

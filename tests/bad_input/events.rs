@@ -64,7 +64,7 @@ fn lines() -> Vec<Row> {
         Row {
             input: "an object that does not end on its line",
             answer: "400 NoLineAccepted",
-            says: &["line 1: EOF while parsing an object", "line 2: "],
+            says: &["line 1: EOF while parsing", "line 2: "],
             then: "nothing is kept; an event is one line here, several lines are one event over NATS",
             run: |w| Box::pin(post(w, "{\"msg\":\"a\",\n\"n\":1}\n", 0)),
         },

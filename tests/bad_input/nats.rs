@@ -79,16 +79,16 @@ fn rows() -> Vec<Row> {
         Row {
             input: "the subject of another index",
             answer: "-ERR",
-            says: &["Permissions Violation for Publish to \"logs.theirs\""],
-            then: "no acknowledgement comes; the connection stays",
+            says: &["Permissions Violation for Publish", ".theirs\""],
+            then: "no acknowledgement comes; the connection stays (the server names the lane behind the subject)",
             run: |w| Box::pin(overstep(w, "logs.theirs")),
         },
         Row {
-            input: "a subject behind the door: `lane.0.mine`",
+            input: "the lane of another index: `lane.0.theirs`",
             answer: "-ERR",
-            says: &["Permissions Violation for Publish to \"lane.0.mine\""],
+            says: &["Permissions Violation for Publish to \"lane.0.theirs\""],
             then: "no acknowledgement comes; the connection stays",
-            run: |w| Box::pin(overstep(w, "lane.0.mine")),
+            run: |w| Box::pin(overstep(w, "lane.0.theirs")),
         },
         Row {
             input: "credentials whose binding was unbound",

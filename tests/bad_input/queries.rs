@@ -84,7 +84,7 @@ fn queries() -> Vec<Row> {
         Row {
             input: "two statements: `SELECT 1; DROP TABLE mine`",
             answer: "400 InvalidQuery",
-            says: &["line 1, column 9"],
+            says: &["line 1, column 11", "there is a second statement", "send one statement at a time"],
             then: "none of them runs",
             run: |w| Box::pin(sql(w, "SELECT 1; DROP TABLE mine")),
         },

@@ -40,7 +40,7 @@ async def main(url, creds, inbox_prefix):
     order = {"Nats-Msg-Id": "order-4711"}
     first = await js.publish("logs.mine.cart-17", b'{"level":"info","msg":"paid","amount":12}', headers=order)
     again = await js.publish("logs.mine.cart-17", b'{"level":"info","msg":"paid","amount":12}', headers=order)
-    for subject in ["logs.theirs", "lane.0.mine"]:
+    for subject in ["logs.theirs", "lane.0.theirs"]:
         try:
             await js.publish(subject, b"intruder", timeout=1)
             raise SystemExit(f"{subject} was acknowledged")

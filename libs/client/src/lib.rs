@@ -96,12 +96,7 @@ impl Client {
     ///
     /// Durable: acknowledged by Tier 1 when it returns. Errors: outcome unknown if any attempt's is; then only a repeat
     /// with the same numbers is safe.
-    pub async fn append(
-        &self,
-        container: ContainerId,
-        append: Append,
-        within: Duration,
-    ) -> Result<Appended, Problem> {
+    pub async fn append(&self, container: ContainerId, append: Append, within: Duration) -> Result<Appended, Problem> {
         let mut patience = Patience::new(within);
         loop {
             let left = patience.left().min(TRY_WITHIN);

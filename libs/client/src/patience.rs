@@ -104,7 +104,9 @@ mod tests {
 
     #[test]
     fn what_is_not_transient_is_not_repeated() {
-        for problem in [Problem::bad_request("Bad", "x"), Problem::not_found("UnknownSegment", "x"), Problem::internal("x")] {
+        for problem in
+            [Problem::bad_request("Bad", "x"), Problem::not_found("UnknownSegment", "x"), Problem::internal("x")]
+        {
             assert_eq!(Patience::new(Duration::from_secs(9)).pause_after(&problem), None, "{}", problem.kind);
         }
     }

@@ -40,7 +40,8 @@ impl Writer {
     /// Errors: NotFound `UnknownIndex`; Unavailable `NoSegment` while the stream's description has a gap.
     pub async fn route(&self, key: Option<&RoutingKey>) -> Result<SegmentRange, Problem> {
         let stream = self.client.stream(&self.index).await?;
-        let missing = || Problem::unavailable("NoSegment", format_args!("stream {} has no segment for the key", self.index));
+        let missing =
+            || Problem::unavailable("NoSegment", format_args!("stream {} has no segment for the key", self.index));
         stream.route(key).ok_or_else(missing)
     }
 
@@ -66,7 +67,8 @@ impl Writer {
             let message = format!("event of {} bytes exceeds {EVENT_BYTES_MAX}", large.len());
             return Err(Problem::bad_request("EventTooLarge", message));
         }
-        let mut all = Appended { offsets: Vec::with_capacity(events.len()), duplicate_count: 0, duplicates: Vec::new() };
+        let mut all =
+            Appended { offsets: Vec::with_capacity(events.len()), duplicate_count: 0, duplicates: Vec::new() };
         let mut rest = events;
         while !rest.is_empty() {
             let (block, count) = self.block(rest);

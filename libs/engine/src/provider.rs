@@ -25,6 +25,7 @@ use futures::StreamExt;
 
 use crate::{
     ScanRequest, TableSource,
+    table::rows_bytes,
     time_range::{TimeRange, of_filter},
 };
 
@@ -132,7 +133,7 @@ impl PartitionStream for Part {
         let batches = self.source.scan(self.partition, &self.request).map(move |batch| {
             let batch = batch.map_err(|problem| DataFusionError::External(Box::new(problem)))?;
             scanned.rows.fetch_add(u64::try_from(batch.num_rows()).unwrap_or(0), Ordering::Relaxed);
-            scanned.bytes.fetch_add(u64::try_from(batch.get_array_memory_size()).unwrap_or(0), Ordering::Relaxed);
+            scanned.bytes.fetch_add(u64::try_from(rows_bytes(&batch)).unwrap_or(0), Ordering::Relaxed);
             fit(&batch, whole.as_ref(), &schema)
         });
         Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batches))

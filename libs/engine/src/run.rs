@@ -18,6 +18,7 @@ use crate::{
     error::explain_select,
     provider::{Scanned, SourceTable},
     session::session,
+    table::rows_bytes,
 };
 
 /// What one query may use.
@@ -84,7 +85,7 @@ async fn collect(mut stream: SendableRecordBatchStream, limits: Limits) -> Resul
         let taken = if batch.num_rows() > room { batch.slice(0, room) } else { batch.clone() };
         truncated = taken.num_rows() < batch.num_rows();
         rows += taken.num_rows();
-        bytes += taken.get_array_memory_size();
+        bytes += rows_bytes(&taken);
         batches.push(taken);
         truncated |= bytes > limits.memory_bytes;
         if truncated {

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use arrow::{
+    array::{Array, RecordBatch},
+    datatypes::SchemaRef,
+};
 use async_trait::async_trait;
 use futures::{StreamExt, stream::BoxStream};
 use wire::Problem;
@@ -58,4 +61,13 @@ impl TableSource for Rows {
     fn scan(&self, _partition: usize, _request: &ScanRequest) -> BatchStream {
         futures::stream::iter(self.0.clone().into_iter().map(Ok)).boxed()
     }
+}
+
+/// The bytes of a batch's own rows. Columns that came from one message or were sliced share a buffer, which each of them
+/// would count whole.
+pub(crate) fn rows_bytes(batch: &RecordBatch) -> usize {
+    let own = |column: &arrow::array::ArrayRef| {
+        column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size())
+    };
+    batch.columns().iter().map(own).sum()
 }

@@ -12,11 +12,12 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> anyhow::Result<()> {
 //! let mut world = testkit::World::start().await?;
-//! let host = world.host(wire::Service::Coordinator, "a").await?;
+//! let creds = Some(world.nats.platform_creds()?);
+//! let bus = bus::Bus::connect(bus::BusOptions { url: world.nats.url(), creds, ..Default::default() }).await?;
 //! world.nats.kill()?;
-//! testkit::eventually(Duration::from_secs(5), async || !host.bus.is_connected()).await;
+//! testkit::eventually(Duration::from_secs(5), async || !bus.is_connected()).await;
 //! world.nats.restart().await?;
-//! testkit::eventually(Duration::from_secs(5), async || host.bus.is_connected()).await;
+//! testkit::eventually(Duration::from_secs(5), async || bus.is_connected()).await;
 //! # Ok(())
 //! # }
 //! ```

@@ -2,11 +2,9 @@
 
 use std::{fs, path::PathBuf};
 
-use anyhow::{Context, Result};
-use host::Host;
+use anyhow::Result;
 use settings::{Common, Layers, Settings};
 use tempfile::TempDir;
-use wire::Service;
 
 use crate::Nats;
 
@@ -63,16 +61,5 @@ impl World {
     /// The settings that every service shares, for a replica in this world.
     pub fn common(&self, replica: &str, set: &[&str]) -> Result<Common> {
         Ok(self.settings(replica, set)?.section()?)
-    }
-
-    /// A connected host for a replica of a service.
-    pub async fn host(&self, service: Service, replica: &str) -> Result<Host> {
-        self.host_with(service, replica, &[]).await
-    }
-
-    /// The same with settings of its own.
-    pub async fn host_with(&self, service: Service, replica: &str, set: &[&str]) -> Result<Host> {
-        let common = self.common(replica, set)?;
-        Host::connect(service, common).await.with_context(|| format!("connect {service}/{replica}"))
     }
 }

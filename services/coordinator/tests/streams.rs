@@ -71,7 +71,7 @@ fn name(index: &str) -> StreamName {
 async fn a_stream_is_created_shown_found_again_and_deleted() -> Result<()> {
     let world = World::start().await?;
     let coordinator = coordinator(&world, "a").await?;
-    let host = world.host(Service::Gateway, "test").await?;
+    let host = Host::connect(Service::Gateway, world.common("test", &[])?).await?;
     let (segments, _doors) = store_doors(&host).await?;
     let created = host.bus.call_within::<CreateStream>(&(), &new("team", "shop", 4), SOON).await?;
     assert_eq!((created.segments.len(), created.epoch), (4, 0));
@@ -103,7 +103,7 @@ async fn a_stream_is_created_shown_found_again_and_deleted() -> Result<()> {
 async fn what_was_begun_is_ended_by_the_next_leader() -> Result<()> {
     let world = World::start().await?;
     let first = coordinator(&world, "a").await?;
-    let host = world.host(Service::Gateway, "test").await?;
+    let host = Host::connect(Service::Gateway, world.common("test", &[])?).await?;
     let views = views(&host).await?;
     // Nobody owns the containers: the intent is journaled, the segments are not there.
     let waiting = host.bus.call_within::<CreateStream>(&(), &new("team", "shop", 2), Duration::from_secs(3)).await;
@@ -124,7 +124,7 @@ async fn what_was_begun_is_ended_by_the_next_leader() -> Result<()> {
 async fn views_are_made_true_by_a_new_leader() -> Result<()> {
     let world = World::start().await?;
     let first = coordinator(&world, "a").await?;
-    let host = world.host(Service::Gateway, "test").await?;
+    let host = Host::connect(Service::Gateway, world.common("test", &[])?).await?;
     let (_, _doors) = store_doors(&host).await?;
     let shop = host.bus.call_within::<CreateStream>(&(), &new("team", "shop", 1), SOON).await?;
     first.stop().await?;
@@ -145,7 +145,7 @@ async fn views_are_made_true_by_a_new_leader() -> Result<()> {
 async fn containers_follow_the_living() -> Result<()> {
     let world = World::start().await?;
     let coordinator = coordinator(&world, "a").await?;
-    let host = world.host_with(Service::SegmentStore, "test", &["common.lease_ttl=1s"]).await?;
+    let host = Host::connect(Service::SegmentStore, world.common("test", &["common.lease_ttl=1s"])?).await?;
     let views = views(&host).await?;
     let member = |replica: &str, started: i64| Member {
         service: Service::SegmentStore,

@@ -112,7 +112,7 @@ fn token_key(credentials: &Credentials) -> String {
 async fn an_index_is_created_once_and_a_refusal_leaves_nothing() -> Result<()> {
     let world = World::start().await?;
     let provisioner = provisioner(&world, "a").await?;
-    let host = world.host(Service::Gateway, "test").await?;
+    let host = Host::connect(Service::Gateway, world.common("test", &[])?).await?;
     let (streams, _doors) = coordinator_doors(&host).await?;
     let created = host.bus.call_within::<CreateIndex>(&(), &index("i", None), SOON).await?;
     assert!(created.index.as_str().starts_with("ix-"));
@@ -144,7 +144,7 @@ async fn an_index_is_created_once_and_a_refusal_leaves_nothing() -> Result<()> {
 async fn credentials_work_until_they_are_revoked() -> Result<()> {
     let world = World::start().await?;
     let provisioner = provisioner(&world, "a").await?;
-    let host = world.host(Service::Gateway, "test").await?;
+    let host = Host::connect(Service::Gateway, world.common("test", &[])?).await?;
     let (_, _doors) = coordinator_doors(&host).await?;
     host.bus.call_within::<CreateIndex>(&(), &index("i", Some("shop")), SOON).await?;
     let issued = host.bus.call::<IssueCredentials>(&(), &binding("b", Role::Write, None)).await?;
@@ -189,7 +189,7 @@ async fn credentials_work_until_they_are_revoked() -> Result<()> {
 async fn deleting_an_index_cuts_its_applications_and_no_other() -> Result<()> {
     let world = World::start().await?;
     let provisioner = provisioner(&world, "a").await?;
-    let host = world.host(Service::Gateway, "test").await?;
+    let host = Host::connect(Service::Gateway, world.common("test", &[])?).await?;
     let (_, _doors) = coordinator_doors(&host).await?;
     for (instance, name) in [("i", "shop"), ("j", "other")] {
         host.bus.call_within::<CreateIndex>(&(), &index(instance, Some(name)), SOON).await?;
@@ -212,7 +212,7 @@ async fn deleting_an_index_cuts_its_applications_and_no_other() -> Result<()> {
 async fn a_binding_ends_by_itself() -> Result<()> {
     let world = World::start().await?;
     let provisioner = provisioner(&world, "a").await?;
-    let host = world.host(Service::Gateway, "test").await?;
+    let host = Host::connect(Service::Gateway, world.common("test", &[])?).await?;
     let (_, _doors) = coordinator_doors(&host).await?;
     host.bus.call_within::<CreateIndex>(&(), &index("i", Some("shop")), SOON).await?;
     let issued = host.bus.call::<IssueCredentials>(&(), &binding("b", Role::Read, Some(2))).await?;
@@ -229,7 +229,7 @@ async fn a_binding_ends_by_itself() -> Result<()> {
 async fn a_new_leader_makes_tokens_and_account_true() -> Result<()> {
     let world = World::start().await?;
     let first = provisioner(&world, "a").await?;
-    let host = world.host(Service::Gateway, "test").await?;
+    let host = Host::connect(Service::Gateway, world.common("test", &[])?).await?;
     let (_, _doors) = coordinator_doors(&host).await?;
     host.bus.call_within::<CreateIndex>(&(), &index("i", Some("shop")), SOON).await?;
     let kept = host.bus.call::<IssueCredentials>(&(), &binding("kept", Role::Admin, None)).await?;

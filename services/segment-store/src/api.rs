@@ -15,8 +15,15 @@ use crate::{container::Container, error::Error};
 /// Opens every door of a container; closed in reverse by [`close`].
 pub(crate) async fn open(doors: &Doors, container: &Container) -> Result<Vec<Door>, BusError> {
     let mut open = Vec::new();
-    open.push(serve::<DescribeSegment, _, _>(doors, container, |c, i| async move { c.describe(i.request.segment) }).await?);
-    open.push(serve::<DescribeWriter, _, _>(doors, container, |c, i| async move { c.writer(i.request.segment, &i.request.writer) }).await?);
+    open.push(
+        serve::<DescribeSegment, _, _>(doors, container, |c, i| async move { c.describe(i.request.segment) }).await?,
+    );
+    open.push(
+        serve::<DescribeWriter, _, _>(doors, container, |c, i| async move {
+            c.writer(i.request.segment, &i.request.writer)
+        })
+        .await?,
+    );
     open.push(serve::<ReadSegment, _, _>(doors, container, |c, i| async move { c.read(i.request).await }).await?);
     open.push(
         serve::<CreateSegment, _, _>(doors, container, |c, i| async move {
@@ -24,14 +31,26 @@ pub(crate) async fn open(doors: &Doors, container: &Container) -> Result<Vec<Doo
         })
         .await?,
     );
-    open.push(serve::<SealSegment, _, _>(doors, container, |c, i| async move { c.seal(i.request.segment, i.origin.deadline).await }).await?);
+    open.push(
+        serve::<SealSegment, _, _>(doors, container, |c, i| async move {
+            c.seal(i.request.segment, i.origin.deadline).await
+        })
+        .await?,
+    );
     open.push(
         serve::<DeleteSegment, _, _>(doors, container, |c, i| async move {
             c.delete(i.request.segment, i.origin.deadline).await.map(|()| Empty {})
         })
         .await?,
     );
-    open.push(serve::<AppendEvents, _, _>(doors, container, |c, i| async move { c.append(i.request, i.origin.deadline).await }).await?);
+    open.push(
+        serve::<AppendEvents, _, _>(
+            doors,
+            container,
+            |c, i| async move { c.append(i.request, i.origin.deadline).await },
+        )
+        .await?,
+    );
     Ok(open)
 }
 

@@ -18,7 +18,9 @@ pub enum Error {
     #[error("segment {0} was deleted: segment ids are never used again")]
     SegmentDeleted(SegmentId),
     /// Event numbers are missing between the writer's last and the block's first.
-    #[error("writer {writer} sent event {found} to segment {segment} where event {expected} is next: resume at that number")]
+    #[error(
+        "writer {writer} sent event {found} to segment {segment} where event {expected} is next: resume at that number"
+    )]
     EventNumberGap {
         /// The segment.
         segment: SegmentId,

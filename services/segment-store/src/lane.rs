@@ -73,7 +73,11 @@ pub(crate) struct Title {
 }
 
 enum Done {
-    Sent { segment: types::SegmentId, bytes: usize, fate: Fate },
+    Sent {
+        segment: types::SegmentId,
+        bytes: usize,
+        fate: Fate,
+    },
     /// Whether the lane is still this owner's; `None`: nobody can say now.
     Verified(Option<bool>),
 }

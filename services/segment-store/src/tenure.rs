@@ -122,7 +122,8 @@ async fn recover(
     info!(container = %id, %generation, owner_seq, frames, tail_events = events, took_ms, damaged, "container recovered");
     let mut tiering = Tiering::new(container.clone(), log.clone(), host.clone(), snapshots);
     tiering.mark_restored(snapshot_frame);
-    let owner = Owner { container: container.clone(), log: log.clone(), replica: host.replica.clone(), queue, owner_seq };
+    let owner =
+        Owner { container: container.clone(), log: log.clone(), replica: host.replica.clone(), queue, owner_seq };
     Ok(Ready { container, owner, tiering, title: Title { container: id, generation, owner_seq, log } })
 }
 
@@ -137,7 +138,8 @@ async fn serve(shared: &Shared, ready: Ready, stop: CancellationToken) -> Ended 
             tiering
         })
     };
-    let doors = insist(&stop, "open doors", &container, || api::open(&shared.doors, &container)).await.unwrap_or_default();
+    let doors =
+        insist(&stop, "open doors", &container, || api::open(&shared.doors, &container)).await.unwrap_or_default();
     shared.lanes.owned.add(container.clone());
     let mut lane = shared.open_lanes.spawn(lane::serve(shared.lanes.clone(), title, lane_stop.clone()));
     let mut lane_open = true;

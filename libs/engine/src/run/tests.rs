@@ -196,6 +196,20 @@ async fn limits_bite() {
 }
 
 #[tokio::test]
+async fn rows_that_share_a_buffer_are_counted_once() {
+    // Counted whole for each of its 500 slices, the one buffer would be a hundred times the limit.
+    let whole = batch(0, 5_000, vec![]);
+    let slices: Vec<RecordBatch> = (0..500).map(|i| whole.slice(i * 10, 10)).collect();
+    let limits = Limits { rows_max: 10_000, memory_bytes: 2 << 20, ..LIMITS };
+    let result = run("SELECT * FROM shop", vec![("shop", slices)], limits).await.unwrap();
+    assert_eq!((result.row_count(), result.truncated), (5_000, false));
+    assert!(result.stats.bytes_scanned < 1 << 20, "{:?}", result.stats);
+    let small = Limits { memory_bytes: 100_000, ..limits };
+    let cut = run("SELECT * FROM shop", vec![("shop", vec![whole])], small).await.unwrap();
+    assert!(cut.truncated, "a result is cut at the bytes as well");
+}
+
+#[tokio::test]
 async fn complaints_point_at_the_place() {
     for (text, line, column, message, help) in [
         ("SELECT sevrity FROM shop", 1, 8, "there is no column sevrity", "did you mean severity?"),

@@ -88,7 +88,7 @@ impl Fixture {
         // A second test finds it installed already.
         rustls::crypto::ring::default_provider().install_default().ok();
         let world = World::start().await?;
-        let host = world.host(Service::IndexProvisioner, "test").await?;
+        let host = Host::connect(Service::IndexProvisioner, world.common("test", &[])?).await?;
         let backend = Arc::<Mutex<Backend>>::default();
         let doors = provisioner(&host, &backend).await?;
         let client = Client::builder().no_proxy().build()?;

@@ -93,7 +93,8 @@ impl Books {
 
     /// What is wrong after a recovery: events that are nowhere.
     pub(crate) fn holes(&self) -> Option<Damage> {
-        let missing = |id, segment| self.tail.missing(id, segment).map(|from| Damage::TailMissing { segment: id, from });
+        let missing =
+            |id, segment| self.tail.missing(id, segment).map(|from| Damage::TailMissing { segment: id, from });
         self.state.segments.iter().find_map(|(id, segment)| missing(*id, segment))
     }
 }

@@ -100,7 +100,9 @@ pub enum FrameError {
     #[error("frame version {0} is not known: run at least the release that wrote it")]
     Version(u8),
     /// The checksum does not match.
-    #[error("frame of {bytes} bytes has checksum {found:08x} instead of {expected:08x}: repair it from a replica of the log")]
+    #[error(
+        "frame of {bytes} bytes has checksum {found:08x} instead of {expected:08x}: repair it from a replica of the log"
+    )]
     Checksum {
         /// Size given.
         bytes: usize,
@@ -177,8 +179,7 @@ impl Entry {
     fn take(body: &mut Bytes) -> Result<Self, FrameError> {
         let mut fixed = take(body, 13)?;
         let tag = fixed.get_u8();
-        let segment =
-            SegmentId { stream: fixed.get_u32_le(), epoch: fixed.get_u32_le(), number: fixed.get_u32_le() };
+        let segment = SegmentId { stream: fixed.get_u32_le(), epoch: fixed.get_u32_le(), number: fixed.get_u32_le() };
         Ok(match tag {
             1 => {
                 let writer = take_text(body)?.parse().map_err(|_| FrameError::Malformed("a writer id is no token"))?;
@@ -188,7 +189,8 @@ impl Entry {
                 Self::Append { segment, writer, first_event_number, block }
             }
             2 => {
-                let index = take_text(body)?.parse().map_err(|_| FrameError::Malformed("an index has no valid name"))?;
+                let index =
+                    take_text(body)?.parse().map_err(|_| FrameError::Malformed("an index has no valid name"))?;
                 Self::CreateSegment { segment, index }
             }
             3 => Self::Seal { segment },

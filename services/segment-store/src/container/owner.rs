@@ -209,7 +209,10 @@ impl Owner {
             }
             AppendError::Full => {
                 self.container.kick.notify_one();
-                (Error::Throttled { container, limit: "its log is full and waits for object storage" }, Setback::Passing)
+                (
+                    Error::Throttled { container, limit: "its log is full and waits for object storage" },
+                    Setback::Passing,
+                )
             }
             AppendError::Refused(reason) => {
                 warn!(%container, reason, "append refused by the log");

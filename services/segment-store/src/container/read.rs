@@ -47,15 +47,23 @@ impl Container {
             // From here on no change is missed, although the look comes first.
             woken.as_mut().enable();
             let Look { end, sealed, found } = self.look(&request)?;
-            let nothing =
-                SegmentRead { from: request.from, next: request.from, end, sealed, chunks: Vec::new(), columns: <_>::default() };
+            let nothing = SegmentRead {
+                from: request.from,
+                next: request.from,
+                end,
+                sealed,
+                chunks: Vec::new(),
+                columns: <_>::default(),
+            };
             match found {
                 Found::Chunks(chunks) => return Ok(SegmentRead { chunks, ..nothing }),
                 Found::Blocks(blocks) => {
                     let answer = self.answer(&request, blocks).await?;
                     return Ok(SegmentRead { next: answer.next, columns: answer.columns, ..nothing });
                 }
-                Found::Nothing if sealed || self.draining.load(Ordering::Relaxed) || Instant::now() >= until => return Ok(nothing),
+                Found::Nothing if sealed || self.draining.load(Ordering::Relaxed) || Instant::now() >= until => {
+                    return Ok(nothing);
+                }
                 Found::Nothing => {
                     // Running into the time-out is an answer like any other.
                     tokio::time::timeout_at(until, woken).await.ok();

@@ -120,8 +120,8 @@ mod tests {
     #[test]
     fn ids_are_bounded() {
         let mut ids = RecentIds::default();
-        for n in 1..=IDS_MAX as u128 + 3 {
-            ids.insert(n, at(0), n as u64);
+        for n in 1..=IDS_MAX as u64 + 3 {
+            ids.insert(n.into(), at(0), n);
         }
         assert_eq!((ids.len(), ids.offsets.len()), (IDS_MAX, IDS_MAX));
         assert_eq!((ids.offset_of(3), ids.offset_of(4)), (None, Some(4)));
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn they_survive_a_snapshot() {
         let mut ids = RecentIds::default();
-        (1..100u128).for_each(|n| ids.insert(n, at(n as i64), n as u64));
+        (1..100u32).for_each(|n| ids.insert(n.into(), at(n.into()), n.into()));
         let bytes = rmp_serde::to_vec_named(&ids).unwrap();
         assert_eq!(rmp_serde::from_slice::<RecentIds>(&bytes).unwrap(), ids);
         assert!(RecentIds::try_from(Bytes::from_static(&[0; 9])).is_err());

@@ -101,7 +101,9 @@ pub(crate) async fn restore(
     let state = loop {
         match snapshots.restore().await {
             Ok(state) => break state,
-            Err(error) => warn!(container = %container.id, %error, "snapshot could not be read, the attempt is repeated"),
+            Err(error) => {
+                warn!(container = %container.id, %error, "snapshot could not be read, the attempt is repeated")
+            }
         }
         tokio::select! {
             () = stop.cancelled() => return Err(Ended::Stopped),

@@ -44,7 +44,8 @@ impl Snapshots {
         let Restore::From(chosen) = snapshot::pick_restore(&manifests, whole, 1) else { return Ok(None) };
         let bytes = states.into_iter().find(|(number, _)| *number == chosen.number).map(|(_, bytes)| bytes);
         let state = bytes.map(|bytes| rmp_serde::from_slice::<State>(&bytes)).transpose();
-        let state = state.map_err(|e| Error::Objects(format!("snapshot {} of {}: {e}", chosen.number, self.service)))?;
+        let state =
+            state.map_err(|e| Error::Objects(format!("snapshot {} of {}: {e}", chosen.number, self.service)))?;
         info!(container = %self.service, number = chosen.number, position = chosen.position, "snapshot restored");
         Ok(state)
     }
@@ -134,10 +135,13 @@ impl Snapshots {
 
     /// The manifests that can be read, oldest first.
     async fn manifests(&self, keys: &[String]) -> Result<Vec<Manifest>, Error> {
-        let complete = keys.iter().filter(|key| snapshot::service_and_number(key).is_some_and(|(.., manifest)| manifest));
+        let complete =
+            keys.iter().filter(|key| snapshot::service_and_number(key).is_some_and(|(.., manifest)| manifest));
         let read = complete.map(|key| async move {
             match self.objects.get(key).await {
-                Ok(bytes) => Ok(Manifest::decode(&bytes).inspect_err(|e| warn!(%key, error = %e, "manifest damaged")).ok()),
+                Ok(bytes) => {
+                    Ok(Manifest::decode(&bytes).inspect_err(|e| warn!(%key, error = %e, "manifest damaged")).ok())
+                }
                 Err(e) if e.is_not_found() => Ok(None),
                 Err(e) => Err(failed(e)),
             }

@@ -313,16 +313,14 @@ impl Segment {
             return Err(Error::EventNumberGap { segment, writer: writer.clone(), expected: last + 1, found: first });
         }
         let base = self.end;
-        let mut answer = Appended { offsets: Vec::with_capacity(block.len()), duplicate_count: 0, duplicates: Vec::new() };
+        let mut answer =
+            Appended { offsets: Vec::with_capacity(block.len()), duplicate_count: 0, duplicates: Vec::new() };
         let mut runs: Vec<Run> = Vec::new();
         for (place, number) in (0u32..).zip(first..=last_number) {
             let at = place as usize;
             let (id, received) = (block.id(at), block.received(at));
-            let stored = if number <= last {
-                Some(self.offset_of(writer, number))
-            } else {
-                self.ids.offset_of(id).map(Some)
-            };
+            let stored =
+                if number <= last { Some(self.offset_of(writer, number)) } else { self.ids.offset_of(id).map(Some) };
             if let Some(known) = stored {
                 answer.offsets.push(known);
                 answer.duplicates.push(place);
@@ -352,14 +350,15 @@ impl Segment {
     /// The offset of an event that the writer sent before, as long as it is known.
     fn offset_of(&self, writer: &WriterId, number: u64) -> Option<Offset> {
         let runs = &self.writers.get(writer)?.runs;
-        runs.iter().find(|run| (run.number..run.number + run.count).contains(&number)).map(|run| run.offset + (number - run.number))
+        runs.iter()
+            .find(|run| (run.number..run.number + run.count).contains(&number))
+            .map(|run| run.offset + (number - run.number))
     }
 
     fn repeat(&self, writer: &WriterId, first: u64, block: &Block) -> Appended {
         let numbers = (first..).zip(0..block.len());
-        let offsets = numbers.map(|(number, at)| {
-            self.offset_of(writer, number).or_else(|| self.ids.offset_of(block.id(at)))
-        });
+        let offsets =
+            numbers.map(|(number, at)| self.offset_of(writer, number).or_else(|| self.ids.offset_of(block.id(at))));
         let count = u32::try_from(block.len()).unwrap_or(u32::MAX);
         Appended { offsets: offsets.collect(), duplicate_count: count, duplicates: (0..count).collect() }
     }

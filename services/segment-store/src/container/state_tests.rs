@@ -146,8 +146,10 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
 fn a_sealed_segment_still_knows_repeats() {
     let (mut owner, mut log) = Owner::with_segment();
     let stored = append(SEGMENT, &writer(0), 1, &[0]);
-    let effects =
-        owner.write(&mut log, vec![stored.clone(), Entry::Seal { segment: SEGMENT }, stored, append(SEGMENT, &writer(0), 2, &[0])]);
+    let effects = owner.write(
+        &mut log,
+        vec![stored.clone(), Entry::Seal { segment: SEGMENT }, stored, append(SEGMENT, &writer(0), 2, &[0])],
+    );
     assert_eq!(answer(&effects[2]).duplicate_count, 1);
     assert_eq!(effects[3], Effect::Refused(Error::SegmentSealed(SEGMENT)));
     assert_eq!(owner.state.foresee(&append(SEGMENT, &writer(3), 1, &[0])), Some(Err(Error::SegmentSealed(SEGMENT))));
@@ -182,8 +184,8 @@ fn chunks_free_the_log_from_the_front() {
 fn writers_are_bounded() {
     let mut segment = Segment::new("shop".parse().unwrap());
     let block = block_of(&[0]);
-    for n in 0..=WRITERS_MAX as u64 {
-        segment.append(SEGMENT, &writer(n as u32), 1, &block, (n, 0)).unwrap();
+    for n in 0..=u32::try_from(WRITERS_MAX).unwrap() {
+        segment.append(SEGMENT, &writer(n), 1, &block, (n.into(), 0)).unwrap();
     }
     assert_eq!(segment.writers.len(), WRITERS_MAX);
     let forgotten = segment.append(SEGMENT, &writer(0), 2, &block, (99_999, 0));
@@ -229,7 +231,12 @@ fn a_zombie_cannot_be_heard() {
 #[derive(Debug, Clone)]
 enum Step {
     /// A writer repeats, continues or skips: `shift` events from what it should send next.
-    Append { segment: u32, writer: u32, shift: i8, ids: Vec<u8> },
+    Append {
+        segment: u32,
+        writer: u32,
+        shift: i8,
+        ids: Vec<u8>,
+    },
     Seal(u32),
     Delete(u32),
     Create(u32),
@@ -265,7 +272,7 @@ fn note(seen: &mut Seen, entries: &[Entry], effects: &[Effect]) {
             ) => {
                 let events = seen.entry(*segment).or_default();
                 assert_eq!(piece.base, events.len() as u64, "offsets have no holes");
-                let kept = (0..block.len() as u32).filter(|place| !piece.dropped.contains(place));
+                let kept = (0..u32::try_from(block.len()).unwrap()).filter(|place| !piece.dropped.contains(place));
                 for place in kept {
                     assert_eq!(answer.offsets[place as usize], Some(events.len() as u64));
                     events.push((writer.clone(), first_event_number + u64::from(place)));

@@ -12,13 +12,7 @@ use wire::segment_store::ChunkMeta;
 
 use crate::{
     container::{
-        Container,
-        books::Phase,
-        columns,
-        frame::Entry,
-        recovery::jittered,
-        snapshots::Snapshots,
-        state::Effect,
+        Container, books::Phase, columns, frame::Entry, recovery::jittered, snapshots::Snapshots, state::Effect,
         tail::Due,
     },
     error::Error,
@@ -120,7 +114,8 @@ impl Tiering {
         let Due { segment, blocks } = due;
         let chunk = self.host.cpu(move || columns::chunk(segment, &blocks)).await?;
         let generation = self.container.generation;
-        let key = format!("{}{:020}-G{generation}-{}.parquet", folder(&index, segment), chunk.from, uuid::Uuid::new_v4());
+        let key =
+            format!("{}{:020}-G{generation}-{}.parquet", folder(&index, segment), chunk.from, uuid::Uuid::new_v4());
         let bytes = u64::try_from(chunk.bytes.len()).unwrap_or(u64::MAX);
         let meta = ChunkMeta {
             key,
@@ -215,7 +210,10 @@ impl Tiering {
         self.marked = mark;
         let Some(bound) = bound else { return Ok(()) };
         let below = bound.min(self.container.books.read().state.tail_seq());
-        self.log.purge_below(below).await.map_err(|e| Error::Unavailable { container: self.container.id, why: e.to_string() })?;
+        self.log
+            .purge_below(below)
+            .await
+            .map_err(|e| Error::Unavailable { container: self.container.id, why: e.to_string() })?;
         self.container.books.write().log.purged_below(below);
         Ok(())
     }

@@ -95,7 +95,14 @@ impl Gather {
                 self.queues.retain(|_, queue| queue.in_flight || !queue.waiting.is_empty());
             }
             let writer = self.new_writer();
-            let queue = Queue { index: index.clone(), segment, writer, next_number: 1, in_flight: false, waiting: VecDeque::new() };
+            let queue = Queue {
+                index: index.clone(),
+                segment,
+                writer,
+                next_number: 1,
+                in_flight: false,
+                waiting: VecDeque::new(),
+            };
             self.queues.insert(segment.segment, queue);
         }
         if let Some(queue) = self.queues.get_mut(&segment.segment) {
@@ -221,7 +228,8 @@ mod tests {
 
     #[test]
     fn numbers_are_used_again_only_where_that_is_safe() {
-        for (fate, number, same) in [(Fate::NotStored, 1, true), (Fate::Unknown, 1, false), (Fate::Stored(1), 2, true)] {
+        for (fate, number, same) in [(Fate::NotStored, 1, true), (Fate::Unknown, 1, false), (Fate::Stored(1), 2, true)]
+        {
             let (mut gather, index) = gather(1 << 20);
             gather.push(&index, range(0), event("a")).unwrap();
             let first = gather.next_batch().unwrap();

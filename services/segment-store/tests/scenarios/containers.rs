@@ -53,7 +53,8 @@ async fn a_parked_read_wakes_when_an_event_comes() {
     let segment = stage.stream("shop", 1, 1).await.segments[0];
     let writer = stage.client.writer("shop".parse().unwrap(), "w1".parse().unwrap());
     let mut reader = stage.client.reader(segment, 0);
-    let parked = async { reader.next(Duration::from_secs(10)).await.unwrap().expect("woken, not timed out").num_rows() };
+    let parked =
+        async { reader.next(Duration::from_secs(10)).await.unwrap().expect("woken, not timed out").num_rows() };
     let append = async {
         tokio::task::yield_now().await;
         writer.append(segment, 1, &events("e", 0..1)).await.unwrap();
@@ -76,7 +77,7 @@ async fn a_reader_sees_every_event_once_while_events_move_to_tier_2() {
         }
     };
     let mut live = stage.client.reader(segment, 0);
-    let ((), seen) = tokio::join!(writing, read(&mut live, COUNT as usize));
+    let ((), seen) = tokio::join!(writing, read(&mut live, COUNT));
     assert_exact(&seen, "e", COUNT);
     let info = || stage.client.describe(segment);
     eventually(LONG, async || info().await.unwrap().tail_from == COUNT).await;
@@ -84,8 +85,8 @@ async fn a_reader_sees_every_event_once_while_events_move_to_tier_2() {
     assert!(info.chunks.len() > 1, "{} chunks", info.chunks.len());
     assert!(info.chunks.windows(2).all(|w| w[0].to == w[1].from));
     assert_eq!(stage.objects("chunks/shop").await.len(), info.chunks.len(), "no object that nothing names");
-    assert_exact(&read(&mut stage.client.reader(segment, 0), COUNT as usize).await, "e", COUNT);
-    let middle = read(&mut stage.client.reader(segment, 1_234), COUNT as usize - 1_234).await;
+    assert_exact(&read(&mut stage.client.reader(segment, 0), COUNT).await, "e", COUNT);
+    let middle = read(&mut stage.client.reader(segment, 1_234), COUNT - 1_234).await;
     assert_eq!(middle.first(), Some(&(1_234, "e 1234".to_owned())));
     assert_eq!(middle.len() as u64, COUNT - 1_234);
 }

@@ -52,7 +52,7 @@ async fn events_of_a_key_stay_in_order_whoever_owns_the_container() {
     let mut seen = std::collections::BTreeMap::<String, Vec<String>>::new();
     let tails = stage.client.tails(&index).await.unwrap();
     for segment in &stream.segments {
-        let count = tails.offset(segment.segment) as usize;
+        let count = tails.offset(segment.segment);
         for (_, text) in read(&mut stage.client.reader(*segment, 0), count).await {
             let (key, n) = text.split_once(' ').unwrap();
             assert_eq!(stream.route(Some(&RoutingKey::new(key).unwrap())).unwrap(), *segment);
@@ -84,19 +84,19 @@ async fn many_producers_share_frames() {
     let index: IndexName = "shop".parse().unwrap();
     let segment = stage.stream("shop", 1, 1).await.segments[0];
     let producer = stage.producer(&index).await;
-    const COUNT: usize = 500;
-    let publish = |n: usize| {
+    const COUNT: u64 = 500;
+    let publish = |n: u64| {
         let producer = producer.clone();
         async move { producer.publish_record("logs.shop", &n.to_string(), Bytes::from(format!("e {n}"))).await.unwrap() }
     };
     let mut places = join_all((0..COUNT).map(publish)).await;
     places.sort_unstable();
-    assert_eq!(places, (1..=COUNT as u64).collect::<Vec<_>>());
+    assert_eq!(places, (1..=COUNT).collect::<Vec<_>>());
     let log = stage.log(segment.container).await;
-    let frames = log.read(0, 64 << 20).await.unwrap().len();
+    let frames = log.read(0, 64 << 20).await.unwrap().len() as u64;
     assert!(frames < COUNT / 4, "{frames} frames for {COUNT} publishes");
     let mut reader = stage.client.reader(segment, 0);
-    assert_eq!(read(&mut reader, COUNT).await.len(), COUNT);
+    assert_eq!(read(&mut reader, COUNT).await.len() as u64, COUNT);
     assert_eq!(reader.next(Duration::ZERO).await.unwrap(), None);
 }
 
@@ -136,7 +136,7 @@ async fn lanes_move_with_their_containers_and_nothing_acknowledged_is_lost_or_do
     let tails = stage.client.tails(&index).await.unwrap();
     let mut all = Vec::new();
     for segment in &stream.segments {
-        let count = usize::try_from(tails.offset(segment.segment)).unwrap();
+        let count = tails.offset(segment.segment);
         all.extend(read(&mut stage.client.reader(*segment, 0), count).await.into_iter().map(|(_, text)| text));
     }
     for key in 0..KEYS {

@@ -93,7 +93,11 @@ impl Stage {
         self.placement.version += 1;
         let assign = |n| {
             let (replica, generation) = of(n);
-            Assignment { container: ContainerId(n), replica: replica.parse().unwrap(), generation: Generation(generation) }
+            Assignment {
+                container: ContainerId(n),
+                replica: replica.parse().unwrap(),
+                generation: Generation(generation),
+            }
         };
         self.placement.assignments = (0..CONTAINERS).map(assign).collect();
         self.views.put(PLACEMENT_KEY, wire::encode(&self.placement)).await.unwrap();
@@ -183,10 +187,10 @@ pub(crate) fn rows(batches: &[RecordBatch]) -> Vec<(Offset, String)> {
 }
 
 /// Reads until `count` events are there.
-pub(crate) async fn read(reader: &mut SegmentReader, count: usize) -> Vec<(Offset, String)> {
+pub(crate) async fn read(reader: &mut SegmentReader, count: u64) -> Vec<(Offset, String)> {
     let begun = Instant::now();
     let mut seen = Vec::new();
-    while seen.len() < count {
+    while (seen.len() as u64) < count {
         assert!(begun.elapsed() < LONG, "{} of {count} events after {LONG:?}", seen.len());
         if let Some(batch) = reader.next(Duration::from_secs(5)).await.unwrap() {
             seen.extend(rows(&[batch]));

@@ -42,6 +42,7 @@ pub(crate) struct Told {
     pub(crate) repeated: usize,
     /// Numbers that were left out: a defect of a writer.
     pub(crate) gaps: Vec<String>,
+    pub(crate) forget: Vec<u32>,
     pub(crate) tasks: Vec<TaskReport>,
     pub(crate) checkpoints: Vec<CheckpointReport>,
     pub(crate) observations: Vec<Observation>,
@@ -177,7 +178,7 @@ impl Scene {
     /// A world without workers.
     pub(crate) async fn start() -> anyhow::Result<Self> {
         let world = World::start().await?;
-        let host = world.host(Service::Coordinator, "fakes").await?;
+        let host = Host::connect(Service::Coordinator, world.common("fakes", &[])?).await?;
         let told = Arc::default();
         let doors = fakes(&host, &told).await?;
         Ok(Self { world, told, bus: host.bus.clone(), _doors: doors, workers: BTreeMap::new() })
@@ -186,7 +187,7 @@ impl Scene {
     /// Starts a worker with four slots.
     pub(crate) async fn worker(&mut self, replica: &str) -> anyhow::Result<()> {
         let set = ["task_worker.slots=4"];
-        let host = self.world.host_with(Service::TaskWorker, replica, &set).await?;
+        let host = Host::connect(Service::TaskWorker, self.world.common(replica, &set)?).await?;
         let config = self.world.settings(replica, &set)?.section()?;
         self.workers.insert(replica.to_owned(), TaskWorker::start(config, host).await?);
         Ok(())
@@ -232,10 +233,13 @@ impl Scene {
     ) -> anyhow::Result<Deployment> {
         let mut cut = StreamCut::default();
         let mut restore = Vec::new();
-        for report in self.told.lock().checkpoints.iter().filter(|r| Some(r.checkpoint) == from) {
+        let told = self.told.lock();
+        for report in told.checkpoints.iter().filter(|r| Some(r.checkpoint) == from) {
             cut.0.extend(report.cut.0.iter().map(|(segment, offset)| (*segment, *offset)));
+            if told.forget.contains(&report.task) { continue; }
             restore.extend(report.part.clone().map(|part| Restore { task: report.task, part }));
         }
+        drop(told);
         Ok(Deployment {
             job: "job".parse()?,
             attempt: execution.attempt,
