@@ -81,15 +81,11 @@ fn windowed_graph(
     parallelism: u32,
 ) -> Result<JobGraph, Error> {
     let keys: Vec<String> = windowed.keys.iter().map(|k| k.name.clone()).collect();
-    let mut columns: Vec<Projection> =
-        windowed.keys.iter().map(|k| Projection { sql: k.expr.clone(), name: k.name.clone() }).collect();
+    // Typed once and for all, whatever single rows hold; an argument goes under its aggregate's output name.
+    let columns = read.row_columns().into_iter().map(|c| Projection { sql: c.expr, name: c.name }).collect();
     let mut aggregates = Vec::with_capacity(windowed.aggregates.len());
-    for (i, aggregate) in windowed.aggregates.iter().enumerate() {
-        let column = aggregate.argument.as_ref().map(|sql| {
-            let name = format!("_argument_{i}");
-            columns.push(Projection { sql: sql.clone(), name: name.clone() });
-            name
-        });
+    for aggregate in &windowed.aggregates {
+        let column = aggregate.argument.as_ref().map(|_| aggregate.name.clone());
         let function = match (aggregate.function, &column) {
             (query::AggregateFunction::Count, None) => AggregateFunction::CountAll,
             (query::AggregateFunction::Count, Some(_)) => AggregateFunction::Count,

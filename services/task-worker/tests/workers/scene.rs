@@ -236,7 +236,9 @@ impl Scene {
         let told = self.told.lock();
         for report in told.checkpoints.iter().filter(|r| Some(r.checkpoint) == from) {
             cut.0.extend(report.cut.0.iter().map(|(segment, offset)| (*segment, *offset)));
-            if told.forget.contains(&report.task) { continue; }
+            if told.forget.contains(&report.task) {
+                continue;
+            }
             restore.extend(report.part.clone().map(|part| Restore { task: report.task, part }));
         }
         drop(told);
