@@ -1,5 +1,7 @@
 //! Chunks written, read back, damaged, and read from a file written long ago.
 
+#![allow(clippy::unwrap_used, reason = "helpers of a test")]
+
 use std::{collections::HashMap, sync::Arc};
 
 use arrow::{

@@ -139,7 +139,9 @@ fn a_service_starts_answers_probes_and_drains_in_order() {
         assert_eq!(order[0], "doors open");
         assert!(order.contains(&"doors closed"), "{order:?}");
         assert_eq!(objects.list("snap/alerter", 10).await.unwrap().len(), 2, "the drain left a snapshot");
-        let other = host::Host::connect(wire::Service::Alerter, world.common("b", &["common.lease_ttl=1s"]).unwrap()).await.unwrap();
+        let other = host::Host::connect(wire::Service::Alerter, world.common("b", &["common.lease_ttl=1s"]).unwrap())
+            .await
+            .unwrap();
         let ledger = Ledger::<Tally>::start(&other).await.unwrap();
         assert_eq!(ledger.read(|tally| tally.sum), 3, "what was in flight while the doors closed was done");
         eventually(Duration::from_secs(1), async || ledger.is_leader()).await;

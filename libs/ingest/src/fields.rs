@@ -98,9 +98,9 @@ impl Fields {
             }
         });
         let severity = self.severity();
-        for rank in 0..KNOWN.len() {
+        for (rank, name) in KNOWN.iter().enumerate() {
             if let Some(value) = self.known[rank].take() {
-                self.keep(KNOWN[rank], value);
+                self.keep(name, value);
             }
         }
         if !self.rest.is_empty() {

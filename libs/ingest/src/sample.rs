@@ -114,7 +114,7 @@ impl Generator {
         let mut key = [0; 16];
         key[..8].copy_from_slice(&self.seed.to_le_bytes());
         key[8..].copy_from_slice(&piece.to_le_bytes());
-        let burst = hash64(&key) % 10 == 0 || piece == self.seed % PIECES;
+        let burst = hash64(&key).is_multiple_of(10) || piece == self.seed % PIECES;
         self.rng.below(100) < if burst { 33 } else { 2 }
     }
 }

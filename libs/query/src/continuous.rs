@@ -205,7 +205,7 @@ pub(crate) fn row_expression(expr: &Expr) -> Result<(String, Location), Diagnost
 }
 
 /// The name and expression of an item; what is no plain column needs an alias.
-pub(crate) fn named<'a>(item: &'a SelectItem, begin: Location) -> Result<(String, &'a Expr), Diagnostic> {
+pub(crate) fn named(item: &SelectItem, begin: Location) -> Result<(String, &Expr), Diagnostic> {
     match item {
         SelectItem::ExprWithAlias { expr, alias } => {
             let same = matches!(expr, Expr::Identifier(ident) if ident.value == alias.value);

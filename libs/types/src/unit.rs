@@ -36,7 +36,7 @@ impl FromStr for ByteSize {
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, factor) = SIZES.iter().find(|(_, x)| self.0 >= *x && self.0 % x == 0).unwrap_or(&SIZES[4]);
+        let (name, factor) = SIZES.iter().find(|(_, x)| self.0 >= *x && self.0.is_multiple_of(*x)).unwrap_or(&SIZES[4]);
         write!(f, "{}{name}", self.0 / factor)
     }
 }
@@ -54,7 +54,7 @@ impl FromStr for DurationText {
 impl fmt::Display for DurationText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
-        let (name, factor) = SPANS.iter().find(|(_, x)| ms >= *x && ms % x == 0).unwrap_or(&SPANS[4]);
+        let (name, factor) = SPANS.iter().find(|(_, x)| ms >= *x && ms.is_multiple_of(*x)).unwrap_or(&SPANS[4]);
         write!(f, "{}{name}", ms / factor)
     }
 }

@@ -19,8 +19,7 @@ pub(crate) struct Condition {
 impl Condition {
     /// Reads query and condition of a rule; errors carry a caret picture.
     pub(crate) fn of(rule: &Rule) -> Result<Self, Error> {
-        let continuous =
-            parse_continuous(&rule.query).map_err(|d| Error::InvalidQuery(d.render(&rule.query)))?;
+        let continuous = parse_continuous(&rule.query).map_err(|d| Error::InvalidQuery(d.render(&rule.query)))?;
         let parsed =
             parse_condition(&rule.condition).map_err(|d| Error::InvalidCondition(d.render(&rule.condition)))?;
         if continuous.source != rule.index {

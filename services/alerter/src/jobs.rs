@@ -24,7 +24,8 @@ pub(crate) struct Jobs {
 impl Jobs {
     /// Submits the rule's job if the job manager does not have it yet.
     pub(crate) async fn settle(&self, rule: &RuleId) -> Result<(), Problem> {
-        let known = self.ledger.read(|state| state.rules.get(rule).map(|r| (r.rule.clone(), r.job.clone(), r.submitted)));
+        let known =
+            self.ledger.read(|state| state.rules.get(rule).map(|r| (r.rule.clone(), r.job.clone(), r.submitted)));
         let Some((rule, job, false)) = known else { return Ok(()) };
         let early = Condition::of(&rule)?.early();
         let new = NewJob {
@@ -41,9 +42,9 @@ impl Jobs {
 
     /// Does everything that is still to be done; what fails is done next time.
     pub(crate) async fn settle_all(&self) {
-        let waiting: Vec<RuleId> = self.ledger.read(|state| {
-            state.rules.values().filter(|r| !r.submitted).map(|r| r.rule.rule.clone()).collect()
-        });
+        let waiting: Vec<RuleId> = self
+            .ledger
+            .read(|state| state.rules.values().filter(|r| !r.submitted).map(|r| r.rule.rule.clone()).collect());
         for rule in waiting {
             if let Err(problem) = self.settle(&rule).await {
                 warn!(%rule, %problem, "job of a rule not submitted yet");

@@ -218,8 +218,13 @@ impl State {
                 if let Some(old) = self.rules.remove(&rule.rule) {
                     self.orphans.insert(old.job);
                 }
-                let state =
-                    RuleState { rule: rule.clone(), job: job.clone(), submitted: false, created: at, instances: Vec::new() };
+                let state = RuleState {
+                    rule: rule.clone(),
+                    job: job.clone(),
+                    submitted: false,
+                    created: at,
+                    instances: Vec::new(),
+                };
                 self.rules.insert(rule.rule.clone(), state);
             }
             Event::RuleDeleted { rule } => {
@@ -310,12 +315,8 @@ impl Draft<'_> {
             (false, true) => self.change(row, AlertState::Firing, value),
             (true, true) if known.is_some_and(|i| row.window_end > i.held_until) => {
                 self.state.held(&row.labels, row.window_end, value);
-                let event = Event::Held {
-                    rule: self.rule.clone(),
-                    labels: row.labels.clone(),
-                    until: row.window_end,
-                    value,
-                };
+                let event =
+                    Event::Held { rule: self.rule.clone(), labels: row.labels.clone(), until: row.window_end, value };
                 self.events.push(event);
             }
             // An early row can only say that a condition holds; what does not hold yet may still.

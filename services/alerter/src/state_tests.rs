@@ -111,8 +111,7 @@ fn firing_goes_on_while_windows_hold() {
 #[test]
 fn label_sets_do_not_touch_each_other() {
     let mut state = with_rule();
-    let events =
-        run(&mut state, Command::Observe(told(10, vec![row(0, "a", 3.0, false), row(0, "b", 4.0, false)])));
+    let events = run(&mut state, Command::Observe(told(10, vec![row(0, "a", 3.0, false), row(0, "b", 4.0, false)])));
     assert_eq!(changes(&events).len(), 2);
     let events = run(&mut state, Command::Observe(told(20, vec![row(1, "b", 4.0, false)])));
     assert_eq!(changes(&events), [(AlertState::Resolved, 2)], "only a resolves");

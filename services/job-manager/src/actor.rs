@@ -42,7 +42,12 @@ fn describe(ledger: &Ledger<State>, job: &JobId) -> Result<JobDescription, Probl
 }
 
 /// Plans a job and finds where it begins; what the journal then holds never changes again.
-async fn submit(ledger: Ledger<State>, client: Client, drivers: Drivers, new: NewJob) -> Result<JobDescription, Problem> {
+async fn submit(
+    ledger: Ledger<State>,
+    client: Client,
+    drivers: Drivers,
+    new: NewJob,
+) -> Result<JobDescription, Problem> {
     let known = ledger.read(|state| state.live(&new.job).is_some());
     let job = new.job.clone();
     let wanted = if new.parallelism == 0 { PARALLELISM_DEFAULT } else { new.parallelism };

@@ -48,9 +48,10 @@ impl Drivers {
         let Some(sender) = self.reports.lock().get(job).cloned() else { return Ok(Empty {}) };
         match sender.try_send(report) {
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(Empty {}),
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                Err(Problem::throttled("TooManyReports", format_args!("{REPORTS_MAX} reports of job {job} wait already")))
-            }
+            Err(mpsc::error::TrySendError::Full(_)) => Err(Problem::throttled(
+                "TooManyReports",
+                format_args!("{REPORTS_MAX} reports of job {job} wait already"),
+            )),
         }
     }
 }
@@ -115,11 +116,12 @@ impl Leader {
         members: &bus::Bucket,
         stop: &CancellationToken,
     ) {
-        let live: BTreeMap<JobId, u64> = self.ledger.read(|state| {
-            state.jobs.values().filter(|j| j.is_live()).map(|j| (j.new.job.clone(), j.order)).collect()
-        });
+        let live: BTreeMap<JobId, u64> = self
+            .ledger
+            .read(|state| state.jobs.values().filter(|j| j.is_live()).map(|j| (j.new.job.clone(), j.order)).collect());
         metrics::JOBS.set(live.len());
-        let ended: BTreeSet<JobId> = running.iter().filter(|(_, (_, task))| task.is_finished()).map(|(j, _)| j.clone()).collect();
+        let ended: BTreeSet<JobId> =
+            running.iter().filter(|(_, (_, task))| task.is_finished()).map(|(j, _)| j.clone()).collect();
         for job in ended {
             let Some((submission, _)) = running.remove(&job) else { continue };
             self.drivers.reports.lock().remove(&job);

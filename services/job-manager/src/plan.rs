@@ -129,13 +129,10 @@ fn early(windowed: &Windowed, job: &NewJob) -> Result<Option<EarlyFire>, Error> 
 /// The columns that the query selected, under its names.
 fn output(windowed: &Windowed) -> Vec<Projection> {
     let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-    let window = [
-        (windowed.window_start.as_ref(), query::WINDOW_START),
-        (windowed.window_end.as_ref(), query::WINDOW_END),
-    ];
-    let times = window
-        .into_iter()
-        .filter_map(|(name, column)| Some(Projection { sql: quoted(column), name: name?.clone() }));
+    let window =
+        [(windowed.window_start.as_ref(), query::WINDOW_START), (windowed.window_end.as_ref(), query::WINDOW_END)];
+    let times =
+        window.into_iter().filter_map(|(name, column)| Some(Projection { sql: quoted(column), name: name?.clone() }));
     let rest = windowed.keys.iter().map(|k| &k.name).chain(windowed.aggregates.iter().map(|a| &a.name));
     times.chain(rest.map(|name| Projection { sql: quoted(name), name: name.clone() })).collect()
 }

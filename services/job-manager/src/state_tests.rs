@@ -34,7 +34,8 @@ fn submit(state: &mut State, job: &str) -> JobId {
 
 fn place(state: &mut State, job: &JobId) -> Vec<Event> {
     let known = &state.jobs[job];
-    let offers = [FreeSlots { worker: "w0".parse().unwrap(), free: 4 }, FreeSlots { worker: "w1".parse().unwrap(), free: 4 }];
+    let offers =
+        [FreeSlots { worker: "w0".parse().unwrap(), free: 4 }, FreeSlots { worker: "w1".parse().unwrap(), free: 4 }];
     let execution = ExecutionGraph::place(known.graph.clone(), known.attempt + 1, &offers).unwrap();
     run(state, Command::Place(job.clone(), Box::new(execution), BTreeMap::new()))
 }

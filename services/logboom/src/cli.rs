@@ -8,7 +8,10 @@ use crate::{
     keys, process,
     screen::Screen,
     standalone,
-    tools::{BindingsCommand, Connection, IndexCommand, JobCommand, PublishArgs, QueryArgs, RuleCommand, StatusArgs, TailArgs, ToolError},
+    tools::{
+        BindingsCommand, Connection, IndexCommand, JobCommand, PublishArgs, QueryArgs, RuleCommand, StatusArgs,
+        TailArgs, ToolError,
+    },
     walk,
 };
 

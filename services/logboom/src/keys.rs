@@ -100,9 +100,7 @@ impl KeyDir {
         keys.keep("tenants.creds", || {
             Ok(issue_creds(|key| UserSpec::front_door("front-door", key), &ring.tenants_seed, now)?)
         })?;
-        keys.keep("system.creds", || {
-            Ok(issue_creds(|key| UserSpec::system("system", key), &ring.system_seed, now)?)
-        })?;
+        keys.keep("system.creds", || Ok(issue_creds(|key| UserSpec::system("system", key), &ring.system_seed, now)?))?;
         for name in ["binding.secret", "broker.password", "admin.token"] {
             keys.keep(name, || Ok(random_hex()))?;
         }

@@ -66,7 +66,10 @@ impl NatsChild {
             if let Some(status) = self.child.try_wait()? {
                 let words = std::fs::read_to_string(log).unwrap_or_default();
                 let last: Vec<_> = words.lines().rev().take(3).collect();
-                anyhow::bail!("nats-server ended with {status}: {}", last.into_iter().rev().collect::<Vec<_>>().join(" | "));
+                anyhow::bail!(
+                    "nats-server ended with {status}: {}",
+                    last.into_iter().rev().collect::<Vec<_>>().join(" | ")
+                );
             }
             if std::net::TcpStream::connect(address).is_ok() {
                 return Ok(());

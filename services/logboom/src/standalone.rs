@@ -42,7 +42,12 @@ pub(crate) fn run(args: StandaloneArgs, connection: &Connection, screen: Screen)
     let (settings, server) = settings(&args.settings, &data)?;
     let _telemetry = process::start_telemetry(&settings.section::<Common>()?, "standalone")?;
     let _nats = start_nats(&settings, &server, &data)?;
-    screen.line(format_args!("nats-server on {}:{} ({})", server.address, server.port, data.join("nats.log").display()));
+    screen.line(format_args!(
+        "nats-server on {}:{} ({})",
+        server.address,
+        server.port,
+        data.join("nats.log").display()
+    ));
     actix::System::new().block_on(serve(args, settings, server, data, screen))
 }
 
@@ -170,7 +175,11 @@ async fn serve(
         if args.walk {
             right = walk_beside(&data, &run, screen).await;
         }
-        screen.line(format_args!("broker   {}  (user admin, password in {})", run.broker_url, data.join("keys/broker.password").display()));
+        screen.line(format_args!(
+            "broker   {}  (user admin, password in {})",
+            run.broker_url,
+            data.join("keys/broker.password").display()
+        ));
         screen.line(format_args!("nats     {}", run.nats_url));
         screen.line("Ctrl-C drains and ends");
         screen.line(format_args!("console  {}/#token={}", run.gateway_url, token.trim()));
@@ -239,6 +248,7 @@ impl Child {
     }
 
     /// Waits until the run file appears.
+    #[allow(clippy::disallowed_methods, reason = "waits for another process before any runtime is there")]
     pub(crate) fn wait_until_ready(&self, data: &Path) -> anyhow::Result<RunFile> {
         let tries = READY_WITHIN.as_millis() / 50;
         for _ in 0..tries {
@@ -249,7 +259,10 @@ impl Child {
         }
         let log = std::fs::read_to_string(data.join("standalone.log")).unwrap_or_default();
         let last: Vec<&str> = log.lines().rev().take(5).collect();
-        anyhow::bail!("standalone was not ready in {READY_WITHIN:?}; it said: {}", last.into_iter().rev().collect::<Vec<_>>().join(" | "))
+        anyhow::bail!(
+            "standalone was not ready in {READY_WITHIN:?}; it said: {}",
+            last.into_iter().rev().collect::<Vec<_>>().join(" | ")
+        )
     }
 
     /// Asks it to drain and waits for its end.

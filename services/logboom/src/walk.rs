@@ -79,7 +79,7 @@ pub(crate) async fn walk(api: &Api, nats_url: &str, events: u64, screen: Screen)
     screen.line("walking through the main job");
     let mut report = Report::new(screen);
     // The step that went wrong has been printed; the steps after it lean on it.
-    let _printed = steps(api, nats_url, events, screen, &mut report).await;
+    let _printed = Box::pin(steps(api, nats_url, events, screen, &mut report)).await;
     report.close()
 }
 
@@ -108,7 +108,7 @@ async fn steps(api: &Api, nats_url: &str, events: u64, screen: Screen, report: &
     report.step("a burst fires the alert", alert::burst(binding, nats_url, begun, &mut alerts)).await?;
     report.step("calm resolves it, once", alert::resolve(binding, nats_url, begun, &mut alerts, &receiver)).await?;
     report.step("HTTP ingest", http_ingest(api, binding)).await?;
-    report.step("unbind cuts off", binding::cut_off(api, &ids, nats_url)).await?;
+    report.step("unbind cuts off", Box::pin(binding::cut_off(api, &ids, nats_url))).await?;
     Ok(())
 }
 

@@ -202,11 +202,8 @@ async fn answer(request: reqwest::RequestBuilder) -> Result<(StatusCode, Value),
     let unreachable = |source| ToolError::Unreachable { url: url.clone(), source };
     let response = client.execute(request).await.map_err(unreachable)?;
     let status = response.status();
-    let is_json = response
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .and_then(|v| v.to_str().ok())
-        .is_some_and(|v| v.contains("json"));
+    let is_json =
+        response.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains("json"));
     let text = response.text().await.map_err(unreachable)?;
     let value: Value = if is_json { serde_json::from_str(&text).unwrap_or(Value::Null) } else { Value::Null };
     if status.is_success() {

@@ -127,8 +127,7 @@ impl IndexCommand {
                 let row = instance_of(&api, &name).await?;
                 let ids = plan_ids(&api, "standard").await?;
                 let instance = row["instance"].as_str().unwrap_or_default();
-                let path =
-                    format!("/v2/service_instances/{instance}?service_id={}&plan_id={}", ids.0, ids.1);
+                let path = format!("/v2/service_instances/{instance}?service_id={}&plan_id={}", ids.0, ids.1);
                 api.osb(Method::DELETE, &path, None).await?;
                 screen.line(format_args!("index {name} deleted"));
             }

@@ -46,7 +46,9 @@ impl JobCommand {
                 let answer = api.ask(Method::POST, "/api/v1/jobs", Some(&body)).await?;
                 match screen.is_json() {
                     true => screen.value(&answer),
-                    false => screen.line(format_args!("job {job}: {}", answer["status"].as_str().unwrap_or("accepted"))),
+                    false => {
+                        screen.line(format_args!("job {job}: {}", answer["status"].as_str().unwrap_or("accepted")))
+                    }
                 }
             }
             Self::List => {

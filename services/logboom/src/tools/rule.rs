@@ -51,7 +51,9 @@ impl RuleCommand {
                 let answer = api.ask(Method::PUT, &format!("/api/v1/rules/{rule}"), Some(&body)).await?;
                 match screen.is_json() {
                     true => screen.value(&answer),
-                    false => screen.line(format_args!("rule {rule} watches {index}; its alerts go to alerts.{index}.{rule}")),
+                    false => {
+                        screen.line(format_args!("rule {rule} watches {index}; its alerts go to alerts.{index}.{rule}"))
+                    }
                 }
             }
             Self::List => {

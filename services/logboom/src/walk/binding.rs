@@ -39,10 +39,17 @@ impl Binding {
         let (status, answer) = api.osb(Method::PUT, &path, Some(&body)).await?;
         ensure!(status.as_u16() == 201, "bind answered {status}");
         let text = |key: &str| -> anyhow::Result<String> {
-            let value = answer["credentials"][key].as_str().with_context(|| format!("the credentials have no {key}"))?;
+            let value =
+                answer["credentials"][key].as_str().with_context(|| format!("the credentials have no {key}"))?;
             Ok(value.to_owned())
         };
-        let binding = Self { id, instance, token: text("token")?, creds: text("nats_creds")?, inbox_prefix: text("inbox_prefix")? };
+        let binding = Self {
+            id,
+            instance,
+            token: text("token")?,
+            creds: text("nats_creds")?,
+            inbox_prefix: text("inbox_prefix")?,
+        };
         let count = answer["credentials"].as_object().map_or(0, serde_json::Map::len);
         Ok((binding, format!("{role} credentials with {count} keys, subject {}", text("subject")?)))
     }

@@ -56,10 +56,9 @@ pub(crate) async fn publish(
     let mut truth = Truth::default();
     let mut size = 0usize;
     let begun = tokio::time::Instant::now();
-    let samples = Generator::new(SEED, start, span, events).map(|sample| {
-        truth.observe(&sample);
+    let samples = Generator::new(SEED, start, span, events).inspect(|sample| {
+        truth.observe(sample);
         size += sample.payload.len();
-        sample
     });
     stream::iter(samples.enumerate())
         .map(|(number, sample)| {

@@ -28,10 +28,7 @@ pub(crate) async fn submit(api: &Api, job: &str) -> anyhow::Result<((), String)>
 
 /// Waits until every window is there, then compares each count and sum.
 pub(crate) async fn compare(api: &Api, begun: Timestamp, truth: &Truth) -> anyhow::Result<((), String)> {
-    let sql = format!(
-        "SELECT service, window_start, n, total_ms FROM {SUMS} WHERE _received >= {}",
-        sql_time(begun)
-    );
+    let sql = format!("SELECT service, window_start, n, total_ms FROM {SUMS} WHERE _received >= {}", sql_time(begun));
     let expected: BTreeMap<(i64, String), (u64, u64)> = truth
         .windows
         .iter()

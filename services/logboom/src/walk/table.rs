@@ -44,7 +44,8 @@ impl Table {
     /// A cell as a whole number.
     pub(crate) fn number(&self, row: usize, column: &str) -> anyhow::Result<u64> {
         let cell = self.cell(row, column)?;
-        let whole = cell.as_u64().or_else(|| cell.as_f64().map(|x| x.round() as u64));
+        // A sum comes as a float that holds a whole number; its shortest text without a fraction is that number.
+        let whole = cell.as_u64().or_else(|| format!("{:.0}", cell.as_f64()?).parse().ok());
         whole.or_else(|| cell.as_str()?.parse().ok()).with_context(|| format!("{column} is {cell}, not a number"))
     }
 }

@@ -85,7 +85,7 @@ impl TryFrom<Bytes> for RecentIds {
     type Error = String;
 
     fn try_from(mut bytes: Bytes) -> Result<Self, String> {
-        if bytes.len() < 8 || (bytes.len() - 8) % ID_BYTES != 0 {
+        if bytes.len() < 8 || !(bytes.len() - 8).is_multiple_of(ID_BYTES) {
             return Err(format!("{} bytes are no list of message ids", bytes.len()));
         }
         let mut ids = Self { newest: Timestamp::from_nanos(bytes.get_i64_le()), ..Self::default() };

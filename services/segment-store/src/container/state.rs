@@ -246,7 +246,7 @@ impl State {
             Ok(number) if number <= last => return Some(Ok(known.repeat(writer, *first_event_number, block))),
             Ok(_) => {}
         }
-        known.sealed.then(|| Err(Error::SegmentSealed(*segment)))
+        known.sealed.then_some(Err(Error::SegmentSealed(*segment)))
     }
 
     /// The log sequence from which the tail can be rebuilt: frames below it hold nothing that is not in Tier 2.

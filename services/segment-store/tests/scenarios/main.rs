@@ -1,5 +1,7 @@
 //! The segment store as its callers see it, on a real nats-server: what was acknowledged is read exactly once.
 
+#![allow(clippy::unwrap_used, reason = "helpers of a test")]
+
 mod containers;
 mod failures;
 mod lanes;

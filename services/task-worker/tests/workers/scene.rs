@@ -42,7 +42,6 @@ pub(crate) struct Told {
     pub(crate) repeated: usize,
     /// Numbers that were left out: a defect of a writer.
     pub(crate) gaps: Vec<String>,
-    pub(crate) forget: Vec<u32>,
     pub(crate) tasks: Vec<TaskReport>,
     pub(crate) checkpoints: Vec<CheckpointReport>,
     pub(crate) observations: Vec<Observation>,
@@ -236,9 +235,6 @@ impl Scene {
         let told = self.told.lock();
         for report in told.checkpoints.iter().filter(|r| Some(r.checkpoint) == from) {
             cut.0.extend(report.cut.0.iter().map(|(segment, offset)| (*segment, *offset)));
-            if told.forget.contains(&report.task) {
-                continue;
-            }
             restore.extend(report.part.clone().map(|part| Restore { task: report.task, part }));
         }
         drop(told);
