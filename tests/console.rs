@@ -92,7 +92,7 @@ async fn a_person_searches_charts_tails_and_sees_jobs_and_alerts() {
     page.click("#run").await.unwrap();
     page.shows("#rows-count", "4 rows").await.unwrap();
     let cells = "[...document.querySelectorAll('#rows tbody tr')].map(row => \
-                 [...row.children].map(cell => cell.innerText.trim()).filter(text => text))";
+                 [...row.children].slice(-2).map(cell => cell.innerText.trim()))";
     let expected = json!([["info", "60"], ["warn", "30"], ["error", "10"], ["debug", "1"]]);
     assert_eq!(page.eval(cells).await.unwrap(), expected);
     page.picture(&picture()).await.unwrap();
