@@ -34,14 +34,18 @@ pub(crate) fn section() -> Section {
     }
 }
 
+/// What such a file system is called, before the id of the process that owns it.
+const MOUNT: &str = "logboom-test-";
+
 /// A small file system in memory.
 struct Tmpfs(PathBuf);
 
 impl Tmpfs {
     fn mount(path: &Path) -> Option<Self> {
+        unmount_orphans();
         std::fs::create_dir_all(path).ok()?;
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", "size=64m", "logboom-test"]).arg(path).output().ok()?;
+        let name = format!("{MOUNT}{}", std::process::id());
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=64m", &name]).arg(path).output().ok()?;
         mounted.status.success().then(|| Self(path.to_owned()))
     }
 
@@ -56,6 +60,21 @@ impl Drop for Tmpfs {
     fn drop(&mut self) {
         // What still has files open there has been killed; the mount goes with the last of them.
         let _gone = Command::new("umount").arg("--lazy").arg(&self.0).output();
+    }
+}
+
+/// Takes away what tests have left that were killed themselves.
+fn unmount_orphans() {
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+    for mount in mounts.lines() {
+        let mut words = mount.split(' ');
+        let owner = words.next().and_then(|name| name.strip_prefix(MOUNT));
+        if let (Some(owner), Some(path)) = (owner, words.next())
+            && !Path::new("/proc").join(owner).exists()
+        {
+            // Whoever may not unmount may not mount either, and the test says so.
+            let _gone = Command::new("umount").args(["--lazy", path]).output();
+        }
     }
 }
 

@@ -93,12 +93,19 @@ impl Process {
     }
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
+impl Process {
+    /// Kills it if it still runs.
+    pub(crate) fn end(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
             // It may have ended in between, which is as good.
             let _killed = self.child.kill();
             let _reaped = self.child.wait();
         }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
     }
 }

@@ -104,6 +104,20 @@ impl Standalone {
     }
 }
 
+impl Drop for Standalone {
+    /// Ends it at once, and with it the nats-server, which outlives a killed parent.
+    fn drop(&mut self) {
+        // Once it has ended its id may be another's.
+        let running = self.process.check().is_ok();
+        let servers = if running { crate::children(self.process.pid()).unwrap_or_default() } else { Vec::new() };
+        self.process.end();
+        for server in servers {
+            // A server that has ended by itself is as good.
+            let _ended = Command::new("kill").arg("-KILL").arg(server.to_string()).output();
+        }
+    }
+}
+
 fn api(data: &Path, run: &Path) -> Result<Api> {
     let run: Value = serde_json::from_slice(&fs::read(run)?)?;
     let text = |key: &str| run[key].as_str().map(str::to_owned).with_context(|| format!("run.json has no {key}"));

@@ -51,6 +51,9 @@ pub struct AttemptName {
     pub job: JobId,
     /// The attempt.
     pub attempt: u32,
+    /// The submission that it belongs to: an order about an older one must not touch its namesake.
+    #[serde(default)]
+    pub submission: u64,
 }
 
 /// A barrier to emit.
@@ -62,4 +65,7 @@ pub struct Barrier {
     pub attempt: u32,
     /// The checkpoint's number.
     pub checkpoint: u64,
+    /// The submission that it belongs to.
+    #[serde(default)]
+    pub submission: u64,
 }

@@ -64,9 +64,9 @@ impl Condition {
         self.early.clone()
     }
 
-    /// The value that decides.
-    pub(crate) fn value(&self, row: &ObservedRow) -> Result<f64, Error> {
-        row.values.get(&self.parsed.column).copied().ok_or_else(|| Error::MissingColumn(self.parsed.column.clone()))
+    /// The value that decides; a group without any value has none, and then the condition does not hold.
+    pub(crate) fn value(&self, row: &ObservedRow) -> Option<f64> {
+        row.values.get(&self.parsed.column).copied().filter(|value| !value.is_nan())
     }
 
     /// Whether the condition holds for a value.

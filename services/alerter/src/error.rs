@@ -18,9 +18,6 @@ pub enum Error {
     /// The rule's id leaves no room for the names derived from it.
     #[error("the rule id {0} is too long: use at most 96 characters")]
     NameTooLong(RuleId),
-    /// A sink told a row without the column that the condition needs.
-    #[error("an observed row has no number in column {0:?}")]
-    MissingColumn(String),
 }
 
 impl From<Error> for Problem {
@@ -30,7 +27,6 @@ impl From<Error> for Problem {
             Error::InvalidCondition(_) => "InvalidCondition",
             Error::TooManyRules => return Self::conflict("TooManyRules", error),
             Error::NameTooLong(_) => "NameTooLong",
-            Error::MissingColumn(_) => "MissingColumn",
         };
         Self::bad_request(kind, error)
     }

@@ -203,8 +203,8 @@ impl State {
         let condition = Condition::of(&state.rule)?;
         let mut draft = Draft { rule: &told.rule, subtask: told.subtask, state: state.clone(), events: Vec::new() };
         for row in &told.rows {
-            let value = condition.value(row)?;
-            draft.row(row, value, condition.holds(value));
+            let value = condition.value(row);
+            draft.row(row, value.unwrap_or_default(), value.is_some_and(|value| condition.holds(value)));
         }
         draft.close(told.watermark);
         Ok(draft.events)

@@ -139,6 +139,17 @@ fn a_condition_must_name_a_column_of_its_query() {
 }
 
 #[test]
+fn a_group_without_a_value_does_not_hold() {
+    let mut state = with_rule();
+    run(&mut state, Command::Observe(told(0, vec![row(0, "a", 3.0, true)])));
+    let events = run(&mut state, Command::Observe(told(20, vec![row(1, "a", f64::NAN, false)])));
+    assert_eq!(changes(&events), [(AlertState::Resolved, 2)]);
+    let mut nothing = row(2, "a", 0.0, false);
+    nothing.values.clear();
+    assert!(run(&mut state, Command::Observe(told(30, vec![nothing]))).is_empty());
+}
+
+#[test]
 fn a_full_rule_forgets_the_longest_resolved_label_set() {
     let mut state = with_rule();
     let names: Vec<String> = (0..=INSTANCES_MAX).map(|i| format!("s{i}")).collect();

@@ -128,7 +128,7 @@ impl Driver {
     async fn fail(&mut self, job: &Job, execution: &ExecutionGraph, reason: String) -> Result<(), Problem> {
         warn!(job = %self.job, attempt = execution.attempt, %reason, "attempt failed");
         ATTEMPTS_FAILED.inc();
-        self.end_tasks(execution).await;
+        self.end_tasks(execution, job.order).await;
         let restarts_max = self.config.restarts_max;
         let command = Command::Fail { job: self.job.clone(), attempt: execution.attempt, reason, restarts_max };
         self.ledger.submit(command).await?;
@@ -138,8 +138,8 @@ impl Driver {
     }
 
     /// Ends the tasks of an attempt on every worker that still answers; the next deployment ends the rest.
-    async fn end_tasks(&self, execution: &ExecutionGraph) {
-        let name = AttemptName { job: self.job.clone(), attempt: execution.attempt };
+    async fn end_tasks(&self, execution: &ExecutionGraph, submission: u64) {
+        let name = AttemptName { job: self.job.clone(), attempt: execution.attempt, submission };
         let calls = workers_of(execution).into_iter().map(|worker| {
             let name = name.clone();
             async move {
@@ -220,7 +220,7 @@ impl Driver {
     /// Looks at the job, its workers and its checkpoint.
     async fn look(&self, running: &mut Running<'_>) -> Result<(), End> {
         if self.ledger.read(|s| s.current(&self.job, running.execution.attempt).is_none()) {
-            self.end_tasks(running.execution).await;
+            self.end_tasks(running.execution, running.submission).await;
             return Err(End::Over);
         }
         if let Ok(members) = self.workers().await {
@@ -252,7 +252,12 @@ impl Driver {
     }
 
     async fn trigger(&self, running: &mut Running<'_>, number: u64, now: Timestamp) {
-        let barrier = Barrier { job: self.job.clone(), attempt: running.execution.attempt, checkpoint: number };
+        let barrier = Barrier {
+            job: self.job.clone(),
+            attempt: running.execution.attempt,
+            checkpoint: number,
+            submission: running.submission,
+        };
         for worker in workers_of(running.execution) {
             let triggered = self.bus.call_within::<TriggerCheckpoint>(&worker, &barrier, Duration::from_secs(2)).await;
             if let Err(problem) = triggered {

@@ -102,7 +102,7 @@ fn windowed_graph(
         keys: keys.clone(),
         aggregates,
         size: DurationText(windowed.size),
-        early: early(windowed, job)?,
+        early: early(windowed, job, sink)?,
     });
     let mut fed = vec![window];
     if matches!(sink, Sink::Index(_)) {
@@ -117,8 +117,12 @@ fn windowed_graph(
     })
 }
 
-fn early(windowed: &Windowed, job: &NewJob) -> Result<Option<EarlyFire>, Error> {
+fn early(windowed: &Windowed, job: &NewJob, sink: &Sink) -> Result<Option<EarlyFire>, Error> {
     let Some(early) = &job.early else { return Ok(None) };
+    // Early rows come in the order of arrival, which no numbered sink could repeat.
+    if !matches!(sink, Sink::Alerts(_)) {
+        return Err(Error::InvalidQuery("rows before a window closes can only go to an alert rule".to_owned()));
+    }
     let Some(aggregate) = windowed.aggregates.iter().position(|a| a.name == early.column) else {
         return Err(Error::InvalidQuery(format!("the query has no aggregate {:?} to fire early on", early.column)));
     };

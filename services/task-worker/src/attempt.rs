@@ -93,9 +93,16 @@ impl Attempt {
                 Ok((task, Some(Err(error)))) => Some(Failure { task, error }),
                 Err(lost) => Some(Failure { task: 0, error: lost.into() }),
             };
-            if let Some(failed) = failed.filter(|_| !token.is_cancelled()) {
-                failure = Some(failed);
-                token.cancel();
+            match (failed, &failure) {
+                (Some(failed), None) if !token.is_cancelled() => {
+                    failure = Some(failed);
+                    token.cancel();
+                }
+                // A task that fails takes its channels with it, so the cause may come in behind its echo.
+                (Some(failed), Some(known)) if known.error.is_echo() && !failed.error.is_echo() => {
+                    failure = Some(failed)
+                }
+                _ => {}
             }
         }
         failure

@@ -155,7 +155,7 @@ impl Worker {
     pub(crate) async fn cancel(&self, name: AttemptName) -> Result<Empty, Problem> {
         let mut attempts = self.0.attempts.lock().await;
         attempts.sweep();
-        if attempts.running.get(&name.job).is_some_and(|running| running.order.1 <= name.attempt) {
+        if attempts.running.get(&name.job).is_some_and(|running| running.order <= (name.submission, name.attempt)) {
             attempts.end(&name.job).await;
         }
         SLOTS_USED.set(attempts.slots());
@@ -166,8 +166,8 @@ impl Worker {
     pub(crate) async fn trigger(&self, barrier: Barrier) -> Result<Empty, Problem> {
         let mut attempts = self.0.attempts.lock().await;
         attempts.sweep();
-        let Barrier { job, attempt, checkpoint } = barrier;
-        let Some(running) = attempts.running.get(&job).filter(|running| running.order.1 == attempt) else {
+        let Barrier { job, attempt, checkpoint, submission } = barrier;
+        let Some(running) = attempts.running.get(&job).filter(|running| running.order == (submission, attempt)) else {
             return Err(Error::AttemptOver { job, attempt }.into());
         };
         for source in &running.barriers {

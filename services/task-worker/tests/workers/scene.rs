@@ -265,7 +265,7 @@ impl Scene {
 
     /// Ends an attempt on a worker.
     pub(crate) async fn cancel(&self, worker: &ReplicaId, attempt: u32) -> Result<Empty, Problem> {
-        self.bus.call::<CancelTasks>(worker, &AttemptName { job: "job".parse().unwrap(), attempt }).await
+        self.bus.call::<CancelTasks>(worker, &AttemptName { job: "job".parse().unwrap(), attempt, submission: 1 }).await
     }
 
     /// Orders a barrier of one worker.
@@ -275,7 +275,7 @@ impl Scene {
         attempt: u32,
         checkpoint: u64,
     ) -> Result<Empty, Problem> {
-        let barrier = Barrier { job: "job".parse().unwrap(), attempt, checkpoint };
+        let barrier = Barrier { job: "job".parse().unwrap(), attempt, checkpoint, submission: 1 };
         self.bus.call::<TriggerCheckpoint>(worker, &barrier).await
     }
 
