@@ -1,5 +1,7 @@
 //! `docs/metrics.md` is generated from the declarations in the sources; written again when `UPDATE=1` is set.
 
+#![allow(clippy::unwrap_used, reason = "helpers of a test")]
+
 use std::{
     collections::BTreeMap,
     fs,

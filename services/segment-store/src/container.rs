@@ -1,6 +1,6 @@
 //! One owned segment container: what callers may ask of it, whichever task does the work.
 //!
-//! The owner ([`owner`]) writes frames and applies them; the storage writer ([`tiering`]) moves events to Tier 2; both
+//! The owner (`owner`) writes frames and applies them; the storage writer (`tiering`) moves events to Tier 2; both
 //! share the books: the state and the tail under one lock, so that a reader never sees an event twice or not at all.
 
 pub(crate) mod books;

@@ -221,7 +221,7 @@ impl Attempt {
         match (head, tail) {
             (Head::Source(spec), tail) => {
                 let output = match tail {
-                    Tail::Index(index) => Output::Index(IndexSink::open(&context, &index, writers).await?),
+                    Tail::Index(index) => Output::Index(Box::new(IndexSink::open(&context, &index, writers).await?)),
                     Tail::Edges => Output::Edges(self.edges(channels, context.id, peers).await?),
                     Tail::Alerts(_) => return Err(TaskError::Plan("a source cannot feed a rule".to_owned())),
                 };

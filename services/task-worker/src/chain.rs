@@ -116,9 +116,12 @@ pub(crate) struct Stages {
     selected: BTreeSet<String>,
 }
 
+/// A predicate and the columns computed behind it, as (name, SQL).
+type StageSpec = (Option<String>, Vec<(String, String)>);
+
 impl Stages {
     fn plan(operators: &[OperatorSpec]) -> Result<Self, String> {
-        let mut specs: Vec<(Option<String>, Vec<(String, String)>)> = Vec::new();
+        let mut specs: Vec<StageSpec> = Vec::new();
         for operator in operators {
             match operator {
                 OperatorSpec::Filter { sql } => specs.push((Some(sql.clone()), Vec::new())),

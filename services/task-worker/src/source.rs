@@ -38,7 +38,7 @@ const PARK_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) enum Output {
     Edges(Edges),
-    Index(IndexSink),
+    Index(Box<IndexSink>),
 }
 
 /// One source task.

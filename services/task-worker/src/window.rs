@@ -198,12 +198,11 @@ async fn due(sink: &Sink) {
     }
 }
 
+/// One result row as an event, with its routing key.
+type RoutedEvent = (Option<types::RoutingKey>, Vec<u8>);
+
 /// The fired rows as events at the start of their window, each with the routing key of its group.
-fn results(
-    fired: &RecordBatch,
-    keys: &[String],
-    stages: &Stages,
-) -> Result<Vec<(Option<types::RoutingKey>, Vec<u8>)>, TaskError> {
+fn results(fired: &RecordBatch, keys: &[String], stages: &Stages) -> Result<Vec<RoutedEvent>, TaskError> {
     let schema = fired.schema();
     let shown: Vec<usize> = (0..fired.num_columns()).filter(|i| schema.field(*i).name() != EARLY_COLUMN).collect();
     let projected = stages.apply(&fired.project(&shown)?)?;

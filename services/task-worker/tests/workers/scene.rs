@@ -232,12 +232,10 @@ impl Scene {
     ) -> anyhow::Result<Deployment> {
         let mut cut = StreamCut::default();
         let mut restore = Vec::new();
-        let told = self.told.lock();
-        for report in told.checkpoints.iter().filter(|r| Some(r.checkpoint) == from) {
+        for report in self.told.lock().checkpoints.iter().filter(|r| Some(r.checkpoint) == from) {
             cut.0.extend(report.cut.0.iter().map(|(segment, offset)| (*segment, *offset)));
             restore.extend(report.part.clone().map(|part| Restore { task: report.task, part }));
         }
-        drop(told);
         Ok(Deployment {
             job: "job".parse()?,
             attempt: execution.attempt,
