@@ -1,6 +1,6 @@
 //! The Tier-2 file: consecutive events of one segment as one valid Parquet file; bytes in, bytes out.
 //!
-//! Owns the layout ([`write`]), its reading back ([`read`], [`read_range`]), the summary in the footer ([`ChunkInfo`])
+//! Owns the layout ([`write()`]), its reading back ([`read`], [`read_range`]), the summary in the footer ([`ChunkInfo`])
 //! and the seal that finds every damaged or missing byte before a decoder sees it.
 //! Deliberately does not know: object storage, names of objects, how events become columns, queries.
 //!
