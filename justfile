@@ -57,9 +57,11 @@ tidy:
 # Generated pages, written again.
 generate: tools
     UPDATE=1 cargo test --workspace --locked --test reference
+    UPDATE=1 cargo test --workspace --locked --test bad_input -- guide
 
 # Figures; asserts none. Takes a release build.
 bench *args: tools
+    cargo build --workspace --bins --locked --release
     cargo test --workspace --locked --release --test bench -- --nocapture {{ args }}
 
 # Kill, pause and partition real processes, and count what was acknowledged.

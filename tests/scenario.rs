@@ -111,3 +111,20 @@ async fn a_second_up_goes_on_with_the_same_data() {
     let (status, words) = second.stop().await.unwrap();
     assert!(status.success(), "SIGTERM ended it with {status}:\n{words}");
 }
+
+/// A standalone that was killed leaves its nats-server behind; the next one ends it and takes over its data.
+#[tokio::test]
+async fn a_killed_up_is_no_obstacle_to_the_next() {
+    let dir = Workdir::new("orphan").unwrap();
+    let mut first = Standalone::start_on(dir.path(), &[]).await.unwrap();
+    first.api.provision("kept", 1).await.unwrap();
+    let pid_file = dir.path().join("keys/nats.pid");
+    let orphan = std::fs::read_to_string(&pid_file).unwrap();
+    first.process().kill9().unwrap();
+    assert!(std::path::Path::new(&format!("/proc/{orphan}")).exists(), "the server outlives its killed owner");
+
+    let second = Standalone::start_on(dir.path(), &[]).await.unwrap();
+    assert!(!std::path::Path::new(&format!("/proc/{orphan}")).exists(), "the orphan was ended");
+    assert_eq!(second.api.count("SELECT count(*) AS n FROM kept").await.unwrap(), 0, "the index is still there");
+    second.stop().await.unwrap();
+}

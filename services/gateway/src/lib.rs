@@ -59,8 +59,9 @@ impl host::Service for Gateway {
         let auth = Auth::new(admin.as_deref(), Arc::new(tokens), Arc::clone(&host.clock));
         let runtime = sql::runtime()
             .map_err(|source| StartError::Io { what: "threads for queries cannot be started".to_owned(), source })?;
+        let threads = QueryThreads(Some(runtime));
         let platform = Arc::new(Remote::new(&host).await?);
-        let door = Door::new(config.clone(), auth, platform, &host, runtime.handle().clone());
+        let door = Door::new(config.clone(), auth, platform, &host, threads.handle()?);
         let server = HttpServer::new(move || api::app(door.clone()))
             .workers(HTTP_THREADS)
             .shutdown_timeout(DRAIN_SECONDS)
@@ -75,9 +76,28 @@ impl host::Service for Gateway {
         drop(actix_rt::spawn(server));
         Ok(Running::new(async move {
             handle.stop(true).await;
-            // In-flight queries have been answered or cut off; a plain drop would block this thread on them.
-            runtime.shutdown_background();
+            // In-flight queries have been answered or cut off.
+            drop(threads);
         }))
+    }
+}
+
+/// The threads that run queries. They end without being waited for: a runtime must not block the thread that drops it,
+/// neither after a drain nor when a start goes wrong.
+struct QueryThreads(Option<tokio::runtime::Runtime>);
+
+impl QueryThreads {
+    fn handle(&self) -> Result<tokio::runtime::Handle, StartError> {
+        let runtime = self.0.as_ref().ok_or_else(|| StartError::other("the threads for queries have ended"))?;
+        Ok(runtime.handle().clone())
+    }
+}
+
+impl Drop for QueryThreads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 

@@ -16,6 +16,7 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct NatsChild {
     child: Child,
+    pid_file: PathBuf,
 }
 
 /// Finds the server binary: the setting, then `.tools/bin` beside the working directory, then PATH.
@@ -39,6 +40,7 @@ pub(crate) fn find_server(setting: &str) -> anyhow::Result<PathBuf> {
 impl NatsChild {
     /// Starts the server and waits until it answers on its port.
     pub(crate) fn start(server: &Path, config: &Path, log: &Path, address: &str) -> anyhow::Result<Self> {
+        end_orphan(config)?;
         anyhow::ensure!(
             std::net::TcpStream::connect(address).is_err(),
             "something listens on {address} already: stop it, or choose another port with --set nats.port=0"
@@ -54,7 +56,8 @@ impl NatsChild {
             .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {}", server.display()))?;
-        let mut running = Self { child };
+        let mut running = Self { child, pid_file: pid_file(config) };
+        std::fs::write(&running.pid_file, running.child.id().to_string())?;
         running.wait_until_ready(address, log)?;
         Ok(running)
     }
@@ -80,6 +83,38 @@ impl NatsChild {
     }
 }
 
+/// Where the process number of the child is kept, so that a later start finds one whose owner was killed.
+fn pid_file(config: &Path) -> PathBuf {
+    config.with_extension("pid")
+}
+
+/// Ends the server of an owner that was killed: it holds the port and the files that the next one needs.
+#[allow(clippy::disallowed_methods, reason = "waits for another process in wall time")]
+fn end_orphan(config: &Path) -> anyhow::Result<()> {
+    let Ok(text) = std::fs::read_to_string(pid_file(config)) else { return Ok(()) };
+    let Ok(pid) = text.trim().parse::<u32>() else { return Ok(()) };
+    let config = config.display().to_string();
+    // A number may have gone to another process since: only one that runs with our own configuration is ours.
+    let is_ours = || {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|&b| b == 0).any(|word| word == config.as_bytes())
+    };
+    if !is_ours() {
+        return Ok(());
+    }
+    tracing::warn!(pid, "nats-server of an earlier run still lives; it is ended");
+    Command::new("kill").arg("-TERM").arg(pid.to_string()).status()?;
+    let begun = Instant::now();
+    while is_ours() {
+        anyhow::ensure!(
+            begun.elapsed() < READY_WITHIN,
+            "nats-server {pid} of an earlier run does not end; end it by hand"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
 impl Drop for NatsChild {
     fn drop(&mut self) {
         // SIGTERM lets it write its last state; it is our own child, by pid.
@@ -88,5 +123,6 @@ impl Drop for NatsChild {
             let _gone = self.child.kill();
         }
         let _reaped = self.child.wait();
+        let _gone = std::fs::remove_file(&self.pid_file);
     }
 }

@@ -39,6 +39,8 @@ pub(crate) fn run(args: StandaloneArgs, connection: &Connection, screen: Screen)
     let data = &connection.data;
     std::fs::create_dir_all(data).with_context(|| format!("cannot make {}", data.display()))?;
     let data = data.canonicalize()?;
+    // What a killed run left would tell the tools of doors that are closed.
+    RunFile::remove(&data);
     let (settings, server) = settings(&args.settings, &data)?;
     let _telemetry = process::start_telemetry(&settings.section::<Common>()?, "standalone")?;
     let _nats = start_nats(&settings, &server, &data)?;
@@ -94,7 +96,7 @@ fn settings(args: &SettingsArgs, data: &Path) -> anyhow::Result<(Settings, NatsS
 
 fn standalone_toml(keys: &KeyDir, server: &NatsServer, data: &Path) -> String {
     let common = format!(
-        "data_dir = \"{}\"\nreplica = \"standalone\"\nlog_format = \"text\"\nlog_filter = \"warn\"\n",
+        "data_dir = \"{}\"\nreplica = \"standalone\"\nlog_format = \"text\"\nlog_filter = \"warn,async_nats=off\"\n",
         data.join("state").display()
     );
     keys.settings_toml(server).replacen("[common]\n", &format!("[common]\n{common}"), 1)

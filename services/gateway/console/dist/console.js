@@ -315,5 +315,12 @@ document.addEventListener("visibilitychange", () => { if (!document.hidden && !a
 let resized = 0;
 addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(() => { if (!at("workplace").hidden) chart(); }, 200); });
 
+// An address may bring the token behind "#", which browsers never send; it is taken and removed from sight and history.
+const brought = new URLSearchParams(location.hash.slice(1)).get("token");
+if (brought) {
+  api.token.set(brought);
+  history.replaceState(null, "", location.pathname + location.search);
+}
+
 if (api.token.get()) enter();
 else askForToken();
