@@ -77,6 +77,13 @@ pub(crate) async fn plan_ids(api: &super::Api, plan: &str) -> anyhow::Result<(St
     Ok((id(service), id(found)))
 }
 
+/// Service and plan ids of an instance that is there, whatever plan it has.
+async fn ids_of(api: &super::Api, instance: &str) -> anyhow::Result<(String, String)> {
+    let (_, found) = api.osb(Method::GET, &format!("/v2/service_instances/{instance}"), None).await?;
+    let id = |key: &str| found[key].as_str().map(str::to_owned);
+    id("service_id").zip(id("plan_id")).with_context(|| format!("the broker does not name the plan of {instance}"))
+}
+
 /// The body of an OSB provision call for an index of that name.
 pub(crate) fn provision_body(ids: &(String, String), parameters: Value) -> Value {
     json!({
@@ -125,8 +132,8 @@ impl IndexCommand {
             Self::Delete { name, yes } => {
                 anyhow::ensure!(yes, "this deletes every event of {name} for ever; repeat with --yes");
                 let row = instance_of(&api, &name).await?;
-                let ids = plan_ids(&api, "standard").await?;
                 let instance = row["instance"].as_str().unwrap_or_default();
+                let ids = ids_of(&api, instance).await?;
                 let path = format!("/v2/service_instances/{instance}?service_id={}&plan_id={}", ids.0, ids.1);
                 api.osb(Method::DELETE, &path, None).await?;
                 screen.line(format_args!("index {name} deleted"));
@@ -149,7 +156,7 @@ impl BindingsCommand {
             Self::Create { index, role, creds } => {
                 let row = instance_of(&api, &index).await?;
                 let instance = row["instance"].as_str().unwrap_or_default();
-                let ids = plan_ids(&api, "standard").await?;
+                let ids = ids_of(&api, instance).await?;
                 let binding = uuid::Uuid::new_v4();
                 let body = json!({ "service_id": ids.0, "plan_id": ids.1, "parameters": { "role": role } });
                 let path = format!("/v2/service_instances/{instance}/service_bindings/{binding}");
@@ -169,12 +176,11 @@ impl BindingsCommand {
                     .iter()
                     .find(|row| row["binding"] == binding.as_str())
                     .with_context(|| format!("there is no live binding {binding:?}"))?;
-                let ids = plan_ids(&api, "standard").await?;
+                let instance = row["instance"].as_str().unwrap_or_default();
+                let ids = ids_of(&api, instance).await?;
                 let path = format!(
-                    "/v2/service_instances/{}/service_bindings/{binding}?service_id={}&plan_id={}",
-                    row["instance"].as_str().unwrap_or_default(),
-                    ids.0,
-                    ids.1
+                    "/v2/service_instances/{instance}/service_bindings/{binding}?service_id={}&plan_id={}",
+                    ids.0, ids.1
                 );
                 api.osb(Method::DELETE, &path, None).await?;
                 screen.line(format_args!("binding {binding} revoked"));
