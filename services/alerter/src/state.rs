@@ -160,9 +160,13 @@ pub enum Event {
     },
 }
 
-impl State {
-    /// Decides what a command changes.
-    pub(crate) fn choose(&self, command: Command) -> Result<Vec<Event>, Error> {
+impl host::ControlState for State {
+    const SERVICE: wire::Service = wire::Service::Alerter;
+    type Command = Command;
+    type Event = Event;
+    type Error = Error;
+
+    fn decide(&self, command: Command, _now: Timestamp) -> Result<Vec<Event>, Error> {
         match command {
             Command::Put(rule) => self.put(rule),
             Command::Delete(rule) => match self.rules.contains_key(&rule) {
@@ -185,33 +189,7 @@ impl State {
         }
     }
 
-    fn put(&self, rule: Rule) -> Result<Vec<Event>, Error> {
-        Condition::of(&rule)?;
-        match self.rules.get(&rule.rule) {
-            Some(known) if known.rule == rule => return Ok(Vec::new()),
-            None if self.rules.len() >= RULES_MAX => return Err(Error::TooManyRules),
-            _ => {}
-        }
-        let name = format!("rule-{}-{}", rule.rule, self.next_revision);
-        let job = name.parse().map_err(|_| Error::NameTooLong(rule.rule.clone()))?;
-        Ok(vec![Event::RulePut { rule, job }])
-    }
-
-    fn observe(&self, told: &Observation) -> Result<Vec<Event>, Error> {
-        // A rule that was deleted while its job still runs: nothing to tell, and the job ends soon.
-        let Some(state) = self.rules.get(&told.rule) else { return Ok(Vec::new()) };
-        let condition = Condition::of(&state.rule)?;
-        let mut draft = Draft { rule: &told.rule, subtask: told.subtask, state: state.clone(), events: Vec::new() };
-        for row in &told.rows {
-            let value = condition.value(row);
-            draft.row(row, value.unwrap_or_default(), value.is_some_and(|value| condition.holds(value)));
-        }
-        draft.close(told.watermark);
-        Ok(draft.events)
-    }
-
-    /// Applies one durable step.
-    pub(crate) fn step(&mut self, event: &Event, at: Timestamp) {
+    fn apply(&mut self, event: &Event, at: Timestamp) {
         match event {
             Event::RulePut { rule, job } => {
                 self.next_revision += 1;
@@ -250,6 +228,33 @@ impl State {
                 self.outbox.remove(notification);
             }
         }
+    }
+}
+
+impl State {
+    fn put(&self, rule: Rule) -> Result<Vec<Event>, Error> {
+        Condition::of(&rule)?;
+        match self.rules.get(&rule.rule) {
+            Some(known) if known.rule == rule => return Ok(Vec::new()),
+            None if self.rules.len() >= RULES_MAX => return Err(Error::TooManyRules),
+            _ => {}
+        }
+        let name = format!("rule-{}-{}", rule.rule, self.next_revision);
+        let job = name.parse().map_err(|_| Error::NameTooLong(rule.rule.clone()))?;
+        Ok(vec![Event::RulePut { rule, job }])
+    }
+
+    fn observe(&self, told: &Observation) -> Result<Vec<Event>, Error> {
+        // A rule that was deleted while its job still runs: nothing to tell, and the job ends soon.
+        let Some(state) = self.rules.get(&told.rule) else { return Ok(Vec::new()) };
+        let condition = Condition::of(&state.rule)?;
+        let mut draft = Draft { rule: &told.rule, subtask: told.subtask, state: state.clone(), events: Vec::new() };
+        for row in &told.rows {
+            let value = condition.value(row);
+            draft.row(row, value.unwrap_or_default(), value.is_some_and(|value| condition.holds(value)));
+        }
+        draft.close(told.watermark);
+        Ok(draft.events)
     }
 
     fn changed(&mut self, rule: &RuleId, subtask: u32, change: &Change, at: Timestamp) {
@@ -445,21 +450,6 @@ impl Instance {
             value: self.value,
             transition: self.transition,
         }
-    }
-}
-
-impl host::ControlState for State {
-    const SERVICE: wire::Service = wire::Service::Alerter;
-    type Command = Command;
-    type Event = Event;
-    type Error = Error;
-
-    fn decide(&self, command: Command, _now: Timestamp) -> Result<Vec<Event>, Error> {
-        self.choose(command)
-    }
-
-    fn apply(&mut self, event: &Event, at: Timestamp) {
-        self.step(event, at);
     }
 }
 

@@ -1,3 +1,5 @@
+use host::ControlState;
+
 use super::*;
 
 const S: i64 = 1_000_000_000;
@@ -42,9 +44,9 @@ fn with_rule() -> State {
 }
 
 fn run(state: &mut State, command: Command) -> Vec<Event> {
-    let events = state.choose(command).unwrap();
+    let events = state.decide(command, Timestamp::from_nanos(1)).unwrap();
     for event in &events {
-        state.step(event, Timestamp::from_nanos(1));
+        state.apply(event, Timestamp::from_nanos(1));
     }
     events
 }
@@ -135,7 +137,7 @@ fn replacing_a_rule_leaves_its_old_job_to_be_cancelled() {
 fn a_condition_must_name_a_column_of_its_query() {
     let mut bad = rule();
     bad.condition = "m > 2".into();
-    assert!(State::default().choose(Command::Put(bad)).is_err());
+    assert!(State::default().decide(Command::Put(bad), Timestamp::from_nanos(1)).is_err());
 }
 
 #[test]

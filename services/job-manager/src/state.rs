@@ -166,9 +166,13 @@ pub enum Event {
     },
 }
 
-impl State {
-    /// Decides what a command changes.
-    pub(crate) fn choose(&self, command: Command) -> Result<Vec<Event>, Error> {
+impl host::ControlState for State {
+    const SERVICE: wire::Service = wire::Service::JobManager;
+    type Command = Command;
+    type Event = Event;
+    type Error = Error;
+
+    fn decide(&self, command: Command, _now: Timestamp) -> Result<Vec<Event>, Error> {
         match command {
             Command::Submit(submitted) => self.submit(*submitted),
             Command::Cancel(job) => Ok(match self.live(&job) {
@@ -206,45 +210,7 @@ impl State {
         }
     }
 
-    fn submit(&self, (new, planned): (NewJob, PlannedJob)) -> Result<Vec<Event>, Error> {
-        match self.live(&new.job) {
-            Some(known) if known.new.text == new.text && known.new.sink == new.sink => return Ok(Vec::new()),
-            Some(_) => return Err(Error::JobDiffers(new.job)),
-            None => {}
-        }
-        if self.jobs.values().filter(|j| j.is_live()).count() >= JOBS_MAX {
-            return Err(Error::TooManyJobs);
-        }
-        let Plan { graph, sink, source } = planned.plan;
-        Ok(vec![Event::Submitted { new, graph, sink, source, start: planned.start }])
-    }
-
-    /// A job that is neither cancelled nor given up.
-    pub(crate) fn live(&self, job: &JobId) -> Option<&Job> {
-        self.jobs.get(job).filter(|j| j.is_live())
-    }
-
-    /// A live job whose running attempt is this one.
-    pub(crate) fn current(&self, job: &JobId, attempt: u32) -> Option<&Job> {
-        self.live(job).filter(|j| j.attempt == attempt && j.execution.is_some())
-    }
-
-    /// Slots taken on each worker.
-    pub(crate) fn used_slots(&self) -> BTreeMap<ReplicaId, u32> {
-        let mut used = BTreeMap::new();
-        for execution in self.jobs.values().filter(|j| j.is_live()).filter_map(|j| j.execution.as_ref()) {
-            let mut slots: Vec<(u32, &ReplicaId)> = execution.tasks.iter().map(|t| (t.slot, &t.worker)).collect();
-            slots.sort_unstable();
-            slots.dedup();
-            for (_, worker) in slots {
-                *used.entry(worker.clone()).or_insert(0) += 1;
-            }
-        }
-        used
-    }
-
-    /// Applies one durable step.
-    pub(crate) fn step(&mut self, event: &Event, at: Timestamp) {
+    fn apply(&mut self, event: &Event, at: Timestamp) {
         match event {
             Event::Submitted { new, graph, sink, source, start } => {
                 self.submissions += 1;
@@ -297,6 +263,45 @@ impl State {
                 j.failures = 0;
             }),
         }
+    }
+}
+
+impl State {
+    fn submit(&self, (new, planned): (NewJob, PlannedJob)) -> Result<Vec<Event>, Error> {
+        match self.live(&new.job) {
+            Some(known) if known.new.text == new.text && known.new.sink == new.sink => return Ok(Vec::new()),
+            Some(_) => return Err(Error::JobDiffers(new.job)),
+            None => {}
+        }
+        if self.jobs.values().filter(|j| j.is_live()).count() >= JOBS_MAX {
+            return Err(Error::TooManyJobs);
+        }
+        let Plan { graph, sink, source } = planned.plan;
+        Ok(vec![Event::Submitted { new, graph, sink, source, start: planned.start }])
+    }
+
+    /// A job that is neither cancelled nor given up.
+    pub(crate) fn live(&self, job: &JobId) -> Option<&Job> {
+        self.jobs.get(job).filter(|j| j.is_live())
+    }
+
+    /// A live job whose running attempt is this one.
+    pub(crate) fn current(&self, job: &JobId, attempt: u32) -> Option<&Job> {
+        self.live(job).filter(|j| j.attempt == attempt && j.execution.is_some())
+    }
+
+    /// Slots taken on each worker.
+    pub(crate) fn used_slots(&self) -> BTreeMap<ReplicaId, u32> {
+        let mut used = BTreeMap::new();
+        for execution in self.jobs.values().filter(|j| j.is_live()).filter_map(|j| j.execution.as_ref()) {
+            let mut slots: Vec<(u32, &ReplicaId)> = execution.tasks.iter().map(|t| (t.slot, &t.worker)).collect();
+            slots.sort_unstable();
+            slots.dedup();
+            for (_, worker) in slots {
+                *used.entry(worker.clone()).or_insert(0) += 1;
+            }
+        }
+        used
     }
 
     fn update(&mut self, job: &JobId, change: impl FnOnce(&mut Job)) {
@@ -354,21 +359,6 @@ impl Job {
             failure: self.failure.clone(),
             tasks: tasks.map(|t| (t.id.to_string(), t.worker.to_string())).collect(),
         }
-    }
-}
-
-impl host::ControlState for State {
-    const SERVICE: wire::Service = wire::Service::JobManager;
-    type Command = Command;
-    type Event = Event;
-    type Error = Error;
-
-    fn decide(&self, command: Command, _now: Timestamp) -> Result<Vec<Event>, Error> {
-        self.choose(command)
-    }
-
-    fn apply(&mut self, event: &Event, at: Timestamp) {
-        self.step(event, at);
     }
 }
 

@@ -1,6 +1,8 @@
 use flow::FreeSlots;
 use wire::job_manager::StartAt;
 
+use host::ControlState;
+
 use super::*;
 
 fn new(job: &str) -> NewJob {
@@ -17,9 +19,9 @@ fn new(job: &str) -> NewJob {
 }
 
 fn run(state: &mut State, command: Command) -> Vec<Event> {
-    let events = state.choose(command).unwrap();
+    let events = state.decide(command, Timestamp::from_nanos(1)).unwrap();
     for event in &events {
-        state.step(event, Timestamp::from_nanos(1));
+        state.apply(event, Timestamp::from_nanos(1));
     }
     events
 }
@@ -112,7 +114,8 @@ fn the_same_submission_twice_is_one_job() {
     other.text = other.text.replace("10 seconds", "20 seconds");
     let plan = crate::plan::plan(&other, 2).unwrap();
     let planned = PlannedJob { plan, start: StreamCut::default() };
-    assert!(matches!(state.choose(Command::Submit(Box::new((other, planned)))), Err(Error::JobDiffers(_))));
+    let refused = state.decide(Command::Submit(Box::new((other, planned))), Timestamp::from_nanos(1));
+    assert!(matches!(refused, Err(Error::JobDiffers(_))));
     run(&mut state, Command::Cancel(job.clone()));
     assert!(run(&mut state, Command::Cancel(job)).is_empty());
 }
