@@ -18,6 +18,7 @@ pub(crate) fn python() -> PathBuf {
         return python;
     }
     let base = search_path("python3").expect("python3 is needed: the README asks for it");
+    run(&mut Command::new(root().join("tools/install-python")));
     run(Command::new(base).args(["-m", "venv", "--clear"]).arg(&home));
     let mut pip = Command::new(&python);
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r"]);
