@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, mpsc};
 use types::{Clock, ContainerId, SegmentId};
 use wire::{
     Code, Empty, Outcome, Problem, Service,
-    coordinator::{ContainerMoved, ListStreams, StreamList},
+    coordinator::{ContainerMoved, ListStreams, StreamList, StreamsOf},
     segment_store::{DeleteSegment, SegmentName},
     views::Placement,
 };
@@ -106,7 +106,7 @@ async fn a_transient_refusal_is_repeated_until_it_passes() {
         })
         .await
         .unwrap();
-    bus.call::<ListStreams>(&(), &Empty {}).await.unwrap();
+    bus.call::<ListStreams>(&(), &StreamsOf::default()).await.unwrap();
     assert_eq!(count.load(Ordering::SeqCst), 4);
 }
 
@@ -132,13 +132,13 @@ async fn a_full_door_refuses_at_once_and_a_closing_one_finishes() {
     let waiting: Vec<_> = (0..DOOR_IN_FLIGHT_MAX)
         .map(|_| {
             let bus = bus.clone();
-            tokio::spawn(async move { bus.call::<ListStreams>(&(), &Empty {}).await })
+            tokio::spawn(async move { bus.call::<ListStreams>(&(), &StreamsOf::default()).await })
         })
         .collect();
     // One of these comes after the door is full.
     let refused = soon("a refusal", async {
         loop {
-            let answer = bus.call_within::<ListStreams>(&(), &Empty {}, Duration::from_millis(200)).await;
+            let answer = bus.call_within::<ListStreams>(&(), &StreamsOf::default(), Duration::from_millis(200)).await;
             match answer {
                 Err(problem) if problem.code == Code::Throttled && problem.outcome == Outcome::NotApplied => {
                     return problem;
@@ -261,7 +261,7 @@ async fn an_actor_stands_behind_a_door_and_is_discovered() {
     let bus = server.bus("coordinator/c-0").await;
     let doors = Doors::new(&bus, Service::Coordinator, &"c-0".parse().unwrap());
     let door = doors.open::<ListStreams>(None, Lister(0).start().recipient()).await.unwrap();
-    let problem = bus.call::<ListStreams>(&(), &Empty {}).await.unwrap_err();
+    let problem = bus.call::<ListStreams>(&(), &StreamsOf::default()).await.unwrap_err();
     assert_eq!(problem.message, "1 from coordinator/c-0");
 
     let client = async_nats::connect(server.url()).await.unwrap();
@@ -280,7 +280,8 @@ async fn an_actor_stands_behind_a_door_and_is_discovered() {
         }
     }
     doors.close_all().await;
-    let gone = bus.call_within::<ListStreams>(&(), &Empty {}, Duration::from_millis(100)).await.unwrap_err();
+    let gone =
+        bus.call_within::<ListStreams>(&(), &StreamsOf::default(), Duration::from_millis(100)).await.unwrap_err();
     assert_eq!(gone.kind, "NoResponders");
     drop(door);
 }

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use support::{Server, eventually, soon};
 use types::{ContainerId, Generation};
 use wire::{
-    Empty, Service,
-    coordinator::{ContainerMoved, ListStreams, StreamList},
+    Service,
+    coordinator::{ContainerMoved, ListStreams, StreamList, StreamsOf},
     segment_store::OwnerRecord,
     views::Placement,
 };
@@ -49,7 +49,7 @@ async fn everything_goes_on_after_the_server_was_killed() {
         // Begun while the server is away, done when it is back.
         let (journal, other) = (journal.clone(), other.clone());
         let appending = tokio::spawn(async move { journal.append(last, &format!("away{round}"), vec![2]).await });
-        let calling = tokio::spawn(async move { other.call::<ListStreams>(&(), &Empty {}).await });
+        let calling = tokio::spawn(async move { other.call::<ListStreams>(&(), &StreamsOf::default()).await });
         tokio::time::sleep(Duration::from_millis(100)).await;
         server.start();
         last = soon("append", appending).await.unwrap().unwrap();
@@ -104,7 +104,8 @@ async fn a_call_to_a_server_that_stays_away_says_that_nothing_happened() {
     let bus = server.bus("a").await;
     server.kill();
     eventually("the loss is noticed", async || !bus.is_connected()).await;
-    let problem = bus.call_within::<ListStreams>(&(), &Empty {}, Duration::from_millis(300)).await.unwrap_err();
+    let problem =
+        bus.call_within::<ListStreams>(&(), &StreamsOf::default(), Duration::from_millis(300)).await.unwrap_err();
     assert_eq!((problem.kind.as_str(), problem.outcome), ("Disconnected", wire::Outcome::NotApplied));
     let late = bus.journal(Service::Broker, 1);
     server.start();

@@ -79,6 +79,7 @@ impl Writer {
                 writer: self.writer.clone(),
                 first_event_number: first_event_number + u64::try_from(done).unwrap_or(u64::MAX),
                 block,
+                expected_end: None,
             };
             let part = self.client.append(segment.container, append, APPEND_WITHIN).await?;
             let done = u32::try_from(done).unwrap_or(u32::MAX);

@@ -160,6 +160,7 @@ async fn an_append_is_repeated_with_the_same_numbers_and_its_outcome_is_remember
         writer: "w".parse().unwrap(),
         first_event_number: 7,
         block: Bytes::from_static(b"b"),
+        expected_end: None,
     };
     let done = Appended { offsets: vec![Some(4)], duplicate_count: 0, duplicates: vec![] };
     let unknown = || Err(Problem::new(wire::Code::Deadline, "AppendUnknown", "no answer").unknown());

@@ -114,6 +114,12 @@ token_ids! {
     ScopeName = "scope name", any;
     /// One running process of a service.
     ReplicaId = "replica id", any;
+    /// One reader group; unique in an installation.
+    GroupName = "reader group name", any;
+    /// One reader of a reader group.
+    ReaderId = "reader id", any;
+    /// A label of a stream by which streams are listed.
+    Tag = "tag", any;
     /// One continuous job.
     JobId = "job id", any;
     /// One alert rule.
@@ -137,6 +143,16 @@ pub struct LaneId(pub u16);
 /// The number that fences an owner: of two owners the one with the smaller generation is stale.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Generation(pub u64);
+
+/// The number of a transaction within its stream, never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TransactionId(pub u32);
+
+impl fmt::Display for TransactionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 impl fmt::Display for ContainerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -76,6 +76,23 @@ impl KeyRange {
             .collect()
     }
 
+    /// Whether the ranges together hold every hash once.
+    pub fn cover_once(ranges: &[Self]) -> bool {
+        let mut sorted = ranges.to_vec();
+        sorted.sort_unstable();
+        let ends_fit = |w: &[Self]| w[0].last.checked_add(1) == Some(w[1].first);
+        let whole = |all: &[Self]| all[0].first == 0 && all[all.len() - 1].last == u64::MAX;
+        !sorted.is_empty()
+            && whole(&sorted)
+            && sorted.windows(2).all(ends_fit)
+            && sorted.iter().all(|r| r.first <= r.last)
+    }
+
+    /// Whether the two share a hash.
+    pub fn overlaps(self, other: Self) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+
     /// Whether the hash falls into the range.
     pub fn contains(self, hash: u64) -> bool {
         self.first <= hash && hash <= self.last
@@ -93,6 +110,17 @@ mod tests {
             assert_eq!((ranges[0].first, ranges[ranges.len() - 1].last), (0, u64::MAX));
             assert!(ranges.windows(2).all(|w| w[0].last + 1 == w[1].first), "{count}");
         }
+    }
+
+    #[test]
+    fn a_gap_or_an_overlap_does_not_cover() {
+        let ranges = KeyRange::split_evenly(4);
+        assert!(KeyRange::cover_once(&ranges));
+        assert!(!KeyRange::cover_once(&[]));
+        assert!(!KeyRange::cover_once(&ranges[1..]));
+        assert!(!KeyRange::cover_once(&[ranges[0], ranges[1], ranges[3]]));
+        assert!(!KeyRange::cover_once(&[ranges[0], ranges[0], ranges[1], ranges[2], ranges[3]]));
+        assert!(ranges[0].overlaps(ranges[0]) && !ranges[0].overlaps(ranges[1]));
     }
 
     #[test]

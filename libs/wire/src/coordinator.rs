@@ -1,19 +1,80 @@
-//! Streams, their segments and where the containers are.
+//! Scopes, streams, their segments, transactions, reader groups, and where the containers are.
+
+mod group;
+mod policy;
+mod scale;
+mod transaction;
 
 use serde::{Deserialize, Serialize};
-use types::{ContainerId, IndexName, KeyRange, RoutingKey, ScopeName, SegmentId, Timestamp};
+use types::{ContainerId, IndexName, KeyRange, RoutingKey, ScopeName, SegmentId, StreamCut, Tag, Timestamp};
+
+pub use group::{Consumed, CutKind, GroupConfig, GroupDescription, GroupList, GroupRetention, GroupsOf, NamedGroup};
+pub use policy::{RetentionPolicy, ScalingPolicy};
+pub use scale::{EpochPage, EpochRecord, EpochsOf, Scale, SegmentNode, SegmentNodes, SegmentsOf, SuccessorsOf};
+pub use transaction::{
+    NewTransaction, Transaction, TransactionList, TransactionName, TransactionPhase, TransactionPing, TransactionShare,
+};
 
 use crate::{Empty, views::Placement};
 
 calls! {
-    /// Creates the stream of an index with its epoch-0 segments; repeating it with the same arguments answers the same.
+    /// Creates the stream of an index with its epoch-0 segments, and its scope if it is not there; repeating it with the same arguments answers the same.
     CreateStream(NewStream) -> StreamDescription; "lb.v1.coordinator.streams.create" [()] @ Coordinator, Idempotent
     /// Describes the stream of an index. NotFound: `UnknownIndex`.
     DescribeStream(StreamName) -> StreamDescription; "lb.v1.coordinator.streams.describe" [()] @ Coordinator, Idempotent
-    /// Lists every stream.
-    ListStreams(Empty) -> StreamList; "lb.v1.coordinator.streams.list" [()] @ Coordinator, Idempotent
+    /// Lists every stream, or those of a scope or with a tag.
+    ListStreams(StreamsOf) -> StreamList; "lb.v1.coordinator.streams.list" [()] @ Coordinator, Idempotent
+    /// Changes policies and tags of a stream.
+    UpdateStream(StreamUpdate) -> StreamDescription; "lb.v1.coordinator.streams.update" [()] @ Coordinator, Idempotent
+    /// Makes a stream begin at a cut; what lies before is never read again. The cut must cover the key space once. Kinds: `UnknownIndex`, `InvalidCut`.
+    TruncateStream(TruncateAt) -> StreamDescription; "lb.v1.coordinator.streams.truncate" [()] @ Coordinator, Idempotent
+    /// Ends a stream: no append succeeds afterwards; sealing again answers the same.
+    SealStream(StreamName) -> StreamDescription; "lb.v1.coordinator.streams.seal" [()] @ Coordinator, Idempotent
     /// Deletes a stream with all its segments and chunks; deleting what is not there succeeds.
     DeleteStream(StreamName) -> Empty; "lb.v1.coordinator.streams.delete" [()] @ Coordinator, Idempotent
+
+    /// Replaces segments by others that cover the same keys; answers when the new epoch is open. Repeating it after it was done answers the same. Kinds: `UnknownIndex`, `InvalidScale`, `StreamSealed`.
+    ScaleStream(Scale) -> StreamDescription; "lb.v1.coordinator.streams.scale" [()] @ Coordinator, Idempotent
+    /// Lists the segments of a stream, sealed ones included, by id, in pages.
+    ListSegments(SegmentsOf) -> SegmentNodes; "lb.v1.coordinator.segments.list" [()] @ Coordinator, Idempotent
+    /// Lists what follows a sealed segment, each with everything that it follows. Empty while the segment is open.
+    ListSuccessors(SuccessorsOf) -> SegmentNodes; "lb.v1.coordinator.segments.successors" [()] @ Coordinator, Idempotent
+    /// Lists the epochs of a stream in pages.
+    ListEpochs(EpochsOf) -> EpochPage; "lb.v1.coordinator.epochs.list" [()] @ Coordinator, Idempotent
+
+    /// Creates a scope; creating it again succeeds.
+    CreateScope(ScopeRef) -> Empty; "lb.v1.coordinator.scopes.create" [()] @ Coordinator, Idempotent
+    /// Deletes an empty scope, or, if asked to, one with everything in it. Kinds: `ScopeNotEmpty`.
+    DeleteScope(ScopeDeletion) -> Empty; "lb.v1.coordinator.scopes.delete" [()] @ Coordinator, Idempotent
+    /// Lists every scope.
+    ListScopes(Empty) -> ScopeList; "lb.v1.coordinator.scopes.list" [()] @ Coordinator, Idempotent
+
+    /// Opens a transaction over the present segments. Kinds: `UnknownIndex`, `StreamSealed`, `TooManyTransactions`.
+    BeginTransaction(NewTransaction) -> Transaction; "lb.v1.coordinator.transactions.begin" [()] @ Coordinator, Never
+    /// Renews a transaction's lease. Kinds: `UnknownTransaction`, `TransactionOver`.
+    PingTransaction(TransactionPing) -> Transaction; "lb.v1.coordinator.transactions.ping" [()] @ Coordinator, Idempotent
+    /// Makes a transaction's events visible, all or none; answers when they are. Kinds: `UnknownTransaction`, `TransactionOver`.
+    CommitTransaction(TransactionName) -> Transaction; "lb.v1.coordinator.transactions.commit" [()] @ Coordinator, Idempotent
+    /// Drops a transaction's events. Kinds: `UnknownTransaction`, `TransactionOver`.
+    AbortTransaction(TransactionName) -> Transaction; "lb.v1.coordinator.transactions.abort" [()] @ Coordinator, Idempotent
+    /// Describes a transaction. Kinds: `UnknownTransaction`.
+    DescribeTransaction(TransactionName) -> Transaction; "lb.v1.coordinator.transactions.describe" [()] @ Coordinator, Idempotent
+    /// Lists the transactions of a stream: open ones, and the last that ended.
+    ListTransactions(StreamName) -> TransactionList; "lb.v1.coordinator.transactions.list" [()] @ Coordinator, Idempotent
+
+    /// Creates a reader group; repeating it with the same configuration succeeds. Kinds: `GroupDiffers`, `UnknownIndex`, `InvalidCut`.
+    CreateGroup(GroupConfig) -> GroupDescription; "lb.v1.coordinator.groups.create" [()] @ Coordinator, Idempotent
+    /// Gives a reader group another configuration and the next generation: its readers begin again.
+    ResetGroup(GroupConfig) -> GroupDescription; "lb.v1.coordinator.groups.reset" [()] @ Coordinator, Never
+    /// Describes a reader group. Kinds: `UnknownGroup`.
+    DescribeGroup(NamedGroup) -> GroupDescription; "lb.v1.coordinator.groups.describe" [()] @ Coordinator, Idempotent
+    /// Lists the reader groups of a scope.
+    ListGroups(GroupsOf) -> GroupList; "lb.v1.coordinator.groups.list" [()] @ Coordinator, Idempotent
+    /// Deletes a reader group; deleting what is not there succeeds.
+    DeleteGroup(NamedGroup) -> Empty; "lb.v1.coordinator.groups.delete" [()] @ Coordinator, Idempotent
+    /// Tells up to where a subscribing reader group has consumed a stream; a cut before the last one changes nothing. Kinds: `UnknownGroup`, `InvalidCut`.
+    ReportConsumed(Consumed) -> Empty; "lb.v1.coordinator.groups.consumed" [()] @ Coordinator, Idempotent
+
     /// Answers where every container is.
     DescribePlacement(Empty) -> Placement; "lb.v1.coordinator.placement.describe" [()] @ Coordinator, Idempotent
 }
@@ -32,9 +93,26 @@ pub struct NewStream {
     pub index: IndexName,
     /// Segments of epoch 0: 1 to 64.
     pub segment_count: u16,
-    /// How long events are kept; `None` keeps them for ever.
+    /// How long events are kept; `None` keeps them for ever. Shorthand for a policy by time.
     #[serde(default)]
     pub retention_days: Option<u32>,
+    /// When segments are split and merged.
+    #[serde(default)]
+    pub scaling: ScalingPolicy,
+    /// What goes first when there is too much; overrides `retention_days`.
+    #[serde(default)]
+    pub retention: Option<RetentionPolicy>,
+    /// Labels: at most 16.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
+}
+
+impl NewStream {
+    /// A stream that neither scales nor forgets.
+    pub fn fixed(scope: ScopeName, index: IndexName, segment_count: u16) -> Self {
+        let (retention_days, scaling, retention) = (None, ScalingPolicy::default(), None);
+        Self { scope, index, segment_count, retention_days, scaling, retention, tags: Vec::new() }
+    }
 }
 
 /// Names a stream by its index.
@@ -42,6 +120,66 @@ pub struct NewStream {
 pub struct StreamName {
     /// The index.
     pub index: IndexName,
+}
+
+/// Which streams to list.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamsOf {
+    /// Only of this scope.
+    #[serde(default)]
+    pub scope: Option<ScopeName>,
+    /// Only with this tag.
+    #[serde(default)]
+    pub tag: Option<Tag>,
+}
+
+/// Changes of a stream; `None` leaves as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamUpdate {
+    /// The index.
+    pub index: IndexName,
+    /// When segments are split and merged.
+    #[serde(default)]
+    pub scaling: Option<ScalingPolicy>,
+    /// What goes first when there is too much; `Some(None)` keeps everything.
+    #[serde(default)]
+    pub retention: Option<Option<RetentionPolicy>>,
+    /// Labels.
+    #[serde(default)]
+    pub tags: Option<Vec<Tag>>,
+}
+
+/// A new beginning of a stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TruncateAt {
+    /// The index.
+    pub index: IndexName,
+    /// The first events that stay.
+    pub cut: StreamCut,
+}
+
+/// Names a scope.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScopeRef {
+    /// The scope.
+    pub scope: ScopeName,
+}
+
+/// A scope to delete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScopeDeletion {
+    /// The scope.
+    pub scope: ScopeName,
+    /// Delete its streams and reader groups too.
+    #[serde(default)]
+    pub recursive: bool,
+}
+
+/// Every scope.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScopeList {
+    /// By name.
+    pub scopes: Vec<ScopeName>,
 }
 
 /// One segment and the keys that it takes.
@@ -73,17 +211,53 @@ pub struct StreamDescription {
     /// How long events are kept.
     #[serde(default)]
     pub retention_days: Option<u32>,
+    /// When segments are split and merged.
+    #[serde(default)]
+    pub scaling: ScalingPolicy,
+    /// What goes first when there is too much.
+    #[serde(default)]
+    pub retention: Option<RetentionPolicy>,
+    /// Labels.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
+    /// Whether it takes appends no more.
+    #[serde(default)]
+    pub sealed: bool,
+    /// The first events that are still there; a segment that it does not name is there from its beginning.
+    #[serde(default)]
+    pub head: StreamCut,
 }
 
 impl StreamDescription {
+    /// A stream in its first epoch that neither scales nor forgets.
+    pub fn new(
+        (stream, created): (u32, Timestamp),
+        scope: ScopeName,
+        index: IndexName,
+        segments: Vec<SegmentRange>,
+    ) -> Self {
+        let (epoch, retention_days, scaling, retention) = (0, None, ScalingPolicy::default(), None);
+        let (tags, sealed, head) = (Vec::new(), false, StreamCut::default());
+        Self { stream, scope, index, epoch, segments, created, retention_days, scaling, retention, tags, sealed, head }
+    }
+
     /// The segment for a routing key; without a key the index name serves as one, which gives the whole index one order.
     pub fn route(&self, key: Option<&RoutingKey>) -> Option<SegmentRange> {
-        let hash = key.map_or_else(|| types::hash64(self.index.as_str().as_bytes()), RoutingKey::hash);
+        self.route_hash(self.hash(key))
+    }
+
+    /// The place of a key, or of no key, in the hash space.
+    pub fn hash(&self, key: Option<&RoutingKey>) -> u64 {
+        key.map_or_else(|| types::hash64(self.index.as_str().as_bytes()), RoutingKey::hash)
+    }
+
+    /// The present segment for a place in the hash space.
+    pub fn route_hash(&self, hash: u64) -> Option<SegmentRange> {
         self.segments.iter().find(|s| s.range.contains(hash)).copied()
     }
 }
 
-/// Every stream.
+/// Streams.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamList {
     /// In order of creation.

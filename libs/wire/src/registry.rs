@@ -33,6 +33,7 @@ pub fn registry() -> Vec<Row> {
         task_worker::CALLS,
         alerter::CALLS,
         coordinator::EVENTS,
+        segment_store::EVENTS,
         subjects::RECORDS,
     ]
     .concat()

@@ -16,6 +16,13 @@ pub const VIEWS: &str = "lb_views";
 /// Bucket of HTTP tokens; key = lower-case hex SHA-256 of the token.
 pub const TOKENS: &str = "lb_tokens";
 
+/// Bucket of the documents that the readers of a group share; key = `<group>.<generation>`; written by readers, compare-and-set.
+pub const GROUPS: &str = "lb_groups";
+/// Bucket of users' state synchronizers; key = `<scope>.<name>`.
+pub const SYNCHRONIZERS: &str = "lb_synchronizers";
+/// Bucket of users' key-value tables; key = `<scope>.<table>.<hex of the primary key>`.
+pub const TABLES: &str = "lb_tables";
+
 /// The key of the container placement in [`VIEWS`].
 pub const PLACEMENT_KEY: &str = "placement";
 

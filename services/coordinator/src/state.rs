@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use types::{IndexName, KeyRange, SegmentId, Timestamp};
+use types::{IndexName, KeyRange, SegmentId, StreamCut, Timestamp};
 use wire::{
     Service,
     coordinator::{NewStream, SegmentRange, StreamDescription},
@@ -200,6 +200,11 @@ impl State {
             segments: segments.collect(),
             created,
             retention_days: new.retention_days,
+            scaling: new.scaling,
+            retention: new.retention,
+            tags: new.tags.clone(),
+            sealed: false,
+            head: StreamCut::default(),
         };
         Stream { description, phase: Phase::Creating }
     }
@@ -278,7 +283,7 @@ mod tests {
 
     fn new(scope: &str, index: &str, segment_count: u16) -> NewStream {
         let (scope, index) = (scope.parse().unwrap(), index.parse().unwrap());
-        NewStream { scope, index, segment_count, retention_days: Some(7) }
+        NewStream { retention_days: Some(7), ..NewStream::fixed(scope, index, segment_count) }
     }
 
     fn run(state: &mut State, at: i64, command: Command) -> Result<Vec<Event>, CoordinatorError> {

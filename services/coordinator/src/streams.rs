@@ -95,7 +95,12 @@ impl Streams {
     async fn build(&self, stream: &Stream) -> Result<(), Problem> {
         let there = &stream.description;
         self.each_segment(there, |segment| {
-            let new = NewSegment { segment: segment.segment, index: there.index.clone() };
+            let new = NewSegment {
+                segment: segment.segment,
+                index: there.index.clone(),
+                predecessors: Vec::new(),
+                transactional: false,
+            };
             async move { self.bus.call::<CreateSegment>(&segment.container, &new).await.map(|_| ()) }
         })
         .await?;

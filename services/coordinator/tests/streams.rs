@@ -18,7 +18,7 @@ use wire::{
     Code, Empty, Service,
     coordinator::{
         CreateStream, DeleteStream, DescribePlacement, DescribeStream, ListStreams, NewStream, StreamDescription,
-        StreamName,
+        StreamName, StreamsOf,
     },
     decode,
     segment_store::{CreateSegment, DeleteSegment},
@@ -60,7 +60,7 @@ async fn views(host: &Host) -> Result<Bucket> {
 
 fn new(scope: &str, index: &str, segment_count: u16) -> NewStream {
     let (scope, index) = (scope.parse().unwrap(), index.parse().unwrap());
-    NewStream { scope, index, segment_count, retention_days: Some(7) }
+    NewStream { retention_days: Some(7), ..NewStream::fixed(scope, index, segment_count) }
 }
 
 fn name(index: &str) -> StreamName {
@@ -83,7 +83,7 @@ async fn a_stream_is_created_shown_found_again_and_deleted() -> Result<()> {
     assert_eq!(decode::<StreamDescription>(&shown.value)?, created);
     assert_eq!(host.bus.call::<CreateStream>(&(), &new("team", "shop", 4)).await?, created);
     assert_eq!(host.bus.call::<DescribeStream>(&(), &name("shop")).await?, created);
-    assert_eq!(host.bus.call::<ListStreams>(&(), &Empty {}).await?.streams, vec![created]);
+    assert_eq!(host.bus.call::<ListStreams>(&(), &StreamsOf::default()).await?.streams, vec![created]);
     for (request, kind) in [(new("other", "shop", 4), "IndexNameTaken"), (new("team", "shop", 5), "StreamDiffers")] {
         let refused = host.bus.call::<CreateStream>(&(), &request).await.unwrap_err();
         assert_eq!((refused.code, refused.kind.as_str()), (Code::Conflict, kind));

@@ -86,7 +86,7 @@ impl Platform for Fake {
         let segments = segments(index)?;
         let scope = "team".parse().unwrap();
         let (index, created) = (index.clone(), Timestamp::default());
-        Ok(Arc::new(StreamDescription { stream: 1, scope, index, epoch: 0, segments, created, retention_days: None }))
+        Ok(Arc::new(StreamDescription::new((1, created), scope, index, segments)))
     }
 
     async fn append(&self, _: ContainerId, append: Append) -> Result<Appended, Problem> {

@@ -230,8 +230,8 @@ async fn append_segment(
         if count == 0 {
             return Err(Problem::internal("a line that was accepted fits no block"));
         }
-        let append =
-            Append { segment: segment.segment, writer: writer.clone(), first_event_number, block: block.finish() };
+        let (segment_id, writer, block) = (segment.segment, writer.clone(), block.finish());
+        let append = Append { segment: segment_id, writer, first_event_number, block, expected_end: None };
         door.platform.append(segment.container, append).await?;
         first_event_number += count;
     }

@@ -47,15 +47,9 @@ async fn coordinator_doors(host: &Host) -> Result<(Streams, Vec<Door>)> {
                 Err(Problem::conflict("IndexNameTaken", "index taken exists in another scope"))
             } else {
                 created.lock().unwrap().insert(new.index.clone(), new.clone());
-                Ok(StreamDescription {
-                    stream: 0,
-                    scope: new.scope,
-                    index: new.index,
-                    epoch: 0,
-                    segments: Vec::new(),
-                    created: types::Timestamp::from_nanos(1),
-                    retention_days: new.retention_days,
-                })
+                let created = types::Timestamp::from_nanos(1);
+                let stream = StreamDescription::new((0, created), new.scope, new.index, Vec::new());
+                Ok(StreamDescription { retention_days: new.retention_days, ..stream })
             };
             async move { answer }
         })

@@ -56,10 +56,8 @@ impl Own {
 impl Backend for Own {
     async fn create(&self, index: &IndexDescription) -> Result<(), Problem> {
         let new = NewStream {
-            scope: index.scope.clone(),
-            index: index.index.clone(),
-            segment_count: index.segment_count,
             retention_days: index.retention_days,
+            ..NewStream::fixed(index.scope.clone(), index.index.clone(), index.segment_count)
         };
         self.bus.call::<CreateStream>(&(), &new).await.map(|_| ())
     }

@@ -290,6 +290,9 @@ impl Segment {
             end: self.end,
             sealed: self.sealed,
             chunks: self.chunks.clone(),
+            bytes: 0,
+            truncated_bytes: 0,
+            transactional: false,
         }
     }
 

@@ -144,6 +144,7 @@ impl Gather {
             writer: queue.writer.clone(),
             first_event_number: queue.next_number,
             block: block.finish(),
+            expected_end: None,
         };
         Some(Batch { index: queue.index.clone(), segment: queue.segment, append, asks, bytes })
     }

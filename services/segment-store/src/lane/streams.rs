@@ -63,15 +63,12 @@ mod tests {
         let index: IndexName = "shop".parse().unwrap();
         let segment = SegmentId { stream: 1, epoch: 0, number: 0 };
         let range = KeyRange { first: 0, last: u64::MAX };
-        let description = StreamDescription {
-            stream: 1,
-            scope: "team".parse().unwrap(),
-            index: index.clone(),
-            epoch: 0,
-            segments: vec![SegmentRange { segment, container: ContainerId(0), range }],
-            created: Timestamp::default(),
-            retention_days: None,
-        };
+        let description = StreamDescription::new(
+            (1, Timestamp::default()),
+            "team".parse().unwrap(),
+            index.clone(),
+            vec![SegmentRange { segment, container: ContainerId(0), range }],
+        );
         streams.set(index.clone(), Some(&wire::encode(&description)));
         streams.set(index.clone(), Some(b"rubbish"));
         assert_eq!(streams.get(&index).as_deref(), Some(&description));

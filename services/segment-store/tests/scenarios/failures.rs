@@ -78,6 +78,7 @@ async fn a_superseded_owner_steps_down_and_its_append_is_nowhere() {
         writer: "w2".parse().unwrap(),
         first_event_number: 1,
         block: block.finish(),
+        expected_end: None,
     };
     let fenced = stage.bus.call::<AppendEvents>(&segment.container, &append).await.unwrap_err();
     assert_eq!((fenced.code, fenced.outcome), (Code::Fenced, Outcome::NotApplied), "{fenced}");
@@ -213,7 +214,7 @@ async fn writers_wait_while_object_storage_is_away_and_nothing_is_lost() {
         let mut block = BlockBuilder::new();
         assert!(block.push(types::Timestamp::from_millis(1), 0, &make(n)));
         let (segment, writer) = (segment.segment, "w1".parse().unwrap());
-        Append { segment, writer, first_event_number: n + 1, block: block.finish() }
+        Append { segment, writer, first_event_number: n + 1, block: block.finish(), expected_end: None }
     };
     let mut count = 0;
     let refused = loop {

@@ -111,17 +111,11 @@ impl Stage {
             let segment = SegmentId { stream: number, epoch: 0, number: n };
             SegmentRange { segment, container: segment.container(CONTAINERS), range }
         });
-        let stream = StreamDescription {
-            stream: number,
-            scope: "team".parse().unwrap(),
-            index: index.clone(),
-            epoch: 0,
-            segments: segments.collect(),
-            created: Timestamp::default(),
-            retention_days: None,
-        };
+        let (scope, created) = ("team".parse().unwrap(), Timestamp::default());
+        let stream = StreamDescription::new((number, created), scope, index.clone(), segments.collect());
         for range in &stream.segments {
-            let new = NewSegment { segment: range.segment, index: index.clone() };
+            let (predecessors, transactional) = (Vec::new(), false);
+            let new = NewSegment { segment: range.segment, index: index.clone(), predecessors, transactional };
             self.bus.call_within::<CreateSegment>(&range.container, &new, LONG).await.unwrap();
         }
         self.views.put(&stream_key(&index), wire::encode(&stream)).await.unwrap();

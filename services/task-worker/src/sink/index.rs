@@ -191,17 +191,9 @@ mod tests {
     fn stream() -> StreamDescription {
         let ranges = (0u32..).zip(KeyRange::split_evenly(4));
         let segment = |number| SegmentId { stream: 9, epoch: 0, number };
-        StreamDescription {
-            stream: 9,
-            scope: "tenant".parse().unwrap(),
-            index: "sums".parse().unwrap(),
-            epoch: 0,
-            segments: ranges
-                .map(|(n, range)| SegmentRange { segment: segment(n), container: ContainerId(0), range })
-                .collect(),
-            created: Timestamp::MIN,
-            retention_days: None,
-        }
+        let segments = ranges.map(|(n, range)| SegmentRange { segment: segment(n), container: ContainerId(0), range });
+        let (scope, index) = ("tenant".parse().unwrap(), "sums".parse().unwrap());
+        StreamDescription::new((9, Timestamp::MIN), scope, index, segments.collect())
     }
 
     fn event(key: &str, text: &str) -> (Option<RoutingKey>, Vec<u8>) {

@@ -71,15 +71,8 @@ fn describe(index: &IndexName) -> Result<StreamDescription, Problem> {
     let ranges = (0u32..).zip(KeyRange::split_evenly(2));
     let segments =
         ranges.map(|(n, range)| SegmentRange { segment: segment(stream, n), container: ContainerId(0), range });
-    Ok(StreamDescription {
-        stream,
-        scope: "tenant".parse().unwrap(),
-        index: index.clone(),
-        epoch: 0,
-        segments: segments.collect(),
-        created: Timestamp::MIN,
-        retention_days: None,
-    })
+    let scope = "tenant".parse().unwrap();
+    Ok(StreamDescription::new((stream, Timestamp::MIN), scope, index.clone(), segments.collect()))
 }
 
 impl Told {
