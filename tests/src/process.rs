@@ -63,7 +63,9 @@ impl Process {
 
     /// Sends a signal by name.
     pub fn signal(&self, name: &str) -> Result<()> {
-        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status()?;
+        // The shell's own `kill`: a small container has no other.
+        let script = format!("kill -{name} \"$0\"");
+        let sent = Command::new("sh").args(["-c", &script, &self.pid().to_string()]).status()?;
         ensure!(sent.success(), "{} (pid {}) could not be sent SIG{name}", self.name, self.pid());
         Ok(())
     }

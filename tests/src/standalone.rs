@@ -113,7 +113,7 @@ impl Drop for Standalone {
         self.process.end();
         for server in servers {
             // A server that has ended by itself is as good.
-            let _ended = Command::new("kill").arg("-KILL").arg(server.to_string()).output();
+            let _ended = Command::new("sh").args(["-c", "kill -KILL \"$0\"", &server.to_string()]).output();
         }
     }
 }

@@ -161,7 +161,8 @@ fn sigterm_drains_and_ends_without_an_error() {
     let running = std::thread::spawn(move || host::run::<Tallier>(settings, Some("named".parse().unwrap())));
     runtime.block_on(eventually(Duration::from_secs(10), async || ORDER.lock().unwrap().contains(&"doors open")));
     assert!(world.data_dir().join("alerter/named").is_dir());
-    let signalled = Shell::new("kill").arg("-TERM").arg(std::process::id().to_string()).status().unwrap();
+    let signalled =
+        Shell::new("sh").args(["-c", "kill -TERM \"$0\"", &std::process::id().to_string()]).status().unwrap();
     assert!(signalled.success());
     running.join().unwrap().unwrap();
     assert!(ORDER.lock().unwrap().contains(&"doors closed"));

@@ -103,7 +103,7 @@ fn end_orphan(config: &Path) -> anyhow::Result<()> {
         return Ok(());
     }
     tracing::warn!(pid, "nats-server of an earlier run still lives; it is ended");
-    Command::new("kill").arg("-TERM").arg(pid.to_string()).status()?;
+    terminate(pid)?;
     let begun = Instant::now();
     while is_ours() {
         anyhow::ensure!(
@@ -115,11 +115,16 @@ fn end_orphan(config: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Asks a process of ours to end (SIGTERM). The shell's own `kill`: a small container has no other.
+pub(crate) fn terminate(pid: u32) -> std::io::Result<()> {
+    let status = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid.to_string()]).status()?;
+    if status.success() { Ok(()) } else { Err(std::io::Error::other(format!("process {pid} is not there"))) }
+}
+
 impl Drop for NatsChild {
     fn drop(&mut self) {
         // SIGTERM lets it write its last state; it is our own child, by pid.
-        let asked = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status();
-        if asked.is_err() {
+        if terminate(self.child.id()).is_err() {
             let _gone = self.child.kill();
         }
         let _reaped = self.child.wait();

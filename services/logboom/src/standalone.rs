@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     cli::SettingsArgs,
     keys::{KeyDir, NatsServer},
-    nats_child::{NatsChild, find_server},
+    nats_child::{NatsChild, find_server, terminate},
     process,
     screen::Screen,
     tools::{Connection, RunFile},
@@ -277,8 +277,7 @@ impl Child {
 
     fn terminate(&self) {
         // By pid, and only our own child.
-        let asked = Command::new("kill").arg("-TERM").arg(self.process.id().to_string()).status();
-        if let Err(error) = asked {
+        if let Err(error) = terminate(self.process.id()) {
             tracing::warn!(%error, "standalone could not be asked to end");
         }
     }

@@ -117,8 +117,10 @@ async fn an_append_without_answer_is_found_in_the_log_again() {
     let mut stage = Stage::with_store(TAIL_ONLY).await;
     let segment = stage.stream("shop", 1, 1).await.segments[0];
     let pid = stage.world.nats.pid().unwrap().to_string();
-    let signal =
-        |name: &str| assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
+    let signal = |name: &str| {
+        let script = format!("kill {name} \"$0\"");
+        assert!(std::process::Command::new("sh").args(["-c", &script, &pid]).status().unwrap().success());
+    };
     // Far more than one frame, so that the owner has something to append whenever the server stops.
     const COUNT: u64 = 200;
     let pad = "x".repeat(60_000);
