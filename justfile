@@ -64,10 +64,19 @@ bench *args: tools
     cargo build --workspace --bins --locked --release
     cargo test --workspace --locked --release --test bench -- --nocapture {{ args }}
 
-# Kill, pause and partition real processes, and count what was acknowledged.
+# Kill, pause and damage real processes, and count what was acknowledged; `--seeds N` runs N short schedules, `--seed S` begins at S.
 chaos *args: tools
     cargo build --workspace --bins --locked
-    cargo test --workspace --locked --test chaos -- --nocapture {{ args }}
+    set -- {{ args }}; rest=(); \
+    while [ $# -gt 0 ]; do \
+        case "$1" in \
+            --seeds) export LB_SEEDS="$2"; shift 2 ;; \
+            --seed) export LB_SEED="$2"; shift 2 ;; \
+            *) rest+=("$1"); shift ;; \
+        esac; \
+    done; \
+    if [ -n "${LB_SEEDS:-}" ]; then rest+=(every_seed); fi; \
+    cargo test --workspace --locked --test chaos -- --nocapture "${rest[@]}"
 
 # The container image.
 image:

@@ -22,6 +22,8 @@ mod processes;
 mod queries;
 #[path = "bad_input/row.rs"]
 mod row;
+#[path = "bad_input/segments.rs"]
+mod segments;
 
 use logboom_tests::root;
 
@@ -32,6 +34,7 @@ fn sections() -> Vec<Section> {
     vec![
         events::section(),
         nats::section(),
+        segments::section(),
         queries::section(),
         queries::jobs_and_rules(),
         broker::section(),

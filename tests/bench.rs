@@ -18,6 +18,8 @@ mod jobs;
 mod publishing;
 #[path = "bench/resting.rs"]
 mod resting;
+#[path = "bench/segments.rs"]
+mod segments;
 #[path = "bench/visible.rs"]
 mod visible;
 
@@ -25,7 +27,7 @@ use std::env;
 
 use crate::figure::Figures;
 
-const SUITES: [&str; 7] = ["publish", "ingest", "visible", "alert", "job", "start", "rss"];
+const SUITES: [&str; 8] = ["publish", "ingest", "visible", "alert", "job", "start", "rss", "segments"];
 
 fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -49,6 +51,7 @@ fn main() {
                 "alert" => alerting::run(&mut figures).await,
                 "job" => jobs::run(&mut figures).await,
                 "start" => resting::start(&mut figures).await,
+                "segments" => segments::run(&mut figures).await,
                 _ => resting::memory(&mut figures).await,
             }
         });

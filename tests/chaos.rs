@@ -1,6 +1,8 @@
 //! Real processes killed under load, and then the debts collected: every acknowledged event, every window, every alert, exactly once.
 //!
-//! `LB_SEED` chooses the order and the moments of the kills, `LB_SECONDS` how long they go on (120; every process dies at least once).
+//! Two tests. In one a whole installation with a job and a rule loses every process at least once: `LB_SEED` chooses the order and
+//! the moments, `LB_SECONDS` how long it goes on (60). In the other `LB_SEEDS` short schedules, from `LB_SEED` on, strike what keeps
+//! streams, on one nats-server or on three: the same seed gives the same schedule. Without `LB_SEEDS` a few fixed seeds are run.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -14,6 +16,16 @@ mod faults;
 mod load;
 #[path = "chaos/oracle.rs"]
 mod oracle;
+#[path = "chaos/promise.rs"]
+mod promise;
+#[path = "chaos/schedule.rs"]
+mod schedule;
+#[path = "chaos/summary.rs"]
+mod summary;
+#[path = "chaos/traffic.rs"]
+mod traffic;
+#[path = "chaos/trial.rs"]
+mod trial;
 
 use std::{env, time::Duration};
 
@@ -24,11 +36,16 @@ use tokio::time::Instant;
 use crate::{
     load::{Load, Sent},
     oracle::Oracle,
+    schedule::Schedule,
+    summary::Summary,
+    trial::Arena,
 };
 
 /// What everybody calls a seed that nobody has chosen.
 const SEED: u64 = 2026;
-const SECONDS: u64 = 120;
+const SECONDS: u64 = 60;
+/// What is run among the other tests: every kind of fault comes, and the fourth is of three nats-servers.
+const SEEDS: [u64; 6] = [1, 2, 3, 4, 5, 6];
 
 pub(crate) const INDEX: &str = "chaos";
 pub(crate) const SUMS: &str = "chaos_sums";
@@ -104,4 +121,44 @@ async fn what_was_acknowledged_survives_the_death_of_every_process() {
     let count = format!("SELECT count(*) AS n FROM {INDEX} WHERE id = 'fresh'");
     assert_eq!(api.count(&count).await.unwrap(), 1, "a fresh event passes");
     cluster.check().unwrap();
+}
+
+/// The seeds to run: those that were asked for, else the fixed ones.
+fn seeds() -> Vec<u64> {
+    match number("LB_SEEDS", 0) {
+        0 => SEEDS.to_vec(),
+        count => {
+            let first = number("LB_SEED", 1);
+            (first..first + count).collect()
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_seed_keeps_its_promises() {
+    let schedules: Vec<Schedule> = seeds().into_iter().map(Schedule::of).collect();
+    let mut summary = Summary::default();
+    for nats_count in [1, 3] {
+        let mut arena = None;
+        for schedule in schedules.iter().filter(|schedule| usize::from(schedule.nats_count) == nats_count) {
+            println!("chaos: seed {} is schedule {:016x}: {:?}", schedule.seed, schedule.hash(), schedule.steps);
+            let mut here = match arena.take() {
+                Some(arena) => arena,
+                None => Arena::start(nats_count).await.unwrap(),
+            };
+            let outcome = here.run(schedule).await;
+            let (took, events) = (outcome.took.as_secs_f32(), outcome.acknowledged);
+            println!("chaos: seed {}: {events} events acknowledged, {took:.1} s", schedule.seed);
+            if outcome.broken.is_empty() {
+                // The next trial goes on in the same installation, with all that this one has left behind.
+                arena = Some(here);
+            } else {
+                println!("chaos: seed {} broke a promise: {:#?}", schedule.seed, outcome.broken);
+                println!("chaos: data and logs are kept in {}", here.cluster.keep().display());
+            }
+            summary.add(schedule, outcome);
+        }
+    }
+    println!("chaos:\n{}", summary.text());
+    assert!(summary.broken.is_empty(), "broken promises:\n{}", summary.text());
 }

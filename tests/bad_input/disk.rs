@@ -1,13 +1,9 @@
 //! A full disk: publishers are refused, and what was acknowledged is there when there is room again.
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
-use logboom_tests::{Cluster, Options, Workdir};
+use logboom_tests::{Cluster, Options, Tmpfs, Workdir};
 use rand::Rng;
 use serde_json::json;
 
@@ -34,64 +30,20 @@ pub(crate) fn section() -> Section {
     }
 }
 
-/// What such a file system is called, before the id of the process that owns it.
-const MOUNT: &str = "logboom-test-";
-
-/// A small file system in memory.
-struct Tmpfs(PathBuf);
-
-impl Tmpfs {
-    fn mount(path: &Path) -> Option<Self> {
-        unmount_orphans();
-        std::fs::create_dir_all(path).ok()?;
-        let name = format!("{MOUNT}{}", std::process::id());
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=64m", &name]).arg(path).output().ok()?;
-        mounted.status.success().then(|| Self(path.to_owned()))
-    }
-
-    fn grow(&self) -> Result<()> {
-        let grown = Command::new("mount").args(["-o", "remount,size=1g"]).arg(&self.0).output()?;
-        ensure!(grown.status.success(), "{}", String::from_utf8_lossy(&grown.stderr));
-        Ok(())
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        // What still has files open there has been killed; the mount goes with the last of them.
-        let _gone = Command::new("umount").arg("--lazy").arg(&self.0).output();
-    }
-}
-
-/// Takes away what tests have left that were killed themselves.
-fn unmount_orphans() {
-    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
-    for mount in mounts.lines() {
-        let mut words = mount.split(' ');
-        let owner = words.next().and_then(|name| name.strip_prefix(MOUNT));
-        if let (Some(owner), Some(path)) = (owner, words.next())
-            && !Path::new("/proc").join(owner).exists()
-        {
-            // Whoever may not unmount may not mount either, and the test says so.
-            let _gone = Command::new("umount").args(["--lazy", path]).output();
-        }
-    }
-}
-
 async fn fill() -> Result<Seen> {
     let dir = Workdir::new("disk")?;
     let seen = |text: &str| Ok(Seen { answer: "no acknowledgement".to_owned(), text: text.to_owned() });
-    let Some(disk) = Tmpfs::mount(&dir.path().join("jetstream")) else {
+    let Some(disk) = Tmpfs::mount(&dir.path().join("jetstream"), 64) else {
         println!("SKIPPED the full disk: a tmpfs can only be mounted by root");
         return seen("every acknowledged event is there exactly once; a fresh event passes");
     };
     let mut cluster = Cluster::start_with(Options {
         // Nothing leaves the log for object storage, so that it fills.
         set: vec!["segment_store.flush_interval=1h".to_owned(), "segment_store.flush_bytes=256MiB".to_owned()],
-        store_dir: Some(disk.0.clone()),
+        store_dir: Some(disk.path().to_owned()),
         // Else the server would count on three quarters of what is free, and refuse to create streams.
         jetstream: "  max_file_store: 1TB".to_owned(),
-        one_each: true,
+        ..Options::one_each()
     })
     .await?;
     cluster.api.provision("disk", 2).await?;
@@ -116,9 +68,8 @@ async fn fill() -> Result<Seen> {
     }
     ensure!(refused == REFUSED, "{PUBLISHES_MAX} events of 24 kB were all taken by 64 MiB");
     ensure!(acknowledged.len() > 500, "only {} events were taken", acknowledged.len());
-    disk.grow()?;
-    cluster.kill9_nats()?;
-    cluster.restart_nats().await?;
+    disk.resize(1 << 10)?;
+    cluster.nats.restart(0).await?;
     publisher.until_acked("logs.disk.k0", "fresh", json!({ "id": "fresh", "msg": "room again" }).to_string()).await?;
     let found = cluster.api.sql("SELECT id, count(*) AS n FROM disk GROUP BY id").await?;
     let mut there = BTreeSet::new();

@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use async_nats::jetstream::{self, stream::StorageType};
 use ingest::sample::Generator;
-use logboom_tests::{Publisher, Standalone};
+use logboom_tests::{NatsCluster, Publisher, Standalone};
+use testkit::NatsOptions;
 use types::Timestamp;
 
 use crate::figure::{Cost, Figure, Figures, Goal, Meter};
@@ -21,12 +22,16 @@ const KEYS: usize = 16;
 /// Lines of one HTTP request.
 const LINES: usize = 2_000;
 
-/// One event of exactly [`EVENT_BYTES`].
-fn line(number: usize) -> String {
+/// One event of exactly so many bytes.
+fn line_of(number: usize, bytes: usize) -> String {
     let head = format!("{{\"level\":\"info\",\"service\":\"cart\",\"msg\":\"order {number} was paid\",\"fill\":\"");
     let tail = "\"}";
-    let fill = EVENT_BYTES.saturating_sub(head.len() + tail.len());
+    let fill = bytes.saturating_sub(head.len() + tail.len());
     format!("{head}{}{tail}", "x".repeat(fill))
+}
+
+fn line(number: usize) -> String {
+    line_of(number, EVENT_BYTES)
 }
 
 /// `prefix` numbers the ids of one run.
@@ -56,6 +61,32 @@ pub(crate) async fn publish(figures: &mut Figures) -> Result<()> {
     Ok(())
 }
 
+/// The same with events of 200 bytes, also against a nats-server that syncs as JetStream does by default: every two minutes.
+pub(crate) async fn against_plain(figures: &mut Figures) -> Result<()> {
+    let mut up = Standalone::start().await?;
+    up.api.provision("bench", 4).await?;
+    let door = up.api.bind("bench", "write").await?.publisher().await?;
+    let synced = plain_stream(&up).await?;
+    let lazy_server =
+        NatsCluster::start_with(1, NatsOptions { sync_interval: "2m".to_owned(), ..NatsOptions::default() }).await?;
+    let lazy = plain_stream_at(&lazy_server.url(), &lazy_server.platform_creds()?).await?;
+    let mut rates = Vec::new();
+    for (publisher, subject) in [(&synced, "peer"), (&lazy, "peer"), (&door, "logs.bench")] {
+        let small = |prefix: &str, from: usize, count: usize| -> Vec<_> {
+            let all = from..from + count;
+            all.map(|n| (format!("{subject}.k{}", n % KEYS), format!("{prefix}-{n}"), line_of(n, 200))).collect()
+        };
+        publisher.all(WINDOW, small("warm", 0, 1_000)).await?;
+        let cost = measure(&mut up, publisher, small("small", 1_000, EVENTS)).await?;
+        rates.push(EVENTS as f64 / cost.wall.as_secs_f64());
+    }
+    for (name, peer, goal) in [("sync always", rates[0], 20.0), ("default sync", rates[1], 0.8)] {
+        let figure = Figure::new(format!("publish 200 B against JetStream, {name}"), rates[2], "events/s");
+        figures.add("segments", &figure.peer(peer).goal(Goal::AtLeast(goal * peer)));
+    }
+    Ok(())
+}
+
 async fn measure(up: &mut Standalone, publisher: &Publisher, events: Vec<(String, String, String)>) -> Result<Cost> {
     let meter = Meter::start(up).await?;
     publisher.all(WINDOW, events).await?;
@@ -65,7 +96,11 @@ async fn measure(up: &mut Standalone, publisher: &Publisher, events: Vec<(String
 /// A file stream of one replica, in the platform's account: what a user of JetStream alone would have.
 async fn plain_stream(up: &Standalone) -> Result<Publisher> {
     let creds = std::fs::read_to_string(up.data().join("keys/platform.creds"))?;
-    let client = async_nats::ConnectOptions::with_credentials(&creds)?.connect(&up.api.nats_url).await?;
+    plain_stream_at(&up.api.nats_url, &creds).await
+}
+
+async fn plain_stream_at(url: &str, creds: &str) -> Result<Publisher> {
+    let client = async_nats::ConnectOptions::with_credentials(creds)?.connect(url).await?;
     let config = jetstream::stream::Config {
         name: "PEER".to_owned(),
         subjects: vec!["peer.>".to_owned()],

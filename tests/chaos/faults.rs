@@ -38,9 +38,9 @@ pub(crate) async fn run(cluster: &mut Cluster, seed: u64, how_long: Duration) ->
 async fn kill_and_restart(cluster: &mut Cluster, victim: &str, down: Duration) -> Result<()> {
     let begun = Instant::now();
     if victim == NATS {
-        cluster.kill9_nats()?;
+        cluster.nats.kill(0)?;
         sleep(down).await;
-        cluster.restart_nats().await?;
+        cluster.nats.restart(0).await?;
     } else {
         cluster.kill9(victim)?;
         sleep(down).await;

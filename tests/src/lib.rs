@@ -4,7 +4,7 @@
 //! share: an installation of real processes ([`Cluster`], [`Standalone`]), its public doors ([`Api`], [`Binding`]), and a receiver of
 //! webhooks ([`Webhook`]).
 //! Deliberately does not know the inside of a service: every test here goes through files, public doors or a process, and this crate
-//! links neither the services nor the engine.
+//! links neither the services nor the engine, only what a program of a user links: the client and what it stands on.
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {
@@ -29,7 +29,10 @@ mod program;
 mod publisher;
 mod resources;
 mod standalone;
+mod stream;
 mod table;
+mod tmpfs;
+mod walker;
 mod webhook;
 mod workdir;
 
@@ -42,11 +45,15 @@ pub use binding::Binding;
 pub use cluster::{Cluster, Options};
 pub use event::{event, jiff_text, sql_time};
 pub use process::Process;
-pub use program::{free_port, logboom, nats_server, root, search_path, tools};
+pub use program::{logboom, root, search_path, tools};
 pub use publisher::{Publisher, RETRY_WITHIN};
 pub use resources::{Usage, children, usage};
 pub use standalone::Standalone;
+pub use stream::{Streams, neighbours, patiently};
 pub use table::Table;
+pub use testkit::{NatsCluster, free_port, server_path as nats_server};
+pub use tmpfs::Tmpfs;
+pub use walker::{Seen, Walker};
 pub use webhook::{Delivery, Webhook};
 pub use workdir::Workdir;
 

@@ -17,6 +17,11 @@ impl Workdir {
         Ok(Self { dir: Some(tempfile::Builder::new().prefix(&format!("lb-{name}-")).tempdir()?) })
     }
 
+    /// Makes it stay; answers where it is.
+    pub fn keep(&mut self) -> std::path::PathBuf {
+        self.dir.take().map_or_else(std::path::PathBuf::new, TempDir::keep)
+    }
+
     /// Its path.
     pub fn path(&self) -> &Path {
         self.dir.as_ref().map_or(Path::new("."), TempDir::path)

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use types::Timestamp;
 
 pub use claims::{AccountSpec, UserSpec, account_jwt, user_jwt};
-pub use config::{ServerSpec, server_config};
+pub use config::{ClusterSpec, ServerSpec, cluster_config, server_config};
 
 use crate::BusError;
 

@@ -1,24 +1,35 @@
 //! The Rust client of segments.
 //!
-//! Owns appends that are stored exactly once whatever fails in between ([`Client::append`], [`Writer`]), reads that see every
-//! event once in order, in Tier 2 as in the tail ([`SegmentReader`]), and stream cuts ([`Client::heads`], [`Client::tails`]).
+//! Owns writing exactly once whatever fails in between ([`EventWriter`], [`Transaction`], [`Client::append_if`]; [`Writer`] for
+//! those who keep numbers themselves), reads that see every event once in order, in Tier 2 as in the tail
+//! ([`SegmentReader`]), and stream cuts ([`Client::heads`], [`Client::tails`]).
 //! Deliberately does not know: how containers store what they store, queries, or who may do what; a [`bus::Bus`] and a
 //! [`store::Objects`] are handed in.
 //!
 //! ```no_run
 //! use std::time::Duration;
 //!
-//! # async fn example(bus: bus::Bus, objects: store::Objects) -> Result<(), Box<dyn std::error::Error>> {
-//! let client = client::Client::new(bus, objects);
-//! let index = "shop".parse()?;
+//! use client::{Client, WriterOptions};
+//! use types::RoutingKey;
 //!
-//! // Exactly once: the number of the first event names the append, so that repeating it is harmless.
-//! let writer = client.writer(index, "importer-1".parse()?);
-//! let segment = writer.route(Some(&types::RoutingKey::new("cart-17")?)).await?;
-//! let last = writer.resume(segment).await?;
-//! writer.append(segment, last + 1, &["first".into(), "second".into()]).await?;
+//! # async fn example(bus: bus::Bus, objects: store::Objects) -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::new(bus, objects);
+//! let index: types::IndexName = "shop".parse()?;
+//!
+//! // Exactly once and in order for each key; durable when it is flushed, or when the receipt says so.
+//! let writer = client.event_writer(index.clone(), WriterOptions::new("importer-1".parse()?)).await?;
+//! let key = RoutingKey::new("cart-17")?;
+//! let receipt = writer.write(Some(&key), "first".into()).await?;
+//! let batch = writer.write_batch([(Some(&key), "second"), (Some(&key), "third")]).await?;
+//! writer.flush().await?;
+//!
+//! // All or none: visible when the commit returns.
+//! let transaction = client.begin_transaction(index.clone(), Duration::from_secs(30)).await?;
+//! let kept = transaction.write_batch([(Some(&key), "-10"), (None, "+10")]).await?;
+//! transaction.commit().await?;
 //!
 //! // From the beginning to the end, and then what comes.
+//! let segment = client.stream(&index).await?.route(Some(&key)).ok_or("no segment")?;
 //! let mut reader = client.reader(segment, 0);
 //! while let Some(batch) = reader.next(Duration::from_secs(1)).await? {
 //!     println!("{} events up to offset {}", batch.num_rows(), reader.position().offset);
@@ -26,28 +37,85 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Writing
+//!
+//! | what | how | what it costs |
+//! |---|---|---|
+//! | many events | [`EventWriter::write_batch`], then [`EventWriter::flush`] or await the [`BatchReceipt`] | a copy into a block |
+//! | one event, told when it is durable | [`EventWriter::write`], await the [`Receipt`] | the same; the receipt shares its block's memory |
+//! | all or none, over all keys | [`Client::begin_transaction`] | two calls to the coordinator, and one merge per segment |
+//! | only if nobody came first | [`Client::append_if`] | a round trip |
+//! | with numbers of one's own | [`Client::writer`] | a round trip |
+//!
+//! **Exactly once.** A writer has an id, and numbers its events from 1 in each segment. A segment keeps the last number of each
+//! writer with its events, drops what it has, and refuses what leaves a gap; there is no window of time. So a writer repeats
+//! whatever it does not know to be stored, under the same numbers, until it is told.
+//!
+//! **Order.** Events of one key are stored in the order in which they were written, also when their segment is split or merged
+//! meanwhile: its successors get nothing of a key before the old segment has said for certain what it holds.
+//!
+//! **Waiting.** Calls that write wait for memory only ([`WriterOptions::bytes_max`]). When the leader of a log is lost, its
+//! segments answer nothing for 5 to 10 s; for longer or heavier traffic give the writer a [`SpillOptions`]. What is in memory or
+//! in spill files is not acknowledged and does not outlive the process.
+//!
+//! **When it fails.** Whatever may pass is repeated for [`WriterOptions::give_up_after`]. After that, or when the stream is
+//! sealed or deleted, the writer fails as a whole: every receipt gets a [`WriteError`], whose outcome says truthfully whether
+//! that event may be stored.
 
+mod batch;
+mod cut;
+mod document;
+mod error;
+mod frontier;
+mod group;
 mod patience;
 mod reader;
+mod spill;
+mod stream_reader;
+mod synchronizer;
+mod table;
+#[cfg(test)]
+mod testing;
+mod transaction;
+mod view;
+mod watermark;
 mod writer;
 
 use std::{sync::Arc, time::Duration};
 
 use bus::Bus;
 use bytes::Bytes;
-use futures::future::try_join_all;
 use moka::sync::Cache;
 use store::Objects;
-use types::{ContainerId, IndexName, Offset, StreamCut, WriterId};
+use types::{ContainerId, IndexName, Offset, WriterId};
 use wire::{
     Problem,
     coordinator::{DescribeStream, SegmentRange, StreamDescription, StreamName},
-    segment_store::{Append, AppendEvents, Appended, DescribeSegment, SegmentInfo, SegmentName},
+    segment_store::{Append, AppendEvents, Appended, DescribeSegment, SegmentInfo, SegmentName, SegmentPlace},
 };
 
+pub use batch::{BatchReader, SegmentRangeBounds};
+pub use cut::{CutError, EventPointer, GRAPH_SEGMENTS_MAX, SegmentGraph, cut_from_text, cut_to_text};
+pub use error::{WriteCause, WriteError};
+pub use group::{
+    CHECKPOINTS_MAX, Delivered, GROUP_READERS_MAX, GROUP_SEGMENTS_MAX, GroupError, GroupNotice, GroupOptions,
+    GroupReader, ReaderGroup, ReaderPosition,
+};
 pub use patience::Patience;
 pub use reader::SegmentReader;
-pub use writer::Writer;
+pub use spill::SpillOptions;
+pub use stream_reader::StreamReader;
+pub use synchronizer::{
+    Apply, COMPACT_FROM_BYTES, COMPACT_FROM_UPDATES, SYNCHRONIZED_BYTES_MAX, StateSynchronizer,
+};
+pub use table::{
+    PRIMARY_BYTES_MAX, PRIMARY_KEY_BYTES_MAX, RowChange, RowCondition, SECONDARY_KEY_BYTES_MAX, TABLE_CHANGES_MAX,
+    TABLE_PAGE_MAX, TABLE_VALUE_BYTES_MAX, Table, TableEntry, TableError, TablePage, Version, Versioned,
+};
+pub use transaction::Transaction;
+pub use watermark::{MARKS_MAX, NOTING_WRITERS_MAX, TimeWindow, WRITER_SILENT_AFTER};
+pub use writer::{Backlog, BatchReceipt, EventWriter, Receipt, Writer, WriterOptions};
 
 /// How old an answer about a stream may be.
 const STREAM_FRESH: Duration = Duration::from_secs(1);
@@ -65,6 +133,9 @@ pub struct Client {
     objects: Objects,
     streams: Cache<IndexName, Arc<StreamDescription>>,
     chunks: Cache<String, Bytes>,
+    bucket_replicas: u8,
+    views: view::Views,
+    conditional: writer::Conditional,
 }
 
 impl Client {
@@ -76,7 +147,18 @@ impl Client {
             objects,
             streams: Cache::builder().max_capacity(STREAMS_MAX).time_to_live(STREAM_FRESH).build(),
             chunks: Cache::builder().weigher(weigh).max_capacity(CHUNKS_BYTES_MAX).build(),
+            bucket_replicas: 1,
+            views: view::Views::default(),
+            conditional: writer::Conditional::new(),
         }
+    }
+
+    /// The same client where buckets have so many replicas: as many as the setting `journal_replicas` of the installation.
+    ///
+    /// Reader groups, synchronizers, tables and time notes are in buckets; a bucket takes the number of whoever opens it.
+    #[must_use]
+    pub fn with_bucket_replicas(self, replicas: u8) -> Self {
+        Self { bucket_replicas: replicas.max(1), ..self }
     }
 
     /// Describes the stream of an index; at most one second old.
@@ -118,29 +200,14 @@ impl Client {
 
     /// A reader of a segment from an offset on.
     pub fn reader(&self, segment: SegmentRange, from: Offset) -> SegmentReader {
-        SegmentReader::new(self.clone(), segment, from)
+        let place = SegmentPlace { segment: segment.segment, container: segment.container };
+        SegmentReader::new(self.clone(), place, from)
     }
 
     /// Describes a segment.
     pub async fn describe(&self, segment: SegmentRange) -> Result<SegmentInfo, Problem> {
         let name = SegmentName { segment: segment.segment };
         self.bus.call::<DescribeSegment>(&segment.container, &name).await
-    }
-
-    /// The cut before the first event that every present segment still has.
-    pub async fn heads(&self, index: &IndexName) -> Result<StreamCut, Problem> {
-        self.cut(index, |info| info.start).await
-    }
-
-    /// The cut behind the last event that every present segment has.
-    pub async fn tails(&self, index: &IndexName) -> Result<StreamCut, Problem> {
-        self.cut(index, |info| info.end).await
-    }
-
-    async fn cut(&self, index: &IndexName, offset: impl Fn(&SegmentInfo) -> Offset) -> Result<StreamCut, Problem> {
-        let stream = self.stream(index).await?;
-        let infos = try_join_all(stream.segments.iter().map(|segment| self.describe(*segment))).await?;
-        Ok(StreamCut(infos.iter().map(|info| (info.segment, offset(info))).collect()))
     }
 
     /// The bytes of a chunk; `None` when the object is not there any more.

@@ -29,14 +29,14 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Patience {
     end: Instant,
-    pause: Duration,
+    failures: u32,
     unknown: bool,
 }
 
 impl Patience {
     /// Begins now and ends after `within`.
     pub fn new(within: Duration) -> Self {
-        Self { end: Instant::now() + within, pause: PAUSE_MIN, unknown: false }
+        Self { end: Instant::now() + within, failures: 0, unknown: false }
     }
 
     /// Ends at the latest after `within` from now.
@@ -52,13 +52,8 @@ impl Patience {
     /// How long to wait before the next attempt; `None` when there is to be none.
     pub fn pause_after(&mut self, problem: &Problem) -> Option<Duration> {
         self.unknown |= problem.outcome == Outcome::Unknown;
-        let advice = match problem.code {
-            // Whoever throttles knows best; whoever was not reached knows nothing.
-            Code::Throttled => Duration::from_millis(problem.retry_after_ms.unwrap_or(0)),
-            _ => Duration::ZERO,
-        };
-        let pause = self.pause.max(advice).min(PAUSE_MAX).mul_f64(rand::random_range(0.5..1.0));
-        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        let pause = backoff(self.failures, problem, rand::random_range(0.0..1.0));
+        self.failures += 1;
         (problem.is_transient() && pause < self.left()).then_some(pause)
     }
 
@@ -66,6 +61,17 @@ impl Patience {
     pub fn conclude(self, last: Problem) -> Problem {
         if self.unknown { last.unknown() } else { last }
     }
+}
+
+/// The pause after so many failures before this one, spread by a roll of 0 to 1.
+pub(crate) fn backoff(failures: u32, problem: &Problem, roll: f64) -> Duration {
+    let advice = match problem.code {
+        // Whoever throttles knows best; whoever was not reached knows nothing.
+        Code::Throttled => Duration::from_millis(problem.retry_after_ms.unwrap_or(0)),
+        _ => Duration::ZERO,
+    };
+    let doubled = PAUSE_MIN.saturating_mul(1 << failures.min(16));
+    doubled.max(advice).min(PAUSE_MAX).mul_f64(0.5 + roll.clamp(0.0, 1.0) / 2.0)
 }
 
 #[cfg(test)]

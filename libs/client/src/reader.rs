@@ -1,5 +1,7 @@
 //! Exact reading: one cursor through Tier 2 and the tail.
 
+pub(crate) mod set;
+
 use std::{collections::VecDeque, time::Duration};
 
 use arrow::{array::RecordBatch, ipc::reader::StreamReader};
@@ -9,8 +11,7 @@ use tracing::debug;
 use types::{Offset, Position};
 use wire::{
     Problem,
-    coordinator::SegmentRange,
-    segment_store::{ChunkMeta, ReadFrom, ReadSegment, SegmentRead},
+    segment_store::{ChunkMeta, ReadFrom, ReadSegment, SegmentPlace, SegmentRead},
 };
 
 use crate::{Client, Patience};
@@ -30,7 +31,7 @@ const GONE_MAX: u32 = 3;
 /// its columns, never with both, so that an event that moves to Tier 2 between two reads is neither missed nor repeated.
 pub struct SegmentReader {
     client: Client,
-    segment: SegmentRange,
+    segment: SegmentPlace,
     /// The offset after the last event given out.
     position: Offset,
     /// The offset after the last event in `queued`.
@@ -42,7 +43,7 @@ pub struct SegmentReader {
 }
 
 impl SegmentReader {
-    pub(crate) fn new(client: Client, segment: SegmentRange, from: Offset) -> Self {
+    pub(crate) fn new(client: Client, segment: SegmentPlace, from: Offset) -> Self {
         let (queued, chunks) = (VecDeque::new(), VecDeque::new());
         Self { client, segment, position: from, cursor: from, queued, chunks, sealed_end: false }
     }

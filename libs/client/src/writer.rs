@@ -1,4 +1,15 @@
-//! Exactly-once writing.
+//! Exactly-once writing: [`EventWriter`] follows the stream, [`Writer`] leaves numbers and routing to its owner.
+
+mod answers;
+mod block;
+mod conditional;
+mod drain;
+mod engine;
+mod event_writer;
+mod lane;
+mod plan;
+mod receipt;
+mod routes;
 
 use std::time::Duration;
 
@@ -14,15 +25,23 @@ use wire::{
 
 use crate::Client;
 
+pub use event_writer::{Backlog, EventWriter, WriterOptions};
+pub use receipt::{BatchReceipt, Receipt};
+
+pub(crate) use block::Contents;
+pub(crate) use conditional::{Conditional, fresh_writer};
+pub(crate) use engine::Shared;
+
 /// How long an append is tried: longer than the 5 to 10 s of a JetStream election and the take-over of a container.
 const APPEND_WITHIN: Duration = Duration::from_secs(30);
 /// Blocks are closed at this size: a full frame of the default settings.
 const BLOCK_BYTES_MAX: usize = 512 << 10;
 
-/// A writer whose events are stored exactly once.
+/// A writer for those who keep the event numbers themselves, as a job does in its checkpoints.
 ///
-/// It numbers its events from 1 in each segment and remembers them until they are acknowledged; whatever happens, it sends them
-/// again under the same numbers.
+/// Its owner numbers events from 1 in each segment and remembers them until they are acknowledged; whatever happens, he sends
+/// them again under the same numbers. When a segment is sealed, [`Writer::append`] says `SegmentSealed`, and its owner decides
+/// where the events go. Everybody else takes an [`EventWriter`].
 #[derive(Clone)]
 pub struct Writer {
     client: Client,

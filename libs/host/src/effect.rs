@@ -15,6 +15,8 @@ use crate::{ControlState, Ledger, metrics};
 
 /// Effects of one service that run at once; the others wait in the state, where they are.
 pub const EFFECTS_IN_FLIGHT_MAX: usize = 16;
+/// Pause between two attempts of a leader to take up its work.
+const SERVE_PAUSE: Duration = Duration::from_secs(1);
 /// Pause after the first failure of an effect; it doubles with each further one.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 /// The longest pause between two runs of an effect.
@@ -55,6 +57,28 @@ where
             () = stop.cancelled() => return,
             now = terms.wait_for(|now| *now != term) => if now.is_err() { return },
         }
+    }
+}
+
+/// Serves until the token is cancelled: when `serve` ends, for want of something that it needs, it is run again after a pause.
+///
+/// `serve` opens its doors, works, and drops what it opened when it ends or is dropped; it is dropped at the cancellation.
+pub async fn keep_serving<F, Fut>(token: CancellationToken, service: wire::Service, mut serve: F)
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<(), Problem>>,
+{
+    let work = async {
+        loop {
+            if let Err(problem) = serve().await {
+                tracing::error!(%service, %problem, "leader cannot take up its work; it tries again");
+            }
+            tokio::time::sleep(SERVE_PAUSE).await;
+        }
+    };
+    tokio::select! {
+        () = token.cancelled() => {}
+        () = work => {}
     }
 }
 
@@ -116,5 +140,48 @@ where
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    };
+
+    /// Counts how often it is alive.
+    struct Doors(Arc<AtomicU32>);
+
+    impl Drop for Doors {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn serving_begins_again_until_it_succeeds_and_ends_with_the_token() {
+        let (token, open, attempts) = (CancellationToken::new(), Arc::new(AtomicU32::new(0)), AtomicU32::new(0));
+        let (served, serving) = tokio::sync::oneshot::channel();
+        let served = std::sync::Mutex::new(Some(served));
+        let serve = || async {
+            if attempts.fetch_add(1, Ordering::SeqCst) < 2 {
+                return Err(Problem::unavailable("BusUnavailable", "no doors yet"));
+            }
+            open.fetch_add(1, Ordering::SeqCst);
+            let _doors = Doors(Arc::clone(&open));
+            served.lock().unwrap().take().unwrap().send(()).unwrap();
+            std::future::pending::<Result<(), Problem>>().await
+        };
+        let begun = Instant::now();
+        let cancel = async {
+            serving.await.unwrap();
+            assert_eq!((attempts.load(Ordering::SeqCst), open.load(Ordering::SeqCst)), (3, 1));
+            assert_eq!(begun.elapsed(), SERVE_PAUSE * 2, "one pause after each failure");
+            token.cancel();
+        };
+        tokio::join!(keep_serving(token.clone(), wire::Service::Alerter, serve), cancel);
+        assert_eq!(open.load(Ordering::SeqCst), 0, "what was open is closed");
     }
 }

@@ -1,8 +1,8 @@
 //! What every service does besides its job.
 //!
 //! Owns the frame of a service: settings to connections ([`Host`]), lease, restore, replay and fenced appends of a control service
-//! ([`Ledger`]), what only a leader does ([`while_leading`], [`run_effects`]), start and drain order ([`run`], [`start_in_process`])
-//! and the probes of Kubernetes.
+//! ([`Ledger`]), what only a leader does ([`while_leading`], [`keep_serving`], [`run_effects`]), start and drain order ([`run`],
+//! [`start_in_process`]) and the probes of Kubernetes.
 //! Deliberately does not know: any service, any message, what a state means, how NATS or object storage work.
 //!
 //! ```no_run
@@ -78,7 +78,7 @@ mod secret;
 
 pub use announce::Announcement;
 pub use control::{ControlState, ENTRY_BYTES_MAX};
-pub use effect::{EFFECTS_IN_FLIGHT_MAX, run_effects, while_leading};
+pub use effect::{EFFECTS_IN_FLIGHT_MAX, keep_serving, run_effects, while_leading};
 pub use error::StartError;
 pub use guest::Host;
 pub use ledger::Ledger;

@@ -1,7 +1,8 @@
 //! Real servers and a small world for tests.
 //!
-//! Owns the start and end of a real nats-server child with keys of its own ([`Nats`]), a world around it with settings, secrets and
-//! object storage in a directory that goes away ([`World`]), and waiting without sleeping ([`eventually`]).
+//! Owns the start and end of a real nats-server child with keys of its own ([`Nats`]), of several that keep every stream on three
+//! disks, with the ways in which they fail ([`NatsCluster`]), a world around one with settings, secrets and object storage in a
+//! directory that goes away ([`World`]), and waiting without sleeping ([`eventually`]).
 //! Deliberately does not know: any service, and any fake; what a test sees here is what production sees.
 //!
 //! The server's binary is `LB_NATS_SERVER`, else `.tools/bin/nats-server` in this or an upper directory, else `nats-server` on `PATH`.
@@ -22,14 +23,22 @@
 //! # }
 //! ```
 
+mod cluster;
 mod nats;
+mod port;
+mod question;
+mod secrets;
+mod server;
 mod world;
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-pub use nats::{Nats, server_path};
+pub use cluster::{NatsCluster, NatsOptions};
+pub use nats::Nats;
+pub use port::free_port;
+pub use server::server_path;
 pub use world::World;
 
 /// How often [`eventually`] looks.

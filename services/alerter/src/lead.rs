@@ -46,18 +46,7 @@ pub(crate) struct Leader {
 impl Leader {
     /// Leads until the token is cancelled.
     pub(crate) async fn lead(self, token: CancellationToken) {
-        let work = async {
-            loop {
-                if let Err(problem) = self.serve().await {
-                    error!(%problem, "alerter cannot take up its work");
-                }
-                tokio::time::sleep(LOOK_INTERVAL).await;
-            }
-        };
-        tokio::select! {
-            () = token.cancelled() => {}
-            () = work => {}
-        }
+        host::keep_serving(token, Service::Alerter, || self.serve()).await;
     }
 
     async fn serve(&self) -> Result<(), Problem> {

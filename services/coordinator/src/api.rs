@@ -5,7 +5,12 @@ use bus::{Bus, BusError, Door, Doors};
 use types::ReplicaId;
 use wire::{
     Service,
-    coordinator::{CreateStream, DeleteStream, DescribePlacement, DescribeStream, ListStreams},
+    coordinator::{
+        AbortTransaction, BeginTransaction, CommitTransaction, CreateGroup, CreateScope, CreateStream, DeleteGroup,
+        DeleteScope, DeleteStream, DescribeGroup, DescribePlacement, DescribeStream, DescribeTransaction, ListEpochs,
+        ListGroups, ListScopes, ListSegments, ListStreams, ListSuccessors, ListTransactions, PingTransaction,
+        ReportConsumed, ResetGroup, ScaleStream, SealStream, TruncateStream, UpdateStream,
+    },
 };
 
 use crate::actor::Desk;
@@ -17,7 +22,29 @@ pub(crate) async fn open(bus: &Bus, replica: &ReplicaId, desk: &Addr<Desk>) -> R
         doors.open::<CreateStream>(None, desk.clone().recipient()).await?,
         doors.open::<DescribeStream>(None, desk.clone().recipient()).await?,
         doors.open::<ListStreams>(None, desk.clone().recipient()).await?,
+        doors.open::<UpdateStream>(None, desk.clone().recipient()).await?,
+        doors.open::<TruncateStream>(None, desk.clone().recipient()).await?,
+        doors.open::<SealStream>(None, desk.clone().recipient()).await?,
         doors.open::<DeleteStream>(None, desk.clone().recipient()).await?,
+        doors.open::<ScaleStream>(None, desk.clone().recipient()).await?,
+        doors.open::<ListSegments>(None, desk.clone().recipient()).await?,
+        doors.open::<ListSuccessors>(None, desk.clone().recipient()).await?,
+        doors.open::<ListEpochs>(None, desk.clone().recipient()).await?,
+        doors.open::<CreateScope>(None, desk.clone().recipient()).await?,
+        doors.open::<DeleteScope>(None, desk.clone().recipient()).await?,
+        doors.open::<ListScopes>(None, desk.clone().recipient()).await?,
         doors.open::<DescribePlacement>(None, desk.clone().recipient()).await?,
+        doors.open::<BeginTransaction>(None, desk.clone().recipient()).await?,
+        doors.open::<PingTransaction>(None, desk.clone().recipient()).await?,
+        doors.open::<CommitTransaction>(None, desk.clone().recipient()).await?,
+        doors.open::<AbortTransaction>(None, desk.clone().recipient()).await?,
+        doors.open::<DescribeTransaction>(None, desk.clone().recipient()).await?,
+        doors.open::<ListTransactions>(None, desk.clone().recipient()).await?,
+        doors.open::<CreateGroup>(None, desk.clone().recipient()).await?,
+        doors.open::<ResetGroup>(None, desk.clone().recipient()).await?,
+        doors.open::<DescribeGroup>(None, desk.clone().recipient()).await?,
+        doors.open::<ListGroups>(None, desk.clone().recipient()).await?,
+        doors.open::<DeleteGroup>(None, desk.clone().recipient()).await?,
+        doors.open::<ReportConsumed>(None, desk.clone().recipient()).await?,
     ])
 }

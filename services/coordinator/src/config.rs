@@ -16,6 +16,10 @@ pub struct Config {
     pub member_timeout: DurationText,
     /// Shortest time between two rebalancings.
     pub rebalance_min_interval: DurationText,
+    /// How often streams are kept within their retention policies.
+    pub retention_interval: DurationText,
+    /// How long a minute of the rules of automatic scaling lasts.
+    pub autoscale_minute: DurationText,
 }
 
 impl Section for Config {
@@ -28,5 +32,8 @@ impl Section for Config {
         found.require(within(self.member_timeout, 1_000, 60_000), "member_timeout", "must be from 1s to 60s");
         let fits = within(self.rebalance_min_interval, 100, 3_600_000);
         found.require(fits, "rebalance_min_interval", "must be from 100ms to 1h");
+        let fits = within(self.retention_interval, 100, 86_400_000);
+        found.require(fits, "retention_interval", "must be from 100ms to 24h");
+        found.require(within(self.autoscale_minute, 60, 3_600_000), "autoscale_minute", "must be from 60ms to 1h");
     }
 }

@@ -3,6 +3,12 @@
 use types::{IndexName, ScopeName};
 use wire::{Code, Problem};
 
+use crate::{
+    groups::GroupError,
+    state::graph::{CutError, ScaleError},
+    transactions::TransactionError,
+};
+
 /// Why a command is refused; nothing of it was applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CoordinatorError {
@@ -29,7 +35,7 @@ pub enum CoordinatorError {
         index: IndexName,
     },
     /// The same tenant has it in another shape.
-    #[error("the stream of index {index} exists in scope {scope} with other segments or retention")]
+    #[error("the stream of index {index} exists in scope {scope} with other segments, policies or tags")]
     StreamDiffers {
         /// The tenant.
         scope: ScopeName,
@@ -45,14 +51,62 @@ pub enum CoordinatorError {
     /// Not there.
     #[error("there is no index {0}")]
     UnknownIndex(IndexName),
+    /// The scope is going.
+    #[error("scope {0} is being deleted; try again")]
+    ScopeBeingDeleted(ScopeName),
+    /// Something is in it.
+    #[error("scope {scope} has {stream_count} streams, or reader groups; delete them first, or delete it recursively")]
+    ScopeNotEmpty {
+        /// The scope.
+        scope: ScopeName,
+        /// How many streams it has.
+        stream_count: usize,
+    },
+    /// The named limit.
+    #[error("there are {0} scopes already, which is the limit of an installation")]
+    TooManyScopes(usize),
+    /// A policy or a tag breaks a rule.
+    #[error("{0}")]
+    InvalidPolicy(String),
+    /// The segments cannot be replaced as asked.
+    #[error("the stream cannot be scaled so: {0}")]
+    InvalidScale(#[from] ScaleError),
+    /// The cut is none of this stream.
+    #[error("the stream cut is not valid: {0}")]
+    InvalidCut(#[from] CutError),
+    /// Outside of 1 to 1 000.
+    #[error("a page of {limit} was asked for; from 1 to {most} are possible")]
+    Page {
+        /// What was asked for.
+        limit: u32,
+        /// The most.
+        most: u32,
+    },
+    /// It takes appends no more.
+    #[error("the stream of index {0} is sealed")]
+    StreamSealed(IndexName),
+    /// One scale of a stream at a time.
+    #[error("the stream of index {0} is being scaled; try again")]
+    ScaleInProgress(IndexName),
+    /// A scale waits for a commit.
+    #[error("a transaction of index {0} is being committed; try again")]
+    CommitInProgress(IndexName),
     /// The named limit.
     #[error("there are {0} streams already, which is the limit of an installation")]
     TooManyStreams(usize),
+    /// About a transaction.
+    #[error(transparent)]
+    Transaction(#[from] TransactionError),
+    /// About a reader group.
+    #[error(transparent)]
+    Group(#[from] GroupError),
 }
 
 impl From<CoordinatorError> for Problem {
     fn from(error: CoordinatorError) -> Self {
         match &error {
+            CoordinatorError::Transaction(error) => error.into(),
+            CoordinatorError::Group(error) => error.into(),
             CoordinatorError::NotInstalled => Self::unavailable("Starting", &error),
             CoordinatorError::ContainerCountChanged { .. } => Self::unavailable("ContainerCountChanged", &error),
             CoordinatorError::SegmentCount(_) => Self::bad_request("SegmentCount", &error),
@@ -61,6 +115,19 @@ impl From<CoordinatorError> for Problem {
             CoordinatorError::BeingDeleted(_) => Self::unavailable("BeingDeleted", &error),
             CoordinatorError::Deleted(_) => Self::conflict("StreamDeleted", &error),
             CoordinatorError::UnknownIndex(_) => Self::not_found("UnknownIndex", &error),
+            CoordinatorError::ScopeBeingDeleted(_) => Self::unavailable("ScopeBeingDeleted", &error),
+            CoordinatorError::ScopeNotEmpty { .. } => Self::conflict("ScopeNotEmpty", &error),
+            CoordinatorError::TooManyScopes(_) => Self::new(Code::Throttled, "TooManyScopes", &error),
+            CoordinatorError::InvalidPolicy(_) => Self::bad_request("InvalidPolicy", &error),
+            CoordinatorError::InvalidScale(ScaleError::TooManyKept) => {
+                Self::new(Code::Throttled, "TooManySegments", &error)
+            }
+            CoordinatorError::InvalidScale(_) => Self::bad_request("InvalidScale", &error),
+            CoordinatorError::InvalidCut(_) => Self::bad_request("InvalidCut", &error),
+            CoordinatorError::Page { .. } => Self::bad_request("InvalidPage", &error),
+            CoordinatorError::StreamSealed(_) => Self::conflict("StreamSealed", &error),
+            CoordinatorError::ScaleInProgress(_) => Self::unavailable("ScaleInProgress", &error),
+            CoordinatorError::CommitInProgress(_) => Self::unavailable("CommitInProgress", &error),
             CoordinatorError::TooManyStreams(_) => Self::new(Code::Throttled, "TooManyStreams", &error),
         }
     }

@@ -8,7 +8,7 @@ use host::{Host, Ledger};
 use tokio_util::sync::CancellationToken;
 use types::ContainerId;
 use wire::{
-    Problem,
+    Problem, Service,
     coordinator::ContainerMoved,
     decode,
     views::{Member, Placement},
@@ -17,10 +17,13 @@ use wire::{
 use crate::{
     actor::Desk,
     api,
+    autoscale::watch::Watcher,
+    commit::Commits,
     config::Config,
     metrics,
+    retention::keep::Keeper,
     sighting::Sightings,
-    state::{Command, Event, State},
+    state::{Command, Event, State, Stream},
     streams::Streams,
     views::Views,
 };
@@ -30,9 +33,6 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How often the leader resumes what was begun and not ended.
 const RESUME_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Pause after a failed attempt to take up the work.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Everything that leading needs.
 #[derive(Clone)]
@@ -44,34 +44,49 @@ pub(crate) struct Leader {
     pub(crate) views: Views,
     pub(crate) members: Bucket,
     pub(crate) desk: Addr<Desk>,
+    pub(crate) rooms: Rooms,
+}
+
+/// What a leader does in the rooms beside streams.
+#[derive(Clone)]
+pub(crate) struct Rooms {
+    pub(crate) commits: Commits,
+    keeper: Keeper,
+    watcher: Watcher,
+}
+
+impl Rooms {
+    pub(crate) fn new(host: &Host, ledger: &Ledger<State>, streams: &Streams) -> Self {
+        let commits = Commits::new(host, ledger.clone(), streams.clone());
+        let keeper = Keeper::new(host, ledger.clone(), streams.clone());
+        let watcher = Watcher::new(host.bus.clone(), ledger.clone(), commits.clone());
+        Self { commits, keeper, watcher }
+    }
+
+    async fn work_for_ever(&self, config: &Config) {
+        tokio::join!(
+            self.commits.expire_for_ever(),
+            self.keeper.keep_for_ever(config.retention_interval.0),
+            self.watcher.watch_for_ever(config.autoscale_minute.0),
+        );
+    }
 }
 
 impl Leader {
     /// Leads until the token is cancelled.
     pub(crate) async fn lead(self, token: CancellationToken) {
-        let work = async {
-            loop {
-                if let Err(problem) = self.serve().await {
-                    tracing::error!(%problem, "coordinator cannot take up its work");
-                }
-                tokio::time::sleep(RETRY_PAUSE).await;
-            }
-        };
-        tokio::select! {
-            () = token.cancelled() => {}
-            () = work => {}
-        }
+        host::keep_serving(token, Service::Coordinator, || self.serve()).await;
     }
 
     /// Makes the views true, opens the doors and works for ever.
     async fn serve(&self) -> Result<(), Problem> {
         let container_count = u16::try_from(self.host.common.container_count).unwrap_or(u16::MAX);
         self.ledger.submit(Command::Install { container_count }).await?;
-        let live: Vec<_> = self.ledger.read(|state| state.live().cloned().collect());
+        let live: Vec<_> = self.ledger.read(|state| state.live().map(Stream::describe).collect());
         self.views.rewrite(&live).await?;
         let doors = api::open(&self.host.bus, &self.host.replica, &self.desk).await?;
         tracing::info!(streams = live.len(), "coordinator leads");
-        tokio::join!(self.place_for_ever(), self.resume_for_ever());
+        tokio::join!(self.place_for_ever(), self.resume_for_ever(), self.rooms.work_for_ever(&self.config));
         drop(doors);
         Ok(())
     }
@@ -79,6 +94,7 @@ impl Leader {
     async fn resume_for_ever(&self) {
         loop {
             self.streams.resume().await;
+            self.rooms.commits.resume().await;
             tokio::time::sleep(RESUME_INTERVAL).await;
         }
     }

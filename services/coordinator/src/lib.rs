@@ -1,8 +1,9 @@
 //! The coordinator: which streams there are, of which segments they consist, and who owns which container.
 //!
-//! Owns streams and their numbers, the segments of every epoch with their key ranges, and the placement of segment containers on
-//! replicas of segment-store, each assignment fenced by a generation. All of it is journaled; the views in key-value buckets are
-//! copies that a leader rewrites when it takes over.
+//! Owns scopes; streams and their numbers; the segments of every epoch with their key ranges, which followed which, and where a
+//! stream begins; transactions and reader groups as far as they outlive a writer or reader; and the placement of segment containers
+//! on replicas of segment-store, each assignment fenced by a generation. All of it is journaled; the views in key-value buckets
+//! are copies that a leader rewrites when it takes over.
 //! Deliberately does not know: events, offsets, chunks, users, bindings, or why an index was wanted.
 //!
 //! Doors, state, bounds and what happens when it fails stand in `README.md`.
@@ -21,24 +22,32 @@
 
 mod actor;
 mod api;
+pub mod autoscale;
+mod commit;
 mod config;
 mod error;
+pub mod groups;
 mod lead;
 mod metrics;
 mod placement;
+pub mod retention;
 mod sighting;
 mod state;
 mod streams;
+pub mod transactions;
 mod views;
 
 use actix::Actor;
 use host::{Host, Ledger, Running, StartError};
-use wire::views::{MEMBERS, VIEWS};
+use wire::views::{GROUPS, MEMBERS, SYNCHRONIZERS, TABLES, VIEWS};
 
 pub use config::Config;
 pub use error::CoordinatorError;
 pub use placement::{Changes, Owner, Placed, Placing, Store};
-pub use state::{Command, Event, Phase, SEGMENTS_MAX, STREAMS_MAX, State, Stream};
+pub use state::{
+    Changed, Command, Event, Phase, SCOPES_MAX, SEGMENTS_MAX, STREAMS_MAX, ScopePhase, State, Stream, TAGS_MAX, Truncation,
+    graph,
+};
 
 /// The service.
 #[derive(Debug, Clone, Copy)]
@@ -54,9 +63,16 @@ impl host::Service for Coordinator {
         let views = views::Views::new(host.bus.bucket(VIEWS, None, replicas).await?);
         let members = host.bus.bucket(MEMBERS, Some(host.common.lease_ttl.0), replicas).await?;
         let ledger = Ledger::<State>::start(&host).await?;
-        let streams = streams::Streams::new(host.bus.clone(), ledger.clone(), views.clone());
-        let desk = actor::Desk { ledger: ledger.clone(), streams: streams.clone() }.start();
-        let leader = lead::Leader { host: host.clone(), config, ledger: ledger.clone(), streams, views, members, desk };
+        let synchronizers = host.bus.bucket(SYNCHRONIZERS, None, replicas).await?;
+        let documents = [synchronizers, host.bus.bucket(TABLES, None, replicas).await?];
+        let streams = streams::Streams::new(host.bus.clone(), ledger.clone(), views.clone(), documents);
+        let rooms = lead::Rooms::new(&host, &ledger, &streams);
+        let held = host.bus.bucket(GROUPS, None, replicas).await?;
+        let readers = groups::doors::Readers::new(host.bus.clone(), ledger.clone(), held);
+        let commits = rooms.commits.clone();
+        let desk = actor::Desk { ledger: ledger.clone(), streams: streams.clone(), commits, readers }.start();
+        let (beside, of_leader) = (host.clone(), ledger.clone());
+        let leader = lead::Leader { host: beside, config, ledger: of_leader, streams, views, members, desk, rooms };
         host.spawn_local(
             "leading",
             async move { host::while_leading(&ledger, |token| leader.clone().lead(token)).await },

@@ -1,25 +1,29 @@
-//! Carries out what the journal says was begun: creates and deletes the segments of streams.
+//! Carries out what is asked of streams and scopes: each begins with an event, has its effects, and ends with an event.
 
-use std::sync::Arc;
+mod work;
 
-use bus::Bus;
+use std::{collections::BTreeSet, sync::Arc};
+
+use bus::{Bucket, Bus};
 use futures::{StreamExt, TryStreamExt, stream};
 use host::Ledger;
-use tokio::sync::Mutex;
-use types::IndexName;
+use parking_lot::Mutex as Cell;
+use tokio::sync::{Mutex, MutexGuard};
+use types::{ContainerId, IndexName, KeyRange, Offset, ScopeName, SegmentId, StreamCut};
 use wire::{
     Problem,
-    coordinator::{NewStream, SegmentRange, StreamDescription},
-    segment_store::{CreateSegment, DeleteSegment, NewSegment, SegmentName},
+    coordinator::{NewStream, Scale, StreamDescription, StreamUpdate},
+    segment_store::{DescribeSegment, SegmentName, SegmentPlace},
 };
 
 use crate::{
+    error::CoordinatorError,
     metrics,
-    state::{Command, Phase, State, Stream},
+    state::{Command, ScopePhase, State, graph::CutError},
     views::Views,
 };
 
-/// Calls to segment-store that one creation or deletion has in flight.
+/// Calls to segment-store that one piece of work has in flight.
 const SEGMENT_CALLS_MAX: usize = 16;
 
 /// Streams whose unfinished work is resumed at the same time.
@@ -28,49 +32,120 @@ const RESUMED_MAX: usize = 8;
 /// Locks that order the work on one index; indexes that share a lock wait for each other.
 const TURNS: usize = 64;
 
-/// The work on streams; only a leader uses it.
+/// The work on streams; only a leader uses it. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Streams {
     bus: Bus,
     ledger: Ledger<State>,
     views: Views,
+    /// Users' synchronizers and tables, which go with their scope.
+    documents: [Bucket; 2],
     turns: Arc<Vec<Mutex<()>>>,
+    /// Scopes are deleted one at a time.
+    scope_turn: Arc<Mutex<()>>,
+    /// Indexes whose view may be older than the truth. Bounds: one row per stream.
+    unshown: Arc<Cell<BTreeSet<IndexName>>>,
 }
 
 impl Streams {
-    pub(crate) fn new(bus: Bus, ledger: Ledger<State>, views: Views) -> Self {
-        Self { bus, ledger, views, turns: Arc::new((0..TURNS).map(|_| Mutex::new(())).collect()) }
+    pub(crate) fn new(bus: Bus, ledger: Ledger<State>, views: Views, documents: [Bucket; 2]) -> Self {
+        let turns = Arc::new((0..TURNS).map(|_| Mutex::new(())).collect());
+        Self { bus, ledger, views, documents, turns, scope_turn: Arc::default(), unshown: Arc::default() }
     }
 
     /// Creates a stream, or finds it; the stream can be used when this returns.
     pub(crate) async fn create(&self, new: NewStream) -> Result<StreamDescription, Problem> {
         let index = new.index.clone();
-        let _turn = self.turn(&index).lock().await;
-        self.ledger.submit(Command::BeginStream(new)).await?;
-        self.finish(&index).await?;
-        Ok(self.ledger.read(|state| state.describe(&index))?)
+        self.change(&index, Command::BeginStream(new)).await
+    }
+
+    /// Changes policies and tags.
+    pub(crate) async fn update(&self, update: StreamUpdate) -> Result<StreamDescription, Problem> {
+        let index = update.index.clone();
+        self.change(&index, Command::UpdateStream(update)).await
+    }
+
+    /// Replaces segments by others; the new epoch is open and shown when this returns. Refused while a commit is on its way.
+    pub(crate) async fn scale(&self, scale: Scale) -> Result<StreamDescription, Problem> {
+        let Scale { index, seal, ranges } = scale;
+        let begin = Command::BeginScale { index: index.clone(), seal, ranges, containers: None, for_commit: false };
+        self.change(&index, begin).await
+    }
+
+    /// Replaces segments on behalf of a commit, for which it does not wait; in the given containers, one for each range, or by hash.
+    pub(crate) async fn scale_to(
+        &self,
+        index: &IndexName,
+        seal: Vec<SegmentId>,
+        ranges: Vec<KeyRange>,
+        containers: Option<Vec<ContainerId>>,
+    ) -> Result<StreamDescription, Problem> {
+        let begin = Command::BeginScale { index: index.clone(), seal, ranges, containers, for_commit: true };
+        self.change(index, begin).await
+    }
+
+    /// Makes a stream begin at a cut; what lies before is gone when this returns, and never read again once it is journaled.
+    pub(crate) async fn truncate(&self, index: &IndexName, cut: StreamCut) -> Result<StreamDescription, Problem> {
+        // An end only grows, so what is checked here stays true; journaled first, a cut that is too long could never be carried out.
+        self.check_ends(index, &cut).await?;
+        self.change(index, Command::BeginTruncation { index: index.clone(), cut }).await
+    }
+
+    /// Ends a stream; every segment is sealed when this returns.
+    pub(crate) async fn seal(&self, index: &IndexName) -> Result<StreamDescription, Problem> {
+        self.change(index, Command::BeginSeal { index: index.clone() }).await
     }
 
     /// Deletes a stream; nothing of it is left when this returns.
-    pub(crate) async fn delete(&self, index: IndexName) -> Result<(), Problem> {
-        let _turn = self.turn(&index).lock().await;
+    pub(crate) async fn delete(&self, index: &IndexName) -> Result<(), Problem> {
+        let _turn = self.turn(index).lock().await;
         self.ledger.submit(Command::BeginDeletion { index: index.clone() }).await?;
-        self.finish(&index).await
+        self.finish(index).await
+    }
+
+    /// Deletes a scope; nothing of it is left when this returns.
+    pub(crate) async fn delete_scope(&self, scope: ScopeName, recursive: bool) -> Result<(), Problem> {
+        let _turn = self.scope_turn.lock().await;
+        self.ledger.submit(Command::BeginScopeDeletion { scope: scope.clone(), recursive }).await?;
+        if self.ledger.read(|state| state.scope(&scope)).is_some() { self.finish_scope(&scope).await } else { Ok(()) }
+    }
+
+    /// Ends what was begun on a stream.
+    pub(crate) async fn settle(&self, index: &IndexName) -> Result<(), Problem> {
+        let _turn = self.turn(index).lock().await;
+        self.finish(index).await
+    }
+
+    /// Keeps others from changing a stream.
+    pub(crate) async fn hold(&self, index: &IndexName) -> MutexGuard<'_, ()> {
+        self.turn(index).lock().await
     }
 
     /// Ends what was begun before a crash or in vain; what is being worked on now is left alone.
     pub(crate) async fn resume(&self) {
-        let pending: Vec<IndexName> =
-            self.ledger.read(|state| state.pending().map(|s| s.description.index.clone()).collect());
+        let (pending, scopes) = self.ledger.read(|state| {
+            let pending: BTreeSet<_> = state.pending().map(|s| s.summary().index.clone()).collect();
+            let scopes = state.scopes().filter(|(_, phase)| *phase == ScopePhase::Deleting);
+            (pending, scopes.map(|(scope, _)| scope.clone()).collect::<Vec<_>>())
+        });
         metrics::PENDING.set(pending.len());
-        stream::iter(pending).for_each_concurrent(RESUMED_MAX, |index| self.resume_one(index)).await;
+        let unshown = self.unshown.lock().clone();
+        let indexes = pending.union(&unshown).cloned();
+        stream::iter(indexes).for_each_concurrent(RESUMED_MAX, |index| self.resume_one(index)).await;
+        if let Ok(_turn) = self.scope_turn.try_lock() {
+            for scope in scopes {
+                if let Err(problem) = self.finish_scope(&scope).await {
+                    tracing::warn!(%scope, %problem, "scope is not deleted yet");
+                }
+            }
+        }
         metrics::STREAMS.set(self.ledger.read(|state| state.live().count()));
     }
 
     async fn resume_one(&self, index: IndexName) {
         let Ok(_turn) = self.turn(&index).try_lock() else { return };
         if let Err(problem) = self.finish(&index).await {
-            tracing::warn!(%index, %problem, "stream is neither created nor deleted yet");
+            tracing::warn!(%index, %problem, "work on a stream is not ended yet");
         }
     }
 
@@ -79,59 +154,51 @@ impl Streams {
         &self.turns[usize::try_from(hash % TURNS as u64).unwrap_or(0)]
     }
 
-    /// Brings a stream to the end of its phase. The caller holds the index's turn.
-    async fn finish(&self, index: &IndexName) -> Result<(), Problem> {
-        let Some(stream) = self.ledger.read(|state| state.stream(index).cloned()) else { return Ok(()) };
-        let result = match stream.phase {
-            Phase::Creating => self.build(&stream).await,
-            Phase::Deleting => self.tear_down(&stream).await,
-            // A repeat: the view may be what failed the first time.
-            Phase::Live => self.views.show(&stream.description).await,
-        };
-        metrics::EFFECTS.with(if result.is_ok() { "done" } else { "failed" }).inc();
-        result
+    /// Ends what is on its way, journals something new, and ends that too.
+    async fn change(&self, index: &IndexName, begin: Command) -> Result<StreamDescription, Problem> {
+        let _turn = self.turn(index).lock().await;
+        if self.ledger.read(|state| state.live_stream(index).is_ok_and(|stream| stream.is_pending())) {
+            self.finish(index).await?;
+        }
+        self.unshown.lock().insert(index.clone());
+        self.ledger.submit(begin).await?;
+        self.finish(index).await?;
+        Ok(self.ledger.read(|state| state.describe(index))?)
     }
 
-    async fn build(&self, stream: &Stream) -> Result<(), Problem> {
-        let there = &stream.description;
-        self.each_segment(there, |segment| {
-            let new = NewSegment {
-                segment: segment.segment,
-                index: there.index.clone(),
-                predecessors: Vec::new(),
-                transactional: false,
-            };
-            async move { self.bus.call::<CreateSegment>(&segment.container, &new).await.map(|_| ()) }
-        })
-        .await?;
-        let end = Command::EndStream { stream: there.stream, index: there.index.clone() };
-        self.ledger.submit(end).await?;
-        self.views.show(there).await?;
-        tracing::info!(index = %there.index, stream = there.stream, segments = there.segments.len(), "stream created");
+    async fn check_ends(&self, index: &IndexName, cut: &StreamCut) -> Result<(), Problem> {
+        let grown = self.ledger.read(|state| {
+            let graph = state.live_stream(index)?.graph();
+            let cut = graph.resolve(cut)?;
+            let grown = cut.0.into_iter().filter(|(segment, offset)| *offset > graph.head().offset(*segment));
+            let grown = grown.filter_map(|(segment, offset)| Some((graph.place(segment)?, offset)));
+            Ok::<Vec<(SegmentPlace, Offset)>, CoordinatorError>(grown.collect())
+        })?;
+        let checks = grown.into_iter().map(|(place, offset)| async move {
+            let name = SegmentName { segment: place.segment };
+            let end = self.bus.call::<DescribeSegment>(&place.container, &name).await?.end;
+            let beyond = CutError::BeyondEnd { segment: place.segment, end, offset };
+            if offset <= end { Ok(()) } else { Err(CoordinatorError::from(beyond).into()) }
+        });
+        stream::iter(checks).buffer_unordered(SEGMENT_CALLS_MAX).try_collect().await
+    }
+
+    /// Empties a scope and ends it. The caller holds the scopes' turn.
+    async fn finish_scope(&self, scope: &ScopeName) -> Result<(), Problem> {
+        let indexes: Vec<IndexName> =
+            self.ledger.read(|state| state.streams_in(scope).map(|s| s.summary().index.clone()).collect());
+        stream::iter(indexes)
+            .map(|index| async move { self.delete(&index).await })
+            .buffer_unordered(RESUMED_MAX)
+            .try_collect::<()>()
+            .await?;
+        for bucket in &self.documents {
+            for (key, _) in bucket.list(&format!("{scope}.")).await? {
+                bucket.delete(&key).await?;
+            }
+        }
+        self.ledger.submit(Command::EndScopeDeletion { scope: scope.clone() }).await?;
+        tracing::info!(%scope, "scope deleted");
         Ok(())
-    }
-
-    /// The view goes first, so that nobody begins to use what is about to vanish.
-    async fn tear_down(&self, stream: &Stream) -> Result<(), Problem> {
-        let there = &stream.description;
-        self.views.hide(&there.index).await?;
-        self.each_segment(there, |segment| {
-            let name = SegmentName { segment: segment.segment };
-            async move { self.bus.call::<DeleteSegment>(&segment.container, &name).await.map(|_| ()) }
-        })
-        .await?;
-        self.ledger.submit(Command::EndDeletion { stream: there.stream }).await?;
-        tracing::info!(index = %there.index, stream = there.stream, "stream deleted");
-        Ok(())
-    }
-
-    async fn each_segment<F>(&self, there: &StreamDescription, work: impl Fn(SegmentRange) -> F) -> Result<(), Problem>
-    where
-        F: Future<Output = Result<(), Problem>>,
-    {
-        stream::iter(there.segments.iter().map(|segment| work(*segment)))
-            .buffer_unordered(SEGMENT_CALLS_MAX)
-            .try_collect()
-            .await
     }
 }

@@ -1,25 +1,29 @@
 //! A platform in memory: indexes whose events are parsed when they are read, for tests of the HTTP door alone.
 
+pub(crate) mod segments;
+
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
 use async_trait::async_trait;
-use engine::{BatchStream, Rows, TableSource};
-use futures::StreamExt;
-use ingest::RawEvent;
+use engine::{BatchStream, Chunks};
 use parking_lot::Mutex;
 use settings::{Layers, Settings};
+use store::Objects;
+use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
-use types::{ContainerId, IndexName, JobId, KeyRange, ManualClock, Offset, RuleId, SegmentId, StreamCut, Timestamp};
+use types::{ContainerId, IndexName, JobId, ManualClock, Offset, RuleId, SegmentId, StreamCut, Timestamp};
 use wire::{
     Problem, alerter,
-    block::{Block, BlockEvent},
-    coordinator::{SegmentRange, StreamDescription},
+    coordinator::{SegmentNodes, SegmentRange, StreamDescription},
     index_provisioner, job_manager,
-    segment_store::{Append, Appended},
+    segment_store::{Append, Appended, ChunkMeta, SegmentInfo},
     views::{Member, Placement, Role, TokenGrant},
 };
 
@@ -27,6 +31,7 @@ use crate::{
     Config,
     api::Door,
     auth::{Auth, Grants},
+    fake::segments::Segments,
     platform::Platform,
 };
 
@@ -45,78 +50,118 @@ impl Grants for FakeGrants {
 }
 
 /// What it holds.
-#[derive(Default)]
 pub(crate) struct Fake {
-    pub(crate) events: Mutex<BTreeMap<SegmentId, Vec<BlockEvent>>>,
+    pub(crate) segments: Segments,
     pub(crate) jobs: Mutex<Vec<job_manager::JobDescription>>,
     pub(crate) rules: Mutex<Vec<alerter::RuleDescription>>,
     pub(crate) broken: Mutex<Option<Problem>>,
+    /// What is known of a stream when not asked anew.
+    pub(crate) stale: Mutex<Option<StreamDescription>>,
+    /// How often it was asked anew.
+    pub(crate) looks: AtomicU32,
+    /// Answers about segments that are not true any more.
+    pub(crate) described_before: Mutex<VecDeque<SegmentInfo>>,
+    /// A segment that is sealed after so many appends.
+    pub(crate) seal_after: Mutex<Option<(SegmentId, u32)>>,
+    pub(crate) objects: Objects,
+    chunks: Chunks,
+    _directory: TempDir,
 }
 
-/// The indexes `shop` and `other` with two segments each.
-fn segments(index: &IndexName) -> Result<Vec<SegmentRange>, Problem> {
-    let stream = match index.as_str() {
-        "shop" => 1,
-        "other" => 2,
-        name => return Err(Problem::not_found("UnknownIndex", format_args!("there is no index {name}"))),
-    };
-    let range = |(number, range): (u32, KeyRange)| SegmentRange {
-        segment: SegmentId { stream, epoch: 0, number },
-        container: ContainerId(0),
-        range,
-    };
-    Ok((0..).zip(KeyRange::split_evenly(2)).map(range).collect())
+impl Default for Fake {
+    fn default() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let objects = Objects::open(&format!("file://{}", directory.path().display())).unwrap();
+        Self {
+            segments: Segments::default(),
+            jobs: Mutex::default(),
+            rules: Mutex::default(),
+            broken: Mutex::default(),
+            stale: Mutex::default(),
+            looks: AtomicU32::default(),
+            described_before: Mutex::default(),
+            seal_after: Mutex::default(),
+            chunks: Chunks::new(objects.clone()),
+            objects,
+            _directory: directory,
+        }
+    }
 }
 
 impl Fake {
-    fn rows(&self, segment: SegmentId, from: Offset) -> arrow::array::RecordBatch {
-        let events = self.events.lock().get(&segment).cloned().unwrap_or_default();
-        let later = events.iter().skip(usize::try_from(from).unwrap());
-        ingest::to_batch(
-            segment,
-            from,
-            later.map(|event| RawEvent { payload: &event.payload, received: event.received }),
-        )
+    /// Moves the first events of a segment into one chunk.
+    pub(crate) async fn tier(&self, segment: SegmentId, to: Offset) -> ChunkMeta {
+        let rows = self.segments.segments.lock()[&segment].rows(segment, 0);
+        let encoded = chunk::write(segment, 0, &[rows.slice(0, usize::try_from(to).unwrap())]).unwrap();
+        let key = format!("chunks/{segment}");
+        let bytes = u64::try_from(encoded.bytes.len()).unwrap();
+        let (time_min, time_max) = (Timestamp::MIN, Timestamp::MAX);
+        let chunk = ChunkMeta { key: key.clone(), from: 0, to, bytes, time_min, time_max };
+        self.objects.put_if_absent(&key, encoded.bytes).await.unwrap();
+        self.segments.change(segment, |known| known.chunks = vec![chunk.clone()]);
+        chunk
     }
 }
 
 #[async_trait]
 impl Platform for Fake {
     async fn stream(&self, index: &IndexName) -> Result<Arc<StreamDescription>, Problem> {
-        let segments = segments(index)?;
-        let scope = "team".parse().unwrap();
-        let (index, created) = (index.clone(), Timestamp::default());
-        Ok(Arc::new(StreamDescription::new((1, created), scope, index, segments)))
+        if let Some(stale) = self.stale.lock().clone().filter(|stale| stale.index == *index) {
+            return Ok(Arc::new(stale));
+        }
+        self.segments.stream(index).map(|stream| Arc::new(stream.description))
+    }
+
+    async fn stream_now(&self, index: &IndexName) -> Result<StreamDescription, Problem> {
+        self.looks.fetch_add(1, Ordering::SeqCst);
+        self.segments.stream(index).map(|stream| stream.description)
+    }
+
+    async fn segments(&self, index: &IndexName, after: Option<SegmentId>) -> Result<SegmentNodes, Problem> {
+        self.segments.page(index, after)
+    }
+
+    async fn successors(&self, index: &IndexName, segment: SegmentId) -> Result<SegmentNodes, Problem> {
+        self.segments.successors(index, segment)
+    }
+
+    async fn describe(&self, segment: SegmentRange) -> Result<SegmentInfo, Problem> {
+        let mut before = self.described_before.lock();
+        if before.front().is_some_and(|info| info.segment == segment.segment) {
+            return Ok(before.pop_front().unwrap());
+        }
+        self.segments.describe(&"shop".parse().unwrap(), segment.segment)
+    }
+
+    fn chunks(&self) -> &Chunks {
+        &self.chunks
     }
 
     async fn append(&self, _: ContainerId, append: Append) -> Result<Appended, Problem> {
         if let Some(problem) = self.broken.lock().clone() {
             return Err(problem);
         }
-        let block = Block::open(append.block).unwrap();
-        let mut all = self.events.lock();
-        let events = all.entry(append.segment).or_default();
-        for event in block.iter() {
-            if event.id == 0 || events.iter().all(|known| known.id != event.id) {
-                events.push(event);
+        let count = self.segments.append(&append)?;
+        if let Some((segment, left)) = self.seal_after.lock().as_mut().filter(|(s, _)| *s == append.segment) {
+            *left -= 1;
+            if *left == 0 {
+                self.segments.seal(*segment);
             }
         }
-        Ok(Appended { offsets: vec![None; block.len()], duplicate_count: 0, duplicates: vec![] })
-    }
-
-    async fn table(&self, index: &IndexName) -> Result<Arc<dyn TableSource>, Problem> {
-        Ok(Arc::new(Rows::new(segments(index)?.iter().map(|range| self.rows(range.segment, 0)).collect())))
+        Ok(Appended { offsets: vec![None; count], duplicate_count: 0, duplicates: vec![] })
     }
 
     async fn tails(&self, index: &IndexName) -> Result<StreamCut, Problem> {
-        let count = |segment| u64::try_from(self.rows(segment, 0).num_rows()).unwrap();
-        Ok(StreamCut(segments(index)?.iter().map(|range| (range.segment, count(range.segment))).collect()))
+        let segments = self.segments.stream(index)?.description.segments;
+        let end = |range: &SegmentRange| {
+            let info = self.segments.describe(index, range.segment)?;
+            Ok((range.segment, info.end))
+        };
+        segments.iter().map(end).collect::<Result<_, Problem>>().map(StreamCut)
     }
 
     fn follow(&self, segment: SegmentRange, from: Offset) -> BatchStream {
-        let rows = self.rows(segment.segment, from);
-        let first = futures::stream::iter((rows.num_rows() > 0).then_some(Ok(rows)));
-        first.chain(futures::stream::pending()).boxed()
+        self.segments.follow(segment, from)
     }
 
     async fn indexes(&self) -> Result<index_provisioner::IndexList, Problem> {

@@ -1,5 +1,7 @@
 //! Ingest: a body of NDJSON lines to durable events.
 
+mod append;
+
 use std::{collections::BTreeMap, io::Read};
 
 use actix_web::{
@@ -8,15 +10,14 @@ use actix_web::{
 };
 use bytes::{Bytes, BytesMut};
 use flate2::read::MultiGzDecoder;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use types::{EVENT_BYTES_MAX, IndexName, RoutingKey, SegmentId, Timestamp, WriterId};
+use types::{EVENT_BYTES_MAX, IndexName, RoutingKey, SegmentId};
 use wire::{
-    Problem,
-    block::{BlockBuilder, EVENTS_MAX, message_id},
+    Outcome, Problem,
+    block::message_id,
     coordinator::{SegmentRange, StreamDescription},
-    segment_store::Append,
 };
 
 use crate::{
@@ -25,12 +26,8 @@ use crate::{
     metrics::{EVENTS, INGEST_BYTES},
 };
 
-/// The size at which a block is closed: a frame of the durable log.
-const BLOCK_BYTES: usize = 512 << 10;
 /// Rejected lines that are listed in an answer.
 const REJECTED_LISTED_MAX: usize = 100;
-/// Segments that are written at once for one request.
-const SEGMENTS_AT_ONCE: usize = 16;
 /// The longest idempotency key.
 const KEY_BYTES_MAX: usize = 256;
 
@@ -46,8 +43,8 @@ pub(crate) struct Options {
 ///
 /// Durable: what is accepted is in Tier 1 before this answers. Order: lines of one routing key, without a key all lines.
 /// Bounds: `ingest_body_max` after decompression, then 413; lines above 1 MiB are rejected one by one.
-/// Errors: 400 when no line was accepted. A problem while appending may leave a part of the lines stored; repeat with the
-/// same `Idempotency-Key`.
+/// Errors: 400 when no line was accepted; 409 `StreamSealed`. A problem while appending may leave a part of the lines stored:
+/// `stored` says how many certainly are; repeat with the same `Idempotency-Key`.
 pub(crate) async fn ingest(
     request: HttpRequest,
     door: Data<Door>,
@@ -62,6 +59,9 @@ pub(crate) async fn ingest(
         .try_acquire()
         .map_err(|_| Problem::throttled("TooManyIngests", "too many ingest requests at once; try again in a moment"))?;
     let stream = door.platform.stream(&index).await?;
+    if stream.sealed {
+        return Err(append::sealed(&index).into());
+    }
     let key = idempotency_key(&request)?;
     let body = body(&request, payload, usize::try_from(door.config.ingest_body_max.0).unwrap_or(usize::MAX)).await?;
     INGEST_BYTES.add(u64::try_from(body.len()).unwrap_or(0));
@@ -76,7 +76,13 @@ pub(crate) async fn ingest(
             .with("rejected_count", lines.rejected_count)
             .with("rejected", lines.rejected));
     }
-    append(&door, lines.segments, door.clock.now()).await?;
+    let runs = by_segment(&stream, lines.lines)?;
+    if let Err(append::Unfinished { problem, stored }) = append::append(&door, &index, runs).await {
+        EVENTS.with("accepted").add(stored);
+        let part = stored > 0 && problem.outcome == Outcome::NotApplied;
+        let problem = if part { problem.unknown() } else { problem };
+        return Err(HttpError::from(problem).with("stored", stored));
+    }
     EVENTS.with("accepted").add(lines.accepted);
     let (rejected, rejected_count) = (lines.rejected, lines.rejected_count);
     Ok(HttpResponse::Ok().json(json!({
@@ -131,9 +137,9 @@ fn gunzip(packed: &[u8], max: usize) -> std::io::Result<Option<Vec<u8>>> {
     Ok((unpacked.len() <= max).then_some(unpacked))
 }
 
-/// Lines by the segment they go to.
+/// The lines of a body.
 struct Lines<'a> {
-    segments: BTreeMap<SegmentId, (SegmentRange, Vec<Line<'a>>)>,
+    lines: Vec<Line<'a>>,
     accepted: u64,
     rejected: Vec<Value>,
     rejected_count: u64,
@@ -141,7 +147,15 @@ struct Lines<'a> {
 
 struct Line<'a> {
     id: u128,
+    /// The place of its key in the hash space.
+    hash: u64,
     payload: &'a [u8],
+}
+
+/// Lines that go to one segment, in order.
+struct Run<'a> {
+    segment: SegmentRange,
+    lines: Vec<Line<'a>>,
 }
 
 fn sort_lines<'a>(
@@ -150,17 +164,15 @@ fn sort_lines<'a>(
     field: Option<&str>,
     id: impl Fn(usize) -> u128,
 ) -> Lines<'a> {
-    let mut lines = Lines { segments: BTreeMap::new(), accepted: 0, rejected: Vec::new(), rejected_count: 0 };
+    let mut lines = Lines { lines: Vec::new(), accepted: 0, rejected: Vec::new(), rejected_count: 0 };
     for (number, line) in ingest::lines::split(body, EVENT_BYTES_MAX) {
-        let routed = line.map_err(|rejected| rejected.reason).and_then(|payload| {
+        let keyed = line.map_err(|rejected| rejected.reason).and_then(|payload| {
             let key = field.map(|field| routing_key(payload, field)).transpose()?.flatten();
-            let segment = stream.route(key.as_ref()).ok_or("the index has no segment for this line")?;
-            Ok((segment, payload))
+            Ok((stream.hash(key.as_ref()), payload))
         });
-        match routed {
-            Ok((segment, payload)) => {
-                let of_segment = lines.segments.entry(segment.segment).or_insert_with(|| (segment, Vec::new()));
-                of_segment.1.push(Line { id: id(number), payload });
+        match keyed {
+            Ok((hash, payload)) => {
+                lines.lines.push(Line { id: id(number), hash, payload });
                 lines.accepted += 1;
             }
             Err(reason) => {
@@ -172,6 +184,23 @@ fn sort_lines<'a>(
         }
     }
     lines
+}
+
+/// Lines by the segment that takes their keys.
+///
+/// Errors: Unavailable `NoSegment` while the stream's description has a gap.
+fn by_segment<'a>(
+    stream: &StreamDescription,
+    lines: impl IntoIterator<Item = Line<'a>>,
+) -> Result<Vec<Run<'a>>, Problem> {
+    let mut runs: BTreeMap<SegmentId, Run<'a>> = BTreeMap::new();
+    for line in lines {
+        let missing = || Problem::unavailable("NoSegment", "the index has no segment for a line; send again");
+        let segment = stream.route_hash(line.hash).ok_or_else(missing)?;
+        let run = runs.entry(segment.segment).or_insert_with(|| Run { segment, lines: Vec::new() });
+        run.lines.push(line);
+    }
+    Ok(runs.into_values().collect())
 }
 
 /// The value of the field as a routing key; none where the line does not have it.
@@ -188,54 +217,6 @@ fn routing_key(line: &[u8], field: &str) -> Result<Option<RoutingKey>, String> {
         return Ok(None);
     }
     RoutingKey::new(&text).map(Some).map_err(|error| format!("the field {field} cannot be a routing key: {error}"))
-}
-
-/// Appends the lines of all segments, each segment's in order, and returns when all are durable.
-async fn append(
-    door: &Door,
-    segments: BTreeMap<SegmentId, (SegmentRange, Vec<Line<'_>>)>,
-    received: Timestamp,
-) -> Result<(), HttpError> {
-    let writer: WriterId = format!("gw-{}", uuid::Uuid::new_v4().simple())
-        .parse()
-        .map_err(|error| Problem::internal(format_args!("writer id: {error}")))?;
-    let writes: Vec<_> = segments
-        .into_values()
-        .map(|(segment, lines)| append_segment(door, writer.clone(), segment, lines, received))
-        .collect();
-    stream::iter(writes).buffer_unordered(SEGMENTS_AT_ONCE).try_collect::<Vec<()>>().await?;
-    Ok(())
-}
-
-async fn append_segment(
-    door: &Door,
-    writer: WriterId,
-    segment: SegmentRange,
-    lines: Vec<Line<'_>>,
-    received: Timestamp,
-) -> Result<(), Problem> {
-    let mut first_event_number = 1;
-    let mut lines = lines.iter().peekable();
-    while lines.peek().is_some() {
-        let mut block = BlockBuilder::new();
-        while let Some(line) = lines.peek() {
-            let full =
-                block.len() >= EVENTS_MAX || (!block.is_empty() && block.bytes() + line.payload.len() > BLOCK_BYTES);
-            if full || !block.push(received, line.id, line.payload) {
-                break;
-            }
-            lines.next();
-        }
-        let count = u64::try_from(block.len()).unwrap_or(0);
-        if count == 0 {
-            return Err(Problem::internal("a line that was accepted fits no block"));
-        }
-        let (segment_id, writer, block) = (segment.segment, writer.clone(), block.finish());
-        let append = Append { segment: segment_id, writer, first_event_number, block, expected_end: None };
-        door.platform.append(segment.container, append).await?;
-        first_event_number += count;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -5,20 +5,22 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bus::{Bucket, Bus};
 use client::Client;
-use engine::{BatchStream, Chunks, TableSource};
+use engine::{BatchStream, Chunks};
 use futures::StreamExt;
 use host::{Host, StartError};
-use types::{ContainerId, IndexName, JobId, Offset, RuleId, StreamCut};
+use types::{ContainerId, IndexName, JobId, Offset, RuleId, SegmentId, StreamCut};
 use wire::{
     Empty, Problem, alerter, coordinator,
-    coordinator::{SegmentRange, StreamDescription},
+    coordinator::{SegmentNode, SegmentNodes, SegmentRange, SegmentsOf, StreamDescription, StreamName, SuccessorsOf},
     index_provisioner, job_manager,
-    segment_store::{Append, Appended},
+    segment_store::{Append, Appended, SegmentInfo},
     views::{MEMBERS, Member, Placement},
 };
 
-use crate::table::IndexTable;
-
+/// Segments of an index that one query or tail looks at; an index that scaled more often must be truncated first.
+pub(crate) const SEGMENTS_MAX: usize = 10_000;
+/// Segments asked for at once; the coordinator answers no more.
+const PAGE_SEGMENTS: u32 = 1_000;
 /// How long one append may take, repeats included.
 const APPEND_WITHIN: Duration = Duration::from_secs(20);
 /// How long a reader waits at the end of a segment before it says that there is nothing.
@@ -27,15 +29,24 @@ const READ_WAIT: Duration = Duration::from_secs(5);
 /// What the HTTP door asks of other services.
 #[async_trait]
 pub(crate) trait Platform: Send + Sync + 'static {
-    /// The stream of an index. NotFound: `UnknownIndex`.
+    /// The stream of an index, at most a second old. NotFound: `UnknownIndex`.
     async fn stream(&self, index: &IndexName) -> Result<Arc<StreamDescription>, Problem>;
+    /// The stream of an index as it is now. NotFound: `UnknownIndex`.
+    async fn stream_now(&self, index: &IndexName) -> Result<StreamDescription, Problem>;
+    /// The segments of an index behind one of them, of former epochs too, transactions' never; a page in order of ids.
+    async fn segments(&self, index: &IndexName, after: Option<SegmentId>) -> Result<SegmentNodes, Problem>;
+    /// What follows a sealed segment; nothing while the next epoch is not open.
+    async fn successors(&self, index: &IndexName, segment: SegmentId) -> Result<SegmentNodes, Problem>;
+    /// A segment at this instant. NotFound: `UnknownSegment`.
+    async fn describe(&self, segment: SegmentRange) -> Result<SegmentInfo, Problem>;
+    /// Where chunks are read.
+    fn chunks(&self) -> &Chunks;
     /// Appends one block; durable when it returns.
     async fn append(&self, container: ContainerId, append: Append) -> Result<Appended, Problem>;
-    /// The index as it is now, every acknowledged event included.
-    async fn table(&self, index: &IndexName) -> Result<Arc<dyn TableSource>, Problem>;
     /// The offsets after the last events.
     async fn tails(&self, index: &IndexName) -> Result<StreamCut, Problem>;
-    /// The rows of a segment from an offset on, past its end as they come; ends when the segment is sealed and read.
+    /// The rows of a segment from an offset on, past its end as they come; ends when the segment is sealed and read, or
+    /// with a problem. NotFound: `UnknownSegment`, `Truncated`.
     fn follow(&self, segment: SegmentRange, from: Offset) -> BatchStream;
     /// Every index.
     async fn indexes(&self) -> Result<index_provisioner::IndexList, Problem>;
@@ -61,6 +72,26 @@ pub(crate) trait Platform: Send + Sync + 'static {
     async fn put_rule(&self, rule: &alerter::Rule) -> Result<alerter::RuleDescription, Problem>;
     /// Deletes a rule.
     async fn delete_rule(&self, rule: &RuleId) -> Result<(), Problem>;
+}
+
+/// Every segment of an index, of former epochs too.
+///
+/// A segment is listed together with, or later than, everything that it follows.
+/// Bounds: [`SEGMENTS_MAX`], then BadRequest `TooManySegments`. Errors: NotFound `UnknownIndex`.
+pub(crate) async fn all_segments(platform: &dyn Platform, index: &IndexName) -> Result<Vec<SegmentNode>, Problem> {
+    let mut all: Vec<SegmentNode> = Vec::new();
+    loop {
+        let page = platform.segments(index, all.last().map(|node| node.segment)).await?;
+        let more = page.more && !page.segments.is_empty();
+        all.extend(page.segments);
+        if all.len() > SEGMENTS_MAX {
+            let message = format!("log index {index} has more than {SEGMENTS_MAX} segments: truncate it first");
+            return Err(Problem::bad_request("TooManySegments", message));
+        }
+        if !more {
+            return Ok(all);
+        }
+    }
 }
 
 /// The platform over the bus.
@@ -94,9 +125,26 @@ impl Platform for Remote {
         self.client.append(container, append, APPEND_WITHIN).await
     }
 
-    async fn table(&self, index: &IndexName) -> Result<Arc<dyn TableSource>, Problem> {
-        let stream = self.client.stream(index).await?;
-        Ok(Arc::new(IndexTable::open(&self.client, &self.chunks, &stream).await?))
+    async fn stream_now(&self, index: &IndexName) -> Result<StreamDescription, Problem> {
+        self.bus.call::<coordinator::DescribeStream>(&(), &StreamName { index: index.clone() }).await
+    }
+
+    async fn segments(&self, index: &IndexName, after: Option<SegmentId>) -> Result<SegmentNodes, Problem> {
+        let page = SegmentsOf { index: index.clone(), after, limit: PAGE_SEGMENTS };
+        self.bus.call::<coordinator::ListSegments>(&(), &page).await
+    }
+
+    async fn successors(&self, index: &IndexName, segment: SegmentId) -> Result<SegmentNodes, Problem> {
+        let of = SuccessorsOf { index: index.clone(), segment };
+        self.bus.call::<coordinator::ListSuccessors>(&(), &of).await
+    }
+
+    async fn describe(&self, segment: SegmentRange) -> Result<SegmentInfo, Problem> {
+        self.client.describe(segment).await
+    }
+
+    fn chunks(&self) -> &Chunks {
+        &self.chunks
     }
 
     async fn tails(&self, index: &IndexName) -> Result<StreamCut, Problem> {

@@ -1,6 +1,9 @@
 //! One-off queries over HTTP.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -21,6 +24,7 @@ use crate::{
     auth::Principal,
     error::HttpError,
     metrics::{QUERIES, QUERY_TIME},
+    table::IndexTable,
 };
 
 /// Stack of a thread that runs queries: twice what planning the deepest text takes.
@@ -104,23 +108,48 @@ pub(crate) async fn answer(door: &Door, principal: &Principal, text: &str) -> Re
         .query_permits
         .try_acquire()
         .map_err(|_| Problem::throttled("TooManyQueries", "too many queries at once; try again in a moment"))?;
+    let began = Instant::now();
+    let mut result = planned(door, &select, began).await;
+    if matches!(&result, Err(EngineError::Source(problem)) if plan_is_stale(problem)) {
+        result = planned(door, &select, began).await.map_err(|error| match error {
+            EngineError::Source(problem) if matches!(problem.kind.as_str(), "Truncated" | "UnknownSegment") => {
+                let message = "events were truncated while the query read them, twice: run it again";
+                EngineError::Source(Problem::unavailable("TruncatedMeanwhile", message))
+            }
+            other => other,
+        });
+    }
+    result.map_err(|error| HttpError::engine(error, text))
+}
+
+/// Whether something was named that is there no more: truncated, or its chunk replaced. Only a new plan tells.
+fn plan_is_stale(problem: &Problem) -> bool {
+    matches!(problem.kind.as_str(), "Truncated" | "UnknownSegment" | "ChunkUnreadable")
+}
+
+/// Notes what the query's indexes hold now, and runs it on that.
+async fn planned(door: &Door, select: &Select, began: Instant) -> Result<ResultSet, EngineError> {
     let mut tables: Vec<(IndexName, Arc<dyn TableSource>)> = Vec::with_capacity(select.tables.len());
     for index in &select.tables {
-        tables.push((index.clone(), door.platform.table(index).await?));
+        tables.push((index.clone(), Arc::new(IndexTable::open(&*door.platform, index).await?)));
     }
-    let result = run(door, select, tables).await;
-    result.map_err(|error| HttpError::engine(error, text))
+    let allowed = door.config.query_timeout.0;
+    match allowed.checked_sub(began.elapsed()).filter(|left| !left.is_zero()) {
+        Some(left) => run(door, select.clone(), tables, left).await,
+        None => Err(EngineError::Timeout(allowed)),
+    }
 }
 
 async fn run(
     door: &Door,
     select: Select,
     tables: Vec<(IndexName, Arc<dyn TableSource>)>,
+    timeout: Duration,
 ) -> Result<ResultSet, EngineError> {
     let limits = Limits {
         rows_max: door.config.query_rows_max,
         memory_bytes: usize::try_from(door.config.query_memory.0).unwrap_or(usize::MAX),
-        timeout: door.config.query_timeout.0,
+        timeout,
     };
     let work = async move { run_select(&select, tables, limits).await };
     let task = match bus::origin() {

@@ -1,4 +1,10 @@
-//! An index as a table: the chunks of its segments and their tails, cut at one instant.
+//! An index as a table: the chunks of all its segments and their tails, cut at one instant.
+//!
+//! Consistency: the segments are listed first, those of former epochs included; then the start and the end of each are
+//! noted. An event is in one segment for ever, so it is seen at most once. A segment is listed only when those that it
+//! follows are sealed, and their ends are noted later: so of the events of a key a query sees everything from the first
+//! that is not truncated up to one of those that were the last while it was planned, and every event that was
+//! acknowledged before it began. What is appended, merged or scaled after that is not seen.
 
 use std::{
     sync::{
@@ -13,24 +19,28 @@ use arrow::{
     datatypes::{Int64Type, SchemaRef},
 };
 use async_trait::async_trait;
-use client::Client;
-use engine::{BatchStream, Chunks, ScanRequest, TableSource};
+use engine::{BatchStream, Chunks, ScanRequest, TableSource, TimeRange};
 use futures::{StreamExt, TryStreamExt, stream};
-use types::Offset;
+use tokio::time::timeout;
+use types::{IndexName, Offset};
 use wire::{
     Problem,
-    coordinator::{SegmentRange, StreamDescription},
+    coordinator::{SegmentNode, SegmentRange},
     segment_store::ChunkMeta,
 };
 
+use crate::platform::{Platform, all_segments};
+
 /// Chunks of one segment that are fetched and decoded ahead of the query.
 const CHUNKS_AHEAD: usize = 2;
-/// Footers that are fetched at once for one segment.
+/// Footers that are fetched at once for one query.
 const FOOTERS_AT_ONCE: usize = 8;
 /// Segments that are described and whose tails are read at once.
-const SEGMENTS_AT_ONCE: usize = 8;
-/// How long the tail may let wait for an event that is known to be there.
-const TAIL_WAIT: Duration = Duration::from_secs(2);
+const SEGMENTS_AT_ONCE: usize = 16;
+/// Segments, or groups of them, that a query may read at the same time.
+const PARTITIONS_MAX: usize = 64;
+/// How long the tail may let wait for an event that is known to be there: the take-over of a container.
+const TAIL_WAIT: Duration = Duration::from_secs(15);
 /// What the tails of one query may hold in memory, twice what a store keeps before it throttles writers.
 const TAILS_BYTES_MAX: usize = 512 << 20;
 
@@ -38,7 +48,7 @@ const TAILS_BYTES_MAX: usize = 512 << 20;
 #[derive(Debug)]
 pub(crate) struct IndexTable {
     chunks: Chunks,
-    segments: Vec<Segment>,
+    segments: Vec<Arc<Segment>>,
 }
 
 /// One segment at that instant.
@@ -50,45 +60,71 @@ struct Segment {
 }
 
 impl IndexTable {
-    /// Notes the ends of all segments and reads what is not in chunks yet, so that an event acknowledged before is there.
-    pub(crate) async fn open(
-        client: &Client,
-        chunks: &Chunks,
-        description: &StreamDescription,
-    ) -> Result<Self, Problem> {
-        let held = AtomicUsize::new(0);
-        let open = |range: SegmentRange| Self::segment(client, range, &held);
-        let segments: Vec<Segment> =
-            stream::iter(description.segments.clone()).map(open).buffered(SEGMENTS_AT_ONCE).try_collect().await?;
-        Ok(Self { chunks: chunks.clone(), segments })
+    /// Notes the starts and ends of all segments and reads what is not in chunks yet.
+    ///
+    /// Bounds: `SEGMENTS_MAX`, then BadRequest `TooManySegments`; 512 MiB of tails, then Throttled `TailTooLarge`.
+    /// Errors: NotFound `UnknownIndex`; `UnknownSegment` and `Truncated` when something was truncated meanwhile.
+    pub(crate) async fn open(platform: &dyn Platform, index: &IndexName) -> Result<Self, Problem> {
+        let held = &AtomicUsize::new(0);
+        let open = |node: SegmentNode| Segment::open(platform, node.segment_range(), held);
+        let nodes = stream::iter(all_segments(platform, index).await?);
+        let segments: Vec<Option<Segment>> = nodes.map(open).buffered(SEGMENTS_AT_ONCE).try_collect().await?;
+        let segments = segments.into_iter().flatten().map(Arc::new).collect();
+        Ok(Self { chunks: platform.chunks().clone(), segments })
     }
+}
 
-    /// Reads one segment's tail; `held` counts the bytes of all tails of the query.
-    async fn segment(client: &Client, range: SegmentRange, held: &AtomicUsize) -> Result<Segment, Problem> {
-        let info = client.describe(range).await?;
+impl Segment {
+    /// Notes one segment's ends and reads its tail, `None` if it holds nothing that may be seen; `held` counts the bytes of
+    /// all tails of the query.
+    async fn open(platform: &dyn Platform, range: SegmentRange, held: &AtomicUsize) -> Result<Option<Self>, Problem> {
+        let info = platform.describe(range).await?;
+        if info.transactional || info.start >= info.end {
+            return Ok(None);
+        }
         let mut tail = Vec::new();
-        let mut reader = client.reader(range, info.tail_from.max(info.start));
-        while reader.position().offset < info.end {
-            match reader.next(TAIL_WAIT).await? {
-                Some(batch) => {
-                    let bytes = rows_bytes(&batch);
-                    if held.fetch_add(bytes, Ordering::Relaxed) + bytes > TAILS_BYTES_MAX {
-                        return Err(Problem::throttled(
-                            "TailTooLarge",
-                            "too many events are not in chunks yet; try again in a moment",
-                        ));
-                    }
-                    tail.extend(before(&batch, info.end));
-                }
-                None if reader.at_end() => break,
-                None => {
-                    let at = reader.position().offset;
+        let mut at = info.tail_from.max(info.start);
+        if at < info.end {
+            let mut rows = platform.follow(range, at);
+            while at < info.end {
+                let Ok(Some(batch)) = timeout(TAIL_WAIT, rows.next()).await else {
                     let missing = format!("segment {} does not give offset {at} in time; try again", range.segment);
                     return Err(Problem::unavailable("TailUnreadable", missing));
+                };
+                let batch = batch?;
+                let bytes = rows_bytes(&batch);
+                if held.fetch_add(bytes, Ordering::Relaxed) + bytes > TAILS_BYTES_MAX {
+                    let message = "too many events are not in chunks yet; try again in a moment";
+                    return Err(Problem::throttled("TailTooLarge", message));
                 }
+                at += u64::try_from(batch.num_rows()).unwrap_or(u64::MAX);
+                tail.extend(before(&batch, info.end));
             }
         }
-        Ok(Segment { start: info.start, chunks: info.chunks, tail })
+        let chunks = info.chunks.into_iter().filter(|chunk| chunk.to > info.start).collect();
+        Ok(Some(Self { start: info.start, chunks, tail }))
+    }
+
+    /// Its rows of a time, from its chunks and then from its tail.
+    fn rows(&self, chunks: Chunks, range: TimeRange, columns: Option<Arc<Vec<String>>>) -> BatchStream {
+        let wanted = self.chunks.iter().filter(|chunk| range.meets(chunk.time_min, chunk.time_max));
+        let wanted: Vec<ChunkMeta> = wanted.cloned().collect();
+        let start = self.start;
+        let read = move |chunk: ChunkMeta| {
+            let (chunks, columns) = (chunks.clone(), columns.clone());
+            async move {
+                let names = columns.as_ref().map(|names| names.as_slice());
+                chunks.read(&chunk, start.max(chunk.from), names).await
+            }
+        };
+        let tail = stream::iter(self.tail.clone().into_iter().map(Ok));
+        stream::iter(wanted)
+            .map(read)
+            .buffered(CHUNKS_AHEAD)
+            .map_ok(|batches| stream::iter(batches.into_iter().map(Ok)))
+            .try_flatten()
+            .chain(tail)
+            .boxed()
     }
 }
 
@@ -122,31 +158,16 @@ impl TableSource for IndexTable {
     }
 
     fn partitions(&self) -> usize {
-        self.segments.len().max(1)
+        self.segments.len().clamp(1, PARTITIONS_MAX)
     }
 
     fn scan(&self, partition: usize, request: &ScanRequest) -> BatchStream {
-        let Some(segment) = self.segments.get(partition) else { return stream::empty().boxed() };
-        let range = request.time_range;
-        let wanted = segment.chunks.iter().filter(move |chunk| range.meets(chunk.time_min, chunk.time_max));
-        let wanted: Vec<ChunkMeta> = wanted.cloned().collect();
-        let (start, columns) = (segment.start, request.columns.clone().map(Arc::new));
+        let of_partition = self.segments.iter().skip(partition).step_by(self.partitions());
+        let segments: Vec<Arc<Segment>> = of_partition.cloned().collect();
+        let (range, columns) = (request.time_range, request.columns.clone().map(Arc::new));
         let chunks = self.chunks.clone();
-        let read = move |chunk: ChunkMeta| {
-            let (chunks, columns) = (chunks.clone(), columns.clone());
-            async move {
-                let names = columns.as_ref().map(|names| names.as_slice());
-                chunks.read(&chunk, start.max(chunk.from), names).await
-            }
-        };
-        let tail = stream::iter(segment.tail.clone().into_iter().map(Ok));
-        stream::iter(wanted)
-            .map(read)
-            .buffered(CHUNKS_AHEAD)
-            .map_ok(|batches| stream::iter(batches.into_iter().map(Ok)))
-            .try_flatten()
-            .chain(tail)
-            .boxed()
+        let rows = move |segment: Arc<Segment>| segment.rows(chunks.clone(), range, columns.clone());
+        stream::iter(segments).flat_map(rows).boxed()
     }
 }
 

@@ -1,5 +1,7 @@
 //! Live tail: rows as they become durable, as server-sent events.
 
+mod walk;
+
 use std::{sync::Arc, time::Duration};
 
 use actix_web::{
@@ -7,16 +9,32 @@ use actix_web::{
     http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue},
     web::{Bytes, Data, Path, Query},
 };
-use futures::{Stream, StreamExt, stream::SelectAll};
+use arrow::array::RecordBatch;
+use engine::BatchStream;
+use futures::{
+    Stream, StreamExt,
+    stream::{self, BoxStream, SelectAll},
+};
 use serde::Deserialize;
+use serde_json::json;
 use tokio::{
     sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval, sleep},
 };
-use types::{IndexName, SegmentId, StreamCut};
-use wire::{Problem, coordinator::SegmentRange};
+use types::{IndexName, Offset, Position, SegmentId, StreamCut};
+use wire::{
+    Problem,
+    coordinator::{SegmentNode, SegmentRange},
+};
 
-use crate::{api::Door, auth::bearer, error::HttpError, metrics::TAILS};
+use crate::{
+    api::Door,
+    auth::bearer,
+    error::HttpError,
+    metrics::TAILS,
+    platform::{Platform, all_segments},
+    tail::walk::{Arranged, Gap, Walk},
+};
 
 /// Answers that wait for a slow reader; then the segments are read no further until it catches up.
 const BUFFER_MAX: usize = 16;
@@ -26,6 +44,12 @@ const ROWS_AT_ONCE: usize = 256;
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How often the token is looked at again: a revocation ends the tail within a second.
 const CHECK_EVERY: Duration = Duration::from_millis(400);
+/// The pause before it is asked again what follows a sealed segment; it doubles.
+const FOLLOW_PAUSE_MIN: Duration = Duration::from_millis(50);
+/// The longest such pause.
+const FOLLOW_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Segments whose first offset is asked for at once.
+const STARTS_AT_ONCE: usize = 16;
 
 /// The query string of a tail.
 #[derive(Debug, Deserialize)]
@@ -39,8 +63,9 @@ pub(crate) struct Options {
 
 /// `GET /api/v1/indexes/{index}/tail`: one `row` event per row, whose data is the row as JSON.
 ///
-/// Order: per segment. Each batch's last event has an id, the positions after it; sent back as `Last-Event-ID` it goes on
-/// there, and repeats at most the rows of the batch that was cut off.
+/// Order: per segment, and per routing key whatever segments follow one another. Each batch's last event has an id, the
+/// positions after it; sent back as `Last-Event-ID` it goes on there, and repeats at most the rows of the batch that was
+/// cut off. Rows that were truncated before they were sent are named by an event `truncated`.
 /// Bounds: 256 tails at once, then 429; a slow reader slows its own tail, nothing is dropped.
 pub(crate) async fn tail(
     request: HttpRequest,
@@ -55,19 +80,19 @@ pub(crate) async fn tail(
     let permit = Arc::clone(&door.tail_permits)
         .try_acquire_owned()
         .map_err(|_| Problem::throttled("TooManyTails", "too many live tails at once; try again in a moment"))?;
-    let stream = door.platform.stream(&index).await?;
     let last = request.headers().get("last-event-id").and_then(|id| id.to_str().ok());
     let cut = match last.or(options.from.as_deref()).unwrap_or("latest") {
         "latest" => door.platform.tails(&index).await?,
         "earliest" => StreamCut::default(),
         id => read_id(id)?,
     };
-    let segments: Vec<SegmentRange> = stream.segments.clone();
+    let nodes = all_segments(&*door.platform, &index).await?;
+    let (walk, arranged) = Walk::open(&nodes, &cut).map_err(bad_position)?;
     let (send, receive) = mpsc::channel(BUFFER_MAX);
-    let feed = Feed { door: Door::clone(&door), index, token, cut, send };
+    let feed = Feed { door: Door::clone(&door), index, token, walk, steps: SelectAll::new(), send };
     drop(actix_web::rt::spawn(async move {
         TAILS.add(1);
-        feed.run(segments).await;
+        feed.run(arranged, &cut).await;
         TAILS.add(-1);
         drop(permit);
     }));
@@ -82,38 +107,43 @@ fn body(mut receive: mpsc::Receiver<Bytes>) -> impl Stream<Item = Result<Bytes, 
     futures::stream::poll_fn(move |context| receive.poll_recv(context).map(|part| part.map(Ok)))
 }
 
+/// What one segment says.
+enum Step {
+    /// Rows.
+    Rows(SegmentId, RecordBatch),
+    /// It cannot be read on.
+    Failed(SegmentRange, Problem),
+    /// It is sealed and was read to its end; here is what follows, nothing if the stream was sealed whole.
+    Ended(SegmentId, Result<Vec<SegmentNode>, Problem>),
+}
+
 /// One open tail.
 struct Feed {
     door: Door,
     index: IndexName,
     token: String,
-    cut: StreamCut,
+    walk: Walk,
+    steps: SelectAll<BoxStream<'static, Step>>,
     send: mpsc::Sender<Bytes>,
 }
 
 impl Feed {
     /// Sends rows until the reader goes, the token ends, the segments end or the service stops.
-    async fn run(mut self, segments: Vec<SegmentRange>) {
-        let mut rows = SelectAll::new();
-        for segment in segments {
-            let batches = self.door.platform.follow(segment, self.cut.offset(segment.segment));
-            rows.push(batches.map(move |batch| (segment.segment, batch)));
-        }
+    async fn run(mut self, arranged: Arranged, cut: &StreamCut) {
         let mut ticks = interval(CHECK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut quiet_since = Instant::now();
         // Said at once, so that a reader knows that the tail is open although nothing happens.
-        let mut sent = self.send(&format!(": tail of {}\n\n", self.index)).await;
+        let mut sent = self.send(&format!(": tail of {}\n\n", self.index)).await && self.go_on(arranged, cut).await;
         let stop = self.door.stop.clone();
         while sent {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.send.closed() => return,
-                next = rows.next() => {
-                    sent = match next {
-                        Some((segment, Ok(batch))) => self.rows(segment, &batch).await,
-                        Some((_, Err(problem))) => self.end(&problem.kind, &problem.message).await,
-                        None => self.end("EndOfIndex", "the index has no open segment any more").await,
+                step = self.steps.next() => {
+                    sent = match step {
+                        Some(step) => self.step(step).await,
+                        None => self.end("EndOfIndex", "the index takes no more events, and all were sent").await,
                     };
                     quiet_since = Instant::now();
                 }
@@ -133,8 +163,105 @@ impl Feed {
         }
     }
 
+    async fn step(&mut self, step: Step) -> bool {
+        match step {
+            Step::Rows(segment, batch) => self.rows(segment, &batch).await,
+            Step::Failed(segment, problem) if problem.kind == "Truncated" => self.skip(segment).await,
+            Step::Failed(segment, problem) => self.fail(segment.segment, &problem).await,
+            Step::Ended(segment, Err(problem)) => self.fail(segment, &problem).await,
+            Step::Ended(segment, Ok(successors)) => {
+                let begun = self.walk.ended(segment, &successors);
+                if begun.is_empty() && !successors.is_empty() {
+                    // They wait for others; one of those may have been truncated since they were listed.
+                    return self.rearrange(None).await;
+                }
+                begun.into_iter().for_each(|segment| self.read(segment, 0));
+                true
+            }
+        }
+    }
+
+    /// Goes on where a truncated segment begins now.
+    async fn skip(&mut self, segment: SegmentRange) -> bool {
+        let from = self.walk.offset(segment.segment);
+        match self.door.platform.describe(segment).await {
+            Ok(info) if info.start > from => {
+                self.walk.reached(segment.segment, info.start);
+                self.read(segment, info.start);
+                self.say_truncated(Position { segment: segment.segment, offset: from }, Some(info.start)).await
+            }
+            Ok(info) => {
+                let message = format!("offset {from} cannot be read, although the segment begins at {}", info.start);
+                self.end("Internal", &message).await
+            }
+            Err(problem) => self.fail(segment.segment, &problem).await,
+        }
+    }
+
+    /// Ends the tail, unless the problem is only that the segment was truncated as a whole.
+    async fn fail(&mut self, segment: SegmentId, problem: &Problem) -> bool {
+        match problem.kind.as_str() {
+            "UnknownSegment" => self.rearrange(Some((segment, problem))).await,
+            _ => self.end(&problem.kind, &problem.message).await,
+        }
+    }
+
+    /// Looks at the whole index again, because a segment is gone or others wait for one that is.
+    async fn rearrange(&mut self, gone: Option<(SegmentId, &Problem)>) -> bool {
+        let nodes = match all_segments(&*self.door.platform, &self.index).await {
+            Ok(nodes) => nodes,
+            Err(problem) => return self.end(&problem.kind, &problem.message).await,
+        };
+        let arranged = match self.walk.arrange(&nodes) {
+            Ok(arranged) => arranged,
+            Err(gap) => return self.end("BadPosition", &gap.to_string()).await,
+        };
+        match gone {
+            Some((segment, problem)) if self.walk.holds(segment) => self.end(&problem.kind, &problem.message).await,
+            _ => self.go_on(arranged, &StreamCut::default()).await,
+        }
+    }
+
+    /// Says what is lost, and reads what has begun: where the cut says, else from the first event that is there.
+    async fn go_on(&mut self, arranged: Arranged, cut: &StreamCut) -> bool {
+        for position in arranged.lost {
+            if !self.say_truncated(position, None).await {
+                return false;
+            }
+        }
+        let platform = Arc::clone(&self.door.platform);
+        let starts = stream::iter(arranged.begun).map(|segment| {
+            let (platform, known) = (Arc::clone(&platform), cut.0.get(&segment.segment).copied());
+            async move {
+                match known {
+                    Some(offset) => (segment, offset),
+                    // What cannot be described now is told by reading it.
+                    None => (segment, platform.describe(segment).await.map_or(0, |info| info.start)),
+                }
+            }
+        });
+        let starts: Vec<(SegmentRange, Offset)> = starts.buffered(STARTS_AT_ONCE).collect().await;
+        for (segment, from) in starts {
+            self.walk.reached(segment.segment, from);
+            self.read(segment, from);
+        }
+        true
+    }
+
+    fn read(&mut self, segment: SegmentRange, from: Offset) {
+        let rows = self.door.platform.follow(segment, from);
+        let whose = Whose { platform: Arc::clone(&self.door.platform), index: self.index.clone(), segment };
+        self.steps.push(steps(whose, rows));
+    }
+
+    /// Says that rows are gone that were not sent; without a start the whole segment is.
+    async fn say_truncated(&mut self, from: Position, start: Option<Offset>) -> bool {
+        let data = json!({ "segment": from.segment, "from": from.offset, "start": start });
+        self.send(&format!("id: {}\nevent: truncated\ndata: {data}\n\n", write_id(&self.walk.cut()))).await
+    }
+
     /// Sends the rows of a batch in parts; the last one of each part carries the id.
-    async fn rows(&mut self, segment: SegmentId, batch: &arrow::array::RecordBatch) -> bool {
+    async fn rows(&mut self, segment: SegmentId, batch: &RecordBatch) -> bool {
         let mut from = 0;
         while from < batch.num_rows() {
             let count = ROWS_AT_ONCE.min(batch.num_rows() - from);
@@ -143,12 +270,12 @@ impl Feed {
                 Ok(lines) => lines,
                 Err(error) => return self.end("Internal", &error.to_string()).await,
             };
-            *self.cut.0.entry(segment).or_insert(0) =
-                after(&part).unwrap_or_else(|| self.cut.offset(segment) + to_u64(count));
+            let after = after(&part).unwrap_or_else(|| self.walk.offset(segment) + to_u64(count));
+            self.walk.reached(segment, after);
             let mut text = String::new();
             for (i, line) in lines.iter().enumerate() {
                 if i + 1 == lines.len() {
-                    text.push_str(&format!("id: {}\n", write_id(&self.cut)));
+                    text.push_str(&format!("id: {}\n", write_id(&self.walk.cut())));
                 }
                 text.push_str("event: row\ndata: ");
                 text.push_str(&String::from_utf8_lossy(line));
@@ -164,7 +291,7 @@ impl Feed {
 
     /// Says why the tail ends; false, so that it does.
     async fn end(&mut self, kind: &str, message: &str) -> bool {
-        let said = serde_json::json!({ "kind": kind, "message": message });
+        let said = json!({ "kind": kind, "message": message });
         self.send(&format!("event: end\ndata: {said}\n\n")).await;
         false
     }
@@ -174,12 +301,63 @@ impl Feed {
     }
 }
 
+/// Whose rows are read.
+struct Whose {
+    platform: Arc<dyn Platform>,
+    index: IndexName,
+    segment: SegmentRange,
+}
+
+/// The rows of a segment, and then why there are no more.
+fn steps(whose: Whose, rows: BatchStream) -> BoxStream<'static, Step> {
+    let next = |state: Option<(Whose, BatchStream)>| async move {
+        let (whose, mut rows) = state?;
+        match rows.next().await {
+            Some(Ok(batch)) => Some((Step::Rows(whose.segment.segment, batch), Some((whose, rows)))),
+            Some(Err(problem)) => Some((Step::Failed(whose.segment, problem), None)),
+            None => Some((Step::Ended(whose.segment.segment, successors(&whose).await), None)),
+        }
+    };
+    stream::unfold(Some((whose, rows)), next).boxed()
+}
+
+/// What follows a sealed segment, as soon as that is known; nothing if its stream was sealed whole.
+async fn successors(whose: &Whose) -> Result<Vec<SegmentNode>, Problem> {
+    let Whose { platform, index, segment } = whose;
+    let ask = async || platform.successors(index, segment.segment).await.map(|found| found.segments);
+    let mut pause = FOLLOW_PAUSE_MIN;
+    loop {
+        let found = match ask().await {
+            // Between the seal and the next epoch nothing follows either, and a scale may end just before the stream does.
+            Ok(found) if found.is_empty() => match platform.stream_now(index).await {
+                Ok(stream) if stream.sealed => return ask().await,
+                Ok(_) => None,
+                Err(problem) => Some(Err(problem)),
+            },
+            found => Some(found),
+        };
+        match found {
+            Some(Err(problem)) if problem.is_transient() => {
+                tracing::debug!(segment = %segment.segment, %problem, "question what follows repeated");
+            }
+            Some(found) => return found,
+            None => {}
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(FOLLOW_PAUSE_MAX);
+    }
+}
+
+fn bad_position(gap: Gap) -> Problem {
+    Problem::bad_request("BadPosition", gap)
+}
+
 fn to_u64(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(0)
 }
 
 /// The offset after the last row.
-fn after(batch: &arrow::array::RecordBatch) -> Option<u64> {
+fn after(batch: &RecordBatch) -> Option<u64> {
     use arrow::{array::AsArray, datatypes::Int64Type};
     let offsets = batch.column_by_name("_offset")?.as_primitive_opt::<Int64Type>()?;
     u64::try_from(*offsets.values().last()?).ok().map(|last| last + 1)

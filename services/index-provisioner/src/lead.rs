@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix::Addr;
 use host::{Host, Ledger};
 use tokio_util::sync::CancellationToken;
-use wire::{Problem, index_provisioner::IndexDescription};
+use wire::{Problem, Service, index_provisioner::IndexDescription};
 
 use crate::{
     actor::Desk,
@@ -22,9 +22,6 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// turned back must not stay so.
 const SWEEPS_PER_PUSH: u32 = 60;
 
-/// Pause after a failed attempt to take up the work.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
-
 /// Everything that leading needs.
 #[derive(Clone)]
 pub(crate) struct Leader {
@@ -38,18 +35,7 @@ pub(crate) struct Leader {
 impl Leader {
     /// Leads until the token is cancelled.
     pub(crate) async fn lead(self, token: CancellationToken) {
-        let work = async {
-            loop {
-                if let Err(problem) = self.serve().await {
-                    tracing::error!(%problem, "index-provisioner cannot take up its work");
-                }
-                tokio::time::sleep(RETRY_PAUSE).await;
-            }
-        };
-        tokio::select! {
-            () = token.cancelled() => {}
-            () = work => {}
-        }
+        host::keep_serving(token, Service::IndexProvisioner, || self.serve()).await;
     }
 
     async fn serve(&self) -> Result<(), Problem> {

@@ -6,51 +6,71 @@ use bus::{BusError, Door, Doors, Incoming};
 use wire::{
     Call, Empty, Problem,
     segment_store::{
-        AppendEvents, CreateSegment, DeleteSegment, DescribeSegment, DescribeWriter, ReadSegment, SealSegment,
+        AppendEvents, CreateSegment, DeleteSegment, DescribeContainer, DescribeSegment, DescribeWriter,
+        DescribeWriters, FlushContainer, ListContainerSegments, MergeSegment, ReadSegment, SealSegment,
+        TruncateSegment,
     },
 };
 
-use crate::{container::Container, error::Error};
+use crate::{
+    container::{Container, seeds::Peers},
+    error::Error,
+};
 
 /// Opens every door of a container; closed in reverse by [`close`].
-pub(crate) async fn open(doors: &Doors, container: &Container) -> Result<Vec<Door>, BusError> {
+pub(crate) async fn open(doors: &Doors, container: &Container, peers: &Peers) -> Result<Vec<Door>, BusError> {
+    let mut open = looks(doors, container).await?;
+    open.extend(changes(doors, container, peers).await?);
+    let append = |c: Container, i: Incoming<AppendEvents>| async move { c.append(i.request, i.origin.deadline).await };
+    open.push(serve(doors, container, append).await?);
+    Ok(open)
+}
+
+/// What changes nothing.
+async fn looks(doors: &Doors, container: &Container) -> Result<Vec<Door>, BusError> {
     let mut open = Vec::new();
-    open.push(
-        serve::<DescribeSegment, _, _>(doors, container, |c, i| async move { c.describe(i.request.segment) }).await?,
-    );
-    open.push(
-        serve::<DescribeWriter, _, _>(doors, container, |c, i| async move {
-            c.writer(i.request.segment, &i.request.writer)
-        })
-        .await?,
-    );
-    open.push(serve::<ReadSegment, _, _>(doors, container, |c, i| async move { c.read(i.request).await }).await?);
-    open.push(
-        serve::<CreateSegment, _, _>(doors, container, |c, i| async move {
-            c.create(i.request, i.origin.deadline).await.map(|()| Empty {})
-        })
-        .await?,
-    );
-    open.push(
-        serve::<SealSegment, _, _>(doors, container, |c, i| async move {
-            c.seal(i.request.segment, i.origin.deadline).await
-        })
-        .await?,
-    );
-    open.push(
-        serve::<DeleteSegment, _, _>(doors, container, |c, i| async move {
-            c.delete(i.request.segment, i.origin.deadline).await.map(|()| Empty {})
-        })
-        .await?,
-    );
-    open.push(
-        serve::<AppendEvents, _, _>(
-            doors,
-            container,
-            |c, i| async move { c.append(i.request, i.origin.deadline).await },
-        )
-        .await?,
-    );
+    let describe = |c: Container, i: Incoming<DescribeSegment>| async move { c.describe(i.request.segment) };
+    open.push(serve(doors, container, describe).await?);
+    let writer =
+        |c: Container, i: Incoming<DescribeWriter>| async move { c.writer(i.request.segment, &i.request.writer) };
+    open.push(serve(doors, container, writer).await?);
+    let writers = |c: Container, i: Incoming<DescribeWriters>| async move { c.writers(i.request.segment) };
+    open.push(serve(doors, container, writers).await?);
+    let inspect = |c: Container, _: Incoming<DescribeContainer>| async move { c.inspect() };
+    open.push(serve(doors, container, inspect).await?);
+    let list = |c: Container, i: Incoming<ListContainerSegments>| async move { c.list(i.request) };
+    open.push(serve(doors, container, list).await?);
+    let read = |c: Container, i: Incoming<ReadSegment>| async move { c.read(i.request).await };
+    open.push(serve(doors, container, read).await?);
+    Ok(open)
+}
+
+/// What changes segments.
+async fn changes(doors: &Doors, container: &Container, peers: &Peers) -> Result<Vec<Door>, BusError> {
+    let mut open = Vec::new();
+    let peers = peers.clone();
+    let create = move |c: Container, i: Incoming<CreateSegment>| {
+        let peers = peers.clone();
+        async move { c.create(i.request, &peers, i.origin.deadline).await.map(|()| Empty {}) }
+    };
+    open.push(serve(doors, container, create).await?);
+    let seal =
+        |c: Container, i: Incoming<SealSegment>| async move { c.seal(i.request.segment, i.origin.deadline).await };
+    open.push(serve(doors, container, seal).await?);
+    let truncate =
+        |c: Container, i: Incoming<TruncateSegment>| async move { c.truncate(i.request, i.origin.deadline).await };
+    open.push(serve(doors, container, truncate).await?);
+    let merge = |c: Container, i: Incoming<MergeSegment>| async move { c.merge(i.request, i.origin.deadline).await };
+    open.push(serve(doors, container, merge).await?);
+    let delete = |c: Container, i: Incoming<DeleteSegment>| async move {
+        c.delete(i.request.segment, i.origin.deadline).await.map(|()| Empty {})
+    };
+    open.push(serve(doors, container, delete).await?);
+    let flush = |c: Container, i: Incoming<FlushContainer>| async move {
+        let wanted = c.flush()?;
+        c.flushed(wanted, i.origin.deadline).await
+    };
+    open.push(serve(doors, container, flush).await?);
     Ok(open)
 }
 

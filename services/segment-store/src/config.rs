@@ -24,6 +24,12 @@ pub struct Config {
     pub snapshot_frames: u64,
     /// Appends that a container holds in flight.
     pub appends_in_flight_max: u64,
+    /// How often a container tells how much its segments take.
+    pub load_interval: DurationText,
+    /// How long an object of Tier 2 stays that nothing names any more.
+    pub garbage_delay: DurationText,
+    /// For fault tests only: where this process dies.
+    pub crash_point: String,
 }
 
 impl Section for Config {
@@ -40,7 +46,11 @@ impl Section for Config {
         let fits = self.tail_bytes_max >= self.flush_bytes;
         found.require(fits, "tail_bytes_max", "must be at least flush_bytes, else no chunk ever fills");
         found.range("snapshot_frames", self.snapshot_frames, 1..=1_000_000);
+        found.range("garbage_delay", self.garbage_delay, span(100, 86_400_000));
+        let known = crate::crash::is_valid(&self.crash_point);
+        found.require(known, "crash_point", "must be \"\", or a point of crash.rs as name:N");
         found.range("appends_in_flight_max", self.appends_in_flight_max, 1..=65_536);
+        found.range("load_interval", self.load_interval, span(100, 600_000));
     }
 }
 
@@ -68,6 +78,9 @@ mod tests {
             "segment_store.flush_bytes=1KiB",
             "segment_store.tail_bytes_max=4MiB",
             "segment_store.appends_in_flight_max=0",
+            "segment_store.load_interval=1ms",
+            "segment_store.garbage_delay=1ms",
+            "segment_store.crash_point=nowhere:1",
         ] {
             assert!(load(&[bad]).is_err(), "{bad}");
         }

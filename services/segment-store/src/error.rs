@@ -31,6 +31,59 @@ pub enum Error {
         /// The number that came.
         found: u64,
     },
+    /// The segment has another end than the append depends on.
+    #[error("segment {segment} ends at offset {end} and not at {expected}: read what came in between and decide again")]
+    ConditionFailed {
+        /// The segment.
+        segment: SegmentId,
+        /// What the append depends on.
+        expected: u64,
+        /// What is.
+        end: u64,
+    },
+    /// A predecessor of a new segment still takes appends.
+    #[error("segment {0} is not sealed: seal it before its successors are created")]
+    NotSealed(SegmentId),
+    /// What writers have in a predecessor cannot be learned now.
+    #[error("what writers have in segment {segment} cannot be learned now: {why}")]
+    PredecessorSilent {
+        /// The predecessor.
+        segment: SegmentId,
+        /// Why.
+        why: String,
+    },
+    /// The start of a segment cannot lie behind its end.
+    #[error("segment {segment} ends at offset {end} and cannot begin at {before}")]
+    BeyondEnd {
+        /// The segment.
+        segment: SegmentId,
+        /// Where it should begin.
+        before: u64,
+        /// Where it ends.
+        end: u64,
+    },
+    /// The segment belongs to an open transaction.
+    #[error("segment {0} belongs to an open transaction: its events are there when the transaction is committed")]
+    Transactional(SegmentId),
+    /// The segment belongs to no transaction.
+    #[error("segment {0} belongs to no transaction and cannot be merged")]
+    NotTransactional(SegmentId),
+    /// An open transaction is full.
+    #[error("segment {0} of an open transaction holds 64 MiB: commit, and go on in another transaction")]
+    TransactionTooLarge(SegmentId),
+    /// Too many objects wait for their removal.
+    #[error("container {0} has too many objects that wait for their removal")]
+    GarbageFull(ContainerId),
+    /// Chunks are not what is to be replaced.
+    #[error("segment {segment} has no chunks that exactly cover the offsets from {from} to {to}")]
+    ChunksDiffer {
+        /// The segment.
+        segment: SegmentId,
+        /// The first offset.
+        from: u64,
+        /// The offset after the last.
+        to: u64,
+    },
     /// A block breaks a rule that no retry heals.
     #[error("block refused: {0}")]
     BadBlock(String),
@@ -97,6 +150,9 @@ pub enum Error {
     /// The append may or may not be in the log.
     #[error("container {0} does not know yet whether the append is durable: repeat it with the same event numbers")]
     AppendUnknown(ContainerId),
+    /// The caller stopped waiting before everything was in Tier 2.
+    #[error("container {0} is still moving events to object storage: ask again")]
+    FlushUnfinished(ContainerId),
     /// The log is not what was written to it.
     #[error("container {container} is read-only because its log is damaged: {damage}")]
     ReadOnly {
@@ -168,6 +224,15 @@ impl From<Error> for Problem {
             Error::SegmentSealed(_) => (Code::Conflict, "SegmentSealed"),
             Error::SegmentDeleted(_) => (Code::Conflict, "SegmentDeleted"),
             Error::EventNumberGap { .. } => (Code::Conflict, "EventNumberGap"),
+            Error::ConditionFailed { .. } => (Code::Conflict, "ConditionFailed"),
+            Error::NotSealed(_) => (Code::Conflict, "NotSealed"),
+            Error::PredecessorSilent { .. } => return Self::unavailable("PredecessorSilent", &error),
+            Error::BeyondEnd { .. } => (Code::BadRequest, "BeyondEnd"),
+            Error::Transactional(_) => (Code::Conflict, "Transactional"),
+            Error::NotTransactional(_) => (Code::BadRequest, "NotTransactional"),
+            Error::TransactionTooLarge(_) => (Code::BadRequest, "TransactionTooLarge"),
+            Error::GarbageFull(_) => return Self::throttled("Throttled", &error),
+            Error::ChunksDiffer { .. } => (Code::Conflict, "ChunksDiffer"),
             Error::BadBlock(_) => (Code::BadRequest, "MalformedBlock"),
             Error::BlockTooLarge { .. } => (Code::BadRequest, "EventTooLarge"),
             Error::ChunkOutOfPlace { .. } => (Code::Conflict, "ChunkOutOfPlace"),
@@ -178,6 +243,7 @@ impl From<Error> for Problem {
             Error::Objects(_) => return Self::unavailable("ObjectsUnavailable", &error),
             Error::Deadline(_) => (Code::Deadline, "Deadline"),
             Error::AppendUnknown(_) => return Self::new(Code::Deadline, "AppendUnknown", &error).unknown(),
+            Error::FlushUnfinished(_) => return Self::new(Code::Deadline, "FlushUnfinished", &error).unknown(),
             Error::ReadOnly { .. } => (Code::Internal, "ContainerReadOnly"),
             Error::Columns(_) => (Code::Internal, "Internal"),
         };
@@ -192,7 +258,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_unknown_append_has_an_unknown_outcome() {
+    fn only_what_may_have_happened_has_an_unknown_outcome() {
         let container = ContainerId(1);
         let segment = SegmentId { stream: 1, epoch: 0, number: 0 };
         for (error, code, kind) in [
@@ -201,8 +267,14 @@ mod tests {
             (Error::Throttled { container, limit: "x" }, Code::Throttled, "Throttled"),
             (Error::UnknownSegment(segment), Code::NotFound, "UnknownSegment"),
             (Error::Deadline(container), Code::Deadline, "Deadline"),
+            (Error::FlushUnfinished(container), Code::Deadline, "FlushUnfinished"),
+            (Error::ConditionFailed { segment, expected: 1, end: 2 }, Code::Conflict, "ConditionFailed"),
+            (Error::NotSealed(segment), Code::Conflict, "NotSealed"),
+            (Error::Transactional(segment), Code::Conflict, "Transactional"),
+            (Error::TransactionTooLarge(segment), Code::BadRequest, "TransactionTooLarge"),
+            (Error::BeyondEnd { segment, before: 2, end: 1 }, Code::BadRequest, "BeyondEnd"),
         ] {
-            let unknown = matches!(error, Error::AppendUnknown(_));
+            let unknown = matches!(error, Error::AppendUnknown(_) | Error::FlushUnfinished(_));
             let problem = Problem::from(error);
             assert_eq!((problem.code, problem.kind.as_str()), (code, kind));
             assert_eq!(problem.outcome == Outcome::Unknown, unknown, "{kind}");

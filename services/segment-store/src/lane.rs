@@ -1,29 +1,28 @@
 //! The front door: plain NATS publishes become appends, and are acknowledged as JetStream would.
 //!
 //! One lane is served by the owner of the container of the same number, so that all events of a key pass one place in
-//! order. Per segment one append is in flight; what arrives meanwhile is the next block.
+//! order. Per segment one append is in flight; what arrives meanwhile is the next block. When a stream scales, what its
+//! sealed segments did not take waits for the view that names their successors, and goes there.
 
+pub(crate) mod deliver;
 pub(crate) mod gather;
 pub(crate) mod streams;
 
 use std::{sync::Arc, time::Duration};
 
 use bus::{Bus, ContainerLog, LaneMessage};
-use client::Patience;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use host::Host;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use types::{ByteSize, ContainerId, EVENT_BYTES_MAX, Generation, LaneId};
-use wire::{
-    Code, Outcome, Problem, block,
-    segment_store::{Append, AppendEvents, Appended},
-};
+use types::{ByteSize, ContainerId, EVENT_BYTES_MAX, Generation, LaneId, SegmentId, Timestamp};
+use wire::block;
 
 use crate::{
     lane::{
-        gather::{Ask, Batch, Fate, Gather, Waiting},
+        deliver::{FULL, NO_STREAM, NOT_READY, SEALED, TOO_LARGE, deliver, refuse},
+        gather::{Ask, Fate, Gather, Lost, Waiting},
         streams::Streams,
     },
     metrics,
@@ -32,26 +31,18 @@ use crate::{
 
 /// Bytes that wait or are in flight in one lane; beyond it publishers are refused, so that nothing is lost unheard.
 pub(crate) const LANE_BYTES_MAX: usize = 32 << 20;
-/// How long an append is tried. Longer than the 5 to 10 s of a JetStream election: publishers without PubAck depend on it.
-const APPEND_WITHIN: Duration = Duration::from_secs(20);
-/// One try of a local append; the log itself is tried for about 10 s.
-const TRY_WITHIN: Duration = Duration::from_secs(15);
+/// How long an append is tried, and how long after its receipt an event may wait for the successors of a sealed segment.
+/// Longer than the 5 to 10 s of a JetStream election: publishers without PubAck depend on it.
+pub(crate) const APPEND_WITHIN: Duration = Duration::from_secs(20);
 /// For how long a look at the owner record is good. An owner that was paused must look again before it appends what
 /// came meanwhile: its successor has received it as well.
 const VERIFIED_FOR: Duration = Duration::from_secs(1);
 /// How long appends are still tried once the lane is to stop.
 pub(crate) const DRAIN_WITHIN: Duration = Duration::from_secs(3);
+/// How often it is looked whether events have waited too long for successors.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Messages taken at a time before appends are started.
 const TAKEN_AT_ONCE_MAX: usize = 1_024;
-
-/// JetStream's number for a message above the maximum size.
-const TOO_LARGE: u32 = 10_054;
-/// JetStream's number for a stream that is not there.
-const NO_STREAM: u32 = 10_059;
-/// JetStream's number for a store at its limit.
-const FULL: u32 = 10_077;
-/// JetStream's number for a store that is not available for the moment.
-const NOT_READY: u32 = 10_008;
 
 /// What a lane works with.
 #[derive(Clone)]
@@ -74,7 +65,7 @@ pub(crate) struct Title {
 
 enum Done {
     Sent {
-        segment: types::SegmentId,
+        segment: SegmentId,
         bytes: usize,
         fate: Fate,
     },
@@ -85,70 +76,57 @@ enum Done {
 /// Serves the lane until it is told to stop; then what it holds is still appended, unless another owner took over.
 pub(crate) async fn serve(context: Context, title: Title, stop: CancellationToken) {
     let lane = LaneId(title.container.0);
-    let mut feed = loop {
-        match context.tenants.lane(lane).await {
-            Ok(feed) => break Some(feed),
-            Err(error) => warn!(%lane, %error, "lane cannot be opened, the attempt is repeated"),
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(VERIFIED_FOR) => {}
-        }
-    };
-    info!(%lane, generation = %title.generation, "lane opened");
-    let writer = format!("lane-{lane}-{}-{}", title.generation, title.owner_seq);
-    let mut gather = Gather::new(writer, LANE_BYTES_MAX);
-    let context = Arc::new(context);
-    let mut running: FuturesUnordered<BoxFuture<'static, Done>> = FuturesUnordered::new();
-    let mut verified = Instant::now();
-    let mut verifying = false;
+    let generation = title.generation;
+    let Some(feed) = open(&context, lane, &stop).await else { return };
+    info!(%lane, %generation, "lane opened");
+    let mut feed = Some(feed);
+    let mut views = context.streams.changes();
+    let mut looks = interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut front = Front::new(context, title, stop.clone());
     loop {
-        if verified.elapsed() < VERIFIED_FOR {
-            while let Some(batch) = gather.next_batch() {
-                running.push(send(context.clone(), batch, stop.clone()).boxed());
-            }
-        } else if gather.has_ready() && !verifying {
-            verifying = true;
-            running.push(verify(title.clone()).boxed());
-        }
-        if feed.is_none() && running.is_empty() && !gather.has_ready() {
+        front.start_appends();
+        if feed.is_none() && front.is_idle() {
             break;
         }
         tokio::select! {
             () = stop.cancelled(), if feed.is_some() => {
                 // What the connection has handed over already is still taken.
-                while let Some(Some(message)) = feed.as_mut().and_then(|feed| feed.next().now_or_never()) {
-                    take(&context, &mut gather, message).await;
-                }
+                while front.take_next(&mut feed).await {}
                 feed = None;
+                front.drained_by = Some(Instant::now() + DRAIN_WITHIN);
             }
             message = next(&mut feed) => {
                 let Some(message) = message else { feed = None; continue };
-                take(&context, &mut gather, message).await;
+                front.take(message).await;
                 for _ in 1..TAKEN_AT_ONCE_MAX {
-                    let Some(Some(message)) = feed.as_mut().and_then(|feed| feed.next().now_or_never()) else { break };
-                    take(&context, &mut gather, message).await;
-                }
-            }
-            Some(done) = running.next() => match done {
-                Done::Sent { segment, bytes, fate } => gather.done(segment, bytes, fate),
-                Done::Verified(mine) => {
-                    verifying = false;
-                    match mine {
-                        Some(true) => verified = Instant::now(),
-                        Some(false) => break,
-                        None => tokio::time::sleep(VERIFIED_FOR / 10).await,
+                    if !front.take_next(&mut feed).await {
+                        break;
                     }
                 }
+            }
+            Some(done) = front.running.next() => if !front.done(done).await {
+                break;
             },
+            Ok(()) = views.changed(), if front.gather.has_sealed() => front.settle().await,
+            _ = looks.tick(), if front.gather.has_sealed() => front.expire().await,
         }
     }
-    // What is on its way may arrive, so its producers are told.
-    while running.next().await.is_some() {}
-    for ask in gather.abandon() {
-        refuse(&context.tenants, &ask, (503, NOT_READY), "the lane has another owner: publish again").await;
+    front.close().await;
+    info!(%lane, %generation, "lane closed");
+}
+
+async fn open(context: &Context, lane: LaneId, stop: &CancellationToken) -> Option<bus::Lane> {
+    loop {
+        match context.tenants.lane(lane).await {
+            Ok(feed) => return Some(feed),
+            Err(error) => warn!(%lane, %error, "lane cannot be opened, the attempt is repeated"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return None,
+            () = tokio::time::sleep(VERIFIED_FOR) => {}
+        }
     }
-    info!(%lane, generation = %title.generation, "lane closed");
 }
 
 async fn next(feed: &mut Option<bus::Lane>) -> Option<LaneMessage> {
@@ -158,28 +136,155 @@ async fn next(feed: &mut Option<bus::Lane>) -> Option<LaneMessage> {
     }
 }
 
-/// Routes one message into the blocks that wait, or refuses it.
-async fn take(context: &Context, gather: &mut Gather, message: LaneMessage) {
-    metrics::LANE_MESSAGES.inc();
-    let LaneMessage { index, routing_key, reply, message_id, payload } = message;
-    let ask = Ask { reply, has_id: message_id.is_some() };
-    if payload.len() > EVENT_BYTES_MAX {
-        metrics::LANE_REFUSED.with("too-large").inc();
-        let limit = ByteSize(u64::try_from(EVENT_BYTES_MAX).unwrap_or(u64::MAX));
-        let text = format!("event of {} bytes exceeds {limit}", payload.len());
-        return refuse(&context.tenants, &ask, (413, TOO_LARGE), &text).await;
+/// A lane that is served.
+struct Front {
+    context: Arc<Context>,
+    title: Title,
+    stop: CancellationToken,
+    gather: Gather,
+    running: FuturesUnordered<BoxFuture<'static, Done>>,
+    verified: Instant,
+    verifying: bool,
+    /// When nothing waits any longer; while the lane is not to stop, none.
+    drained_by: Option<Instant>,
+}
+
+impl Front {
+    fn new(context: Context, title: Title, stop: CancellationToken) -> Self {
+        let writer = format!("lane-{}-{}-{}", title.container, title.generation, title.owner_seq);
+        let (gather, running) = (Gather::new(writer, LANE_BYTES_MAX), FuturesUnordered::new());
+        let (context, verified) = (Arc::new(context), Instant::now());
+        Self { context, title, stop, gather, running, verified, verifying: false, drained_by: None }
     }
-    let route = context.streams.get(&index).and_then(|stream| stream.route(routing_key.as_ref()));
-    let Some(segment) = route else {
-        metrics::LANE_REFUSED.with("unknown-index").inc();
-        return refuse(&context.tenants, &ask, (404, NO_STREAM), &format!("log index {index} does not exist")).await;
-    };
-    let id = message_id.as_deref().map_or(0, block::message_id);
-    let waiting = Waiting { payload, received: context.host.clock.now(), id, ask };
-    if let Err(refused) = gather.push(&index, segment, waiting) {
-        metrics::LANE_REFUSED.with("full").inc();
-        let text = "the lane holds 32 MiB of events that are not durable yet: publish again later";
-        refuse(&context.tenants, &refused.ask, (429, FULL), text).await;
+
+    /// Sends what can go, or first looks whether it still may.
+    fn start_appends(&mut self) {
+        if self.verified.elapsed() < VERIFIED_FOR {
+            while let Some(batch) = self.gather.next_batch() {
+                let (context, stop) = (self.context.clone(), self.stop.clone());
+                let (segment, bytes) = (batch.segment.segment, batch.bytes);
+                let sent = async move { Done::Sent { segment, bytes, fate: deliver(&context, batch, &stop).await } };
+                self.running.push(sent.boxed());
+            }
+        } else if self.gather.has_ready() && !self.verifying {
+            self.verifying = true;
+            self.running.push(verify(self.title.clone()).boxed());
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.running.is_empty() && !self.gather.has_ready() && !self.gather.has_sealed()
+    }
+
+    /// Takes the next message if there is one at hand.
+    async fn take_next(&mut self, feed: &mut Option<bus::Lane>) -> bool {
+        match feed.as_mut().and_then(|feed| feed.next().now_or_never()) {
+            Some(Some(message)) => {
+                self.take(message).await;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Routes one message into the blocks that wait, or refuses it.
+    async fn take(&mut self, message: LaneMessage) {
+        metrics::LANE_MESSAGES.inc();
+        let LaneMessage { index, routing_key, reply, message_id, payload } = message;
+        let ask = Ask { reply, has_id: message_id.is_some() };
+        if payload.len() > EVENT_BYTES_MAX {
+            let limit = ByteSize(u64::try_from(EVENT_BYTES_MAX).unwrap_or(u64::MAX));
+            let text = format!("event of {} bytes exceeds {limit}", payload.len());
+            return self.refuse(&ask, "too-large", (413, TOO_LARGE), &text).await;
+        }
+        let stream = self.context.streams.get(&index);
+        if stream.as_ref().is_some_and(|stream| stream.sealed) {
+            return self.lost(&index, &ask, Lost::Sealed).await;
+        }
+        let hash = stream.as_ref().map_or(0, |stream| stream.hash(routing_key.as_ref()));
+        let Some(segment) = stream.and_then(|stream| stream.route_hash(hash)) else {
+            return self.lost(&index, &ask, Lost::Deleted).await;
+        };
+        let id = message_id.as_deref().map_or(0, block::message_id);
+        let waiting = Waiting { payload, received: self.context.host.clock.now(), id, hash, ask };
+        if let Err(refused) = self.gather.push(&index, segment, waiting) {
+            let text = "the lane holds 32 MiB of events that are not durable yet: publish again later";
+            self.refuse(&refused.ask, "full", (429, FULL), text).await;
+        }
+    }
+
+    /// Takes note of what ended; false if the lane is another owner's.
+    async fn done(&mut self, done: Done) -> bool {
+        match done {
+            Done::Sent { segment, bytes, fate } => {
+                let sealed = matches!(fate, Fate::Sealed(_));
+                self.gather.done(segment, bytes, fate);
+                if sealed {
+                    // The view may be further already.
+                    self.settle().await;
+                }
+            }
+            Done::Verified(mine) => {
+                self.verifying = false;
+                match mine {
+                    Some(true) => self.verified = Instant::now(),
+                    Some(false) => return false,
+                    None => tokio::time::sleep(VERIFIED_FOR / 10).await,
+                }
+            }
+        }
+        true
+    }
+
+    /// Lets events of sealed segments follow the streams' views.
+    async fn settle(&mut self) {
+        for index in self.gather.sealed_indexes() {
+            let view = self.context.streams.get(&index);
+            for (ask, why) in self.gather.settle(&index, view.as_deref()) {
+                self.lost(&index, &ask, why).await;
+            }
+        }
+    }
+
+    /// Refuses what has waited too long for successors, all of it once the lane is to be closed.
+    async fn expire(&mut self) {
+        let at = match self.drained_by {
+            Some(end) if end <= Instant::now() => Timestamp::MAX,
+            _ => self.context.host.clock.now() - APPEND_WITHIN,
+        };
+        for ask in self.gather.expire(at) {
+            let text = "the segment of the event was sealed and has no successor yet: publish again";
+            self.refuse(&ask, "no-successor", (503, NOT_READY), text).await;
+        }
+    }
+
+    async fn lost(&mut self, index: &types::IndexName, ask: &Ask, why: Lost) {
+        let (reason, code, text) = match why {
+            Lost::Deleted => ("unknown-index", (404, NO_STREAM), format!("log index {index} does not exist")),
+            Lost::Sealed => ("sealed", (400, SEALED), format!("log index {index} is sealed: it takes no more events")),
+            Lost::NoSegment => {
+                ("no-segment", (503, NOT_READY), format!("log index {index} has no segment for the key: publish again"))
+            }
+        };
+        self.refuse(ask, reason, code, &text).await;
+    }
+
+    async fn refuse(&mut self, ask: &Ask, reason: &str, code: (u16, u32), text: &str) {
+        metrics::LANE_REFUSED.with(reason).inc();
+        refuse(&self.context.tenants, ask, code, text).await;
+    }
+
+    /// Waits for what is on its way, and gives up the rest. What is on its way may arrive, so its producers are told.
+    async fn close(mut self) {
+        while let Some(done) = self.running.next().await {
+            if let Done::Sent { segment, bytes, fate } = done {
+                self.gather.done(segment, bytes, fate);
+            }
+        }
+        for ask in self.gather.abandon() {
+            let text = "the lane has another owner: publish again";
+            refuse(&self.context.tenants, &ask, (503, NOT_READY), text).await;
+        }
     }
 }
 
@@ -190,88 +295,5 @@ async fn verify(title: Title) -> Done {
             warn!(container = %title.container, %error, "lane waits, its owner record cannot be read");
             Done::Verified(None)
         }
-    }
-}
-
-/// Appends a block, and answers everybody in it.
-async fn send(context: Arc<Context>, batch: Batch, stop: CancellationToken) -> Done {
-    let Batch { index, segment, append, asks, bytes } = batch;
-    let count = u64::try_from(asks.len()).unwrap_or(u64::MAX);
-    let result = persist(&context, segment.container, append, &stop).await;
-    let fate = match &result {
-        Ok(_) => Fate::Stored(count),
-        Err(problem) if problem.outcome == Outcome::NotApplied => Fate::NotStored,
-        Err(_) => Fate::Unknown,
-    };
-    match result {
-        Ok(appended) => {
-            for (place, ask) in (0u32..).zip(&asks) {
-                let Some(reply) = &ask.reply else { continue };
-                let offset = appended.offsets.get(place as usize).copied().flatten();
-                // A repeat of our own is no duplicate of the producer's.
-                let duplicate = ask.has_id && appended.duplicates.binary_search(&place).is_ok();
-                context.tenants.ack(reply, index.as_str(), offset.map_or(0, |o| o + 1), duplicate).await;
-            }
-        }
-        Err(problem) => {
-            metrics::LANE_REFUSED.with("not-stored").add(count);
-            warn!(%index, segment = %segment.segment, %problem, events = count, "block of a lane not stored");
-            let code = code_of(&problem);
-            for ask in &asks {
-                refuse(&context.tenants, ask, code, &problem.message).await;
-            }
-        }
-    }
-    Done::Sent { segment: segment.segment, bytes, fate }
-}
-
-/// Appends through this replica's own container, else through its owner, until it is certain or the time is over.
-async fn persist(
-    context: &Context,
-    container: ContainerId,
-    append: Append,
-    stop: &CancellationToken,
-) -> Result<Appended, Problem> {
-    let mut patience = Patience::new(APPEND_WITHIN);
-    let mut hurried = false;
-    loop {
-        let tried = match context.owned.get(container) {
-            Some(own) => {
-                let deadline = context.host.clock.now() + patience.left().min(TRY_WITHIN);
-                own.append(append.clone(), deadline).await.map_err(Problem::from)
-            }
-            None => {
-                let within = patience.left().min(if hurried { DRAIN_WITHIN } else { TRY_WITHIN });
-                let asked = context.host.bus.call_within::<AppendEvents>(&container, &append, within);
-                asked.await
-            }
-        };
-        let problem = match tried {
-            Ok(appended) => return Ok(appended),
-            Err(problem) => problem,
-        };
-        if stop.is_cancelled() && !hurried {
-            hurried = true;
-            patience.hurry(DRAIN_WITHIN);
-        }
-        match patience.pause_after(&problem) {
-            Some(pause) => tokio::time::sleep(pause).await,
-            None => return Err(patience.conclude(problem)),
-        }
-    }
-}
-
-fn code_of(problem: &Problem) -> (u16, u32) {
-    match problem.code {
-        Code::NotFound => (404, NO_STREAM),
-        Code::Throttled => (429, FULL),
-        Code::BadRequest => (400, TOO_LARGE),
-        _ => (503, NOT_READY),
-    }
-}
-
-async fn refuse(tenants: &Bus, ask: &Ask, (code, err_code): (u16, u32), text: &str) {
-    if let Some(reply) = &ask.reply {
-        tenants.refuse(reply, code, err_code, text).await;
     }
 }

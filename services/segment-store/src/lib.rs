@@ -3,8 +3,10 @@
 //! Owns: segment containers - their durable log (Tier 1), the tail in memory, the storage writer that moves events to
 //! object storage (Tier 2), recovery - and the front-door lanes that turn plain NATS publishes into appends.
 //!
-//! Doors: `AppendEvents`, `CreateSegment`, `SealSegment`, `DeleteSegment`, `DescribeSegment`, `ReadSegment` and
-//! `DescribeWriter` of each owned container; the lane of the same number in the tenants' account.
+//! Doors, of each owned container: `AppendEvents`, `ReadSegment`; `CreateSegment`, `SealSegment`, `TruncateSegment`,
+//! `MergeSegment`, `DeleteSegment`; `DescribeSegment`, `DescribeWriter`, `DescribeWriters`, `DescribeContainer`,
+//! `ListContainerSegments`, `FlushContainer`; the lane of the same number in the tenants' account. It tells
+//! `ContainerLoaded`.
 //!
 //! State: follows from each container's log, is snapshotted to object storage, and is nowhere else.
 //!
@@ -23,6 +25,7 @@ mod actor;
 mod api;
 mod config;
 pub mod container;
+pub mod crash;
 mod error;
 mod lane;
 mod metrics;
@@ -48,6 +51,7 @@ impl Service for SegmentStore {
 
     async fn start(config: Config, host: Host) -> Result<Running, StartError> {
         metrics::register_all();
+        crash::arm(&config.crash_point);
         let tenants = host.tenants().await?;
         let views = host.bus.bucket(VIEWS, None, host.common.journal_replicas).await?;
         let streams = Streams::default();

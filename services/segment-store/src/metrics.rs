@@ -7,6 +7,7 @@ telemetry::metrics! {
     FRAME_BYTES: Histogram = "lb_segment_store_frame_bytes", "Size of a frame as written.", &telemetry::SIZES;
     FRAME_SECONDS: Histogram = "lb_segment_store_frame_duration_seconds", "Time until a frame is durable.", &telemetry::SECONDS;
     REFUSALS: Counter["reason"] = "lb_segment_store_refusals_total", "Appends that were not taken.";
+    THROTTLE_SECONDS: Histogram = "lb_segment_store_throttle_duration_seconds", "How long frames were held back because much waits for Tier 2.", &telemetry::SECONDS;
     RESYNCS: Counter = "lb_segment_store_resyncs_total", "Times that an owner re-read its log because an append had no answer.";
     DAMAGES: Counter = "lb_segment_store_damages_total", "Times that a log was not what was written to it.";
     READ_ONLY: Gauge = "lb_segment_store_read_only_containers", "Containers whose log is damaged.";
@@ -16,6 +17,12 @@ telemetry::metrics! {
     CHUNKS: Counter = "lb_segment_store_chunks_total", "Chunks committed to Tier 2.";
     CHUNK_BYTES: Histogram = "lb_segment_store_chunk_bytes", "Size of a chunk.", &telemetry::SIZES;
     FLUSH_FAILURES: Counter = "lb_segment_store_flush_failures_total", "Attempts to move events to Tier 2 that failed and are repeated.";
+    CHORE_FAILURES: Counter["chore"] = "lb_segment_store_chore_failures_total", "Attempts at compaction, garbage and orphans that failed and are repeated.";
+    COMPACTIONS: Counter = "lb_segment_store_compactions_total", "Chunks that took the place of smaller ones.";
+    COMPACTED_CHUNKS: Counter = "lb_segment_store_compacted_chunks_total", "Chunks that were merged into larger ones.";
+    UNREADABLE_CHUNKS: Counter = "lb_segment_store_unreadable_chunks_total", "Chunks that are named and cannot be read; a person must act.";
+    COLLECTED_OBJECTS: Counter = "lb_segment_store_collected_objects_total", "Objects deleted because nothing names them any more.";
+    ORPHANS: Counter = "lb_segment_store_orphans_total", "Of those, objects that never were named.";
     SNAPSHOTS: Counter = "lb_segment_store_snapshots_total", "Container snapshots written.";
     LANE_MESSAGES: Counter = "lb_segment_store_lane_messages_total", "Messages that front-door lanes received.";
     LANE_REFUSED: Counter["reason"] = "lb_segment_store_lane_refused_total", "Messages that front-door lanes refused.";

@@ -16,11 +16,14 @@ use crate::{
         Container, Limits,
         books::Phase,
         columns::Answers,
+        load,
         owner::Owner,
         recovery::{Ended, claim, insist, restore},
+        seeds::Peers,
         snapshots::Snapshots,
         tiering::Tiering,
     },
+    crash,
     lane::{self, Title},
     metrics,
 };
@@ -102,10 +105,12 @@ async fn recover(
         permit = shared.recoveries.acquire() => permit,
     };
     let begun = Instant::now();
-    let (container, queue) = Container::new(id, generation, shared.limits, host.clock.clone(), shared.answers.clone());
+    let (clock, answers) = (host.clock.clone(), shared.answers.clone());
+    let (container, queue) = Container::new((id, generation), host.replica.clone(), shared.limits, clock, answers);
     let options = LogOptions { replicas: host.common.journal_replicas, bytes_max: shared.limits.log_bytes_max };
     let log = insist(stop, "open log", &container, || host.bus.container_log(id, options)).await?;
     let owner_seq = claim(&container, &log, &host.replica, stop).await?;
+    crash::point("after_owner_record");
     let mut snapshots = Snapshots::new(host.objects.clone(), id);
     let snapshot_frame = restore(&container, &log, &mut snapshots, stop).await?;
     let (frames, events, damaged) = {
@@ -138,8 +143,14 @@ async fn serve(shared: &Shared, ready: Ready, stop: CancellationToken) -> Ended 
             tiering
         })
     };
-    let doors =
-        insist(&stop, "open doors", &container, || api::open(&shared.doors, &container)).await.unwrap_or_default();
+    let loads = {
+        let (halt, bus, every) = (halt.clone(), shared.host.bus.clone(), container.limits.load_interval);
+        let telling = load::tell(container.clone(), bus, every);
+        tokio::spawn(async move { halt.run_until_cancelled(telling).await })
+    };
+    let peers = Peers { bus: shared.host.bus.clone(), owned: shared.lanes.owned.clone() };
+    let opening = || api::open(&shared.doors, &container, &peers);
+    let doors = insist(&stop, "open doors", &container, opening).await.unwrap_or_default();
     shared.lanes.owned.add(container.clone());
     let mut lane = shared.open_lanes.spawn(lane::serve(shared.lanes.clone(), title, lane_stop.clone()));
     let mut lane_open = true;
@@ -176,6 +187,7 @@ async fn serve(shared: &Shared, ready: Ready, stop: CancellationToken) -> Ended 
         Some(ended) => ended,
         None => joined(owner.await),
     };
+    joined(loads.await);
     let mut tiering = joined(tiering.await);
     if ended == Ended::Stopped
         && let Err(error) = tiering.snapshot().await

@@ -33,6 +33,45 @@ pub struct ServerSpec {
     pub ports_dir: Option<String>,
 }
 
+/// What a server needs to know of its cluster.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ClusterSpec {
+    /// The cluster's name; the same on every server.
+    pub name: String,
+    /// Where the others reach this server: `address:port`.
+    pub listen: String,
+    /// Where every server of the cluster listens, this one included.
+    pub routes: Vec<String>,
+    /// By what the servers know each other; the same on every server.
+    pub password: String,
+}
+
+impl std::fmt::Debug for ClusterSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, listen, routes, password: _ } = self;
+        f.debug_struct("ClusterSpec").field("name", name).field("listen", listen).field("routes", routes).finish()
+    }
+}
+
+/// The user of the routes between servers; it opens nothing else.
+const ROUTE_USER: &str = "route";
+
+/// The part of `nats.conf` that makes a server one of a cluster, to be added to [`server_config`].
+///
+/// The servers of a cluster have different names and one key ring.
+pub fn cluster_config(spec: &ClusterSpec) -> String {
+    let password = &spec.password;
+    let routes: Vec<String> =
+        spec.routes.iter().map(|route| quoted(&format!("nats://{ROUTE_USER}:{password}@{route}"))).collect();
+    format!(
+        "cluster {{\n  name: {}\n  listen: {}\n  authorization {{ user: {ROUTE_USER}, password: {} }}\n  routes: [{}]\n}}\n",
+        quoted(&spec.name),
+        quoted(&spec.listen),
+        quoted(password),
+        routes.join(", ")
+    )
+}
+
 /// The text of `nats.conf`: operator mode with three accounts, JetStream on.
 ///
 /// The same ring and spec give the same text. Claims pushed later stay in `resolver_dir` and win over what is
@@ -107,5 +146,18 @@ mod tests {
         let text = server_config(&ring, &spec).unwrap();
         assert_eq!(text, server_config(&ring, &spec).unwrap());
         assert!(text.contains("port: -1\n") && !text.contains(&ring.operator_seed));
+    }
+
+    #[test]
+    fn a_cluster_names_its_routes_and_does_not_print_its_password() {
+        let spec = ClusterSpec {
+            name: "c".to_owned(),
+            listen: "127.0.0.1:1".to_owned(),
+            routes: vec!["127.0.0.1:1".to_owned(), "127.0.0.1:2".to_owned()],
+            password: "sesame".to_owned(),
+        };
+        let text = cluster_config(&spec);
+        assert!(text.contains("nats://route:sesame@127.0.0.1:2") && text.contains("listen: \"127.0.0.1:1\""), "{text}");
+        assert!(!format!("{spec:?}").contains("sesame"));
     }
 }

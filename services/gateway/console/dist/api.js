@@ -46,8 +46,9 @@ export const sql = (text, signal) => json("POST", "/sql", { sql: text }, signal)
 export const histogram = (index, from, to, buckets, signal) =>
   json("GET", `/indexes/${encodeURIComponent(index)}/histogram?from=${from}&to=${to}&buckets=${buckets}`, undefined, signal);
 
-/** Calls `onRow(row)` for each new row until `signal` aborts or the server ends; answers why it ended. */
-export async function tail(index, onRow, signal) {
+/** Calls `onRow(row)` for each new row, and `onGap()` where rows were truncated before they were sent, until `signal` aborts or
+ *  the server ends; answers why it ended. */
+export async function tail(index, onRow, onGap, signal) {
   const answer = await ask("GET", `/indexes/${encodeURIComponent(index)}/tail`, undefined, signal);
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -59,6 +60,7 @@ export async function tail(index, onRow, signal) {
     for (const event of events) {
       const field = (name) => event.split("\n").find((line) => line.startsWith(`${name}: `))?.slice(name.length + 2);
       if (field("event") === "row") onRow(JSON.parse(field("data")));
+      if (field("event") === "truncated") onGap();
       if (field("event") === "end") return JSON.parse(field("data")).message;
     }
   }

@@ -213,7 +213,12 @@ async function startTail() {
   requestAnimationFrame(flush);
   say(at("outcome"), "live");
   try {
-    const ended = await api.tail(index(), (row) => { count += 1; waiting.push(row); }, mine.signal);
+    const ended = await api.tail(
+      index(),
+      (row) => { count += 1; waiting.push(row); },
+      () => say(at("outcome"), "some rows were truncated before they could be shown"),
+      mine.signal,
+    );
     say(at("outcome"), `live tail ended: ${ended}`);
   } catch (error) {
     if (error.name === "AbortError") say(at("outcome"), "live tail stopped");

@@ -1,8 +1,8 @@
 //! The books of a container: state, tail and log size, changed together under one lock.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
-use types::{ContainerId, Timestamp};
+use types::{ContainerId, SegmentId, Timestamp};
 
 use crate::{
     container::{
@@ -45,6 +45,9 @@ pub(crate) struct Record {
     pub(crate) link: u64,
 }
 
+/// By log sequence and place of a block in its frame: the segment that has its events now, and which of its pieces.
+pub(crate) type Places = HashMap<(u64, u32), (SegmentId, usize)>;
+
 impl Books {
     pub(crate) fn new(container: ContainerId) -> Self {
         let (state, tail) = (State::new(container), Tail::default());
@@ -59,34 +62,70 @@ impl Books {
         };
         self.log.add(record.seq, record.bytes);
         for (entry, effect) in record.frame.entries.iter().zip(&effects) {
-            let segment = entry.segment();
-            match (entry, effect) {
-                (Entry::Append { block, .. }, Effect::Appended { answer, piece }) => {
-                    metrics::DUPLICATES.add(answer.duplicate_count.into());
-                    if let Some(piece) = piece {
-                        metrics::APPENDED_EVENTS.add(piece.count.into());
-                        self.tail.push(segment, piece, block.clone(), now);
-                        self.tail.notify(segment);
-                    }
-                }
-                (_, Effect::Tiered(to)) => self.tail.drop_below(segment, *to),
-                (_, Effect::Sealed(_)) => self.tail.notify(segment),
-                (_, Effect::Deleted) => self.tail.remove(segment),
-                _ => {}
+            if let Some(segment) = entry.segment() {
+                self.follow(segment, entry, effect, now);
             }
         }
         Ok(Some(effects))
     }
 
+    /// Does to the tail what an entry did to the state, and wakes who waits for it.
+    fn follow(&mut self, segment: SegmentId, entry: &Entry, effect: &Effect, now: Timestamp) {
+        match (entry, effect) {
+            (Entry::Append { block, .. }, Effect::Appended { answer, piece }) => {
+                metrics::DUPLICATES.add(answer.duplicate_count.into());
+                if let Some(piece) = piece {
+                    metrics::APPENDED_EVENTS.add(piece.count.into());
+                    self.tail.push(segment, piece, block.clone(), now);
+                    self.tail.notify(segment);
+                }
+            }
+            (_, Effect::Created) => self.withhold(segment),
+            (Entry::Merge { source, .. }, Effect::Merged(merged)) if !merged.repeated => {
+                self.tail.merge(segment, *source, merged.from, now);
+                self.tail.notify(segment);
+            }
+            (_, Effect::Tiered(to)) => self.tail.drop_below(segment, *to),
+            (_, Effect::Truncated(info)) => {
+                self.tail.drop_below(segment, info.tail_from);
+                self.tail.notify(segment);
+            }
+            (_, Effect::Sealed(_)) => self.tail.notify(segment),
+            (_, Effect::Deleted) => self.tail.remove(segment),
+            _ => {}
+        }
+    }
+
+    fn withhold(&mut self, segment: SegmentId) {
+        if self.state.segments.get(&segment).is_some_and(|s| s.transactional) {
+            self.tail.withhold(segment);
+        }
+    }
+
+    /// Begins with the state of a snapshot; its tail is put back from the log.
+    pub(crate) fn restore(&mut self, state: State) {
+        self.state = state;
+        let open: Vec<_> = self.state.segments.iter().filter(|(_, s)| s.transactional).map(|(id, _)| *id).collect();
+        open.into_iter().for_each(|segment| self.tail.withhold(segment));
+    }
+
+    /// Where the events of the state's tail belong.
+    ///
+    /// The record of a merged event names the transaction's segment; the place of its block in the log is what stays.
+    pub(crate) fn places(&self) -> Places {
+        let pieces = self.state.segments.iter().flat_map(|(id, s)| s.pieces.iter().enumerate().map(|p| (*id, p)));
+        pieces.map(|(id, (at, piece))| ((piece.seq, piece.entry), (id, at))).collect()
+    }
+
     /// Puts back into the tail what a record holds that the restored state names as not yet in Tier 2.
-    pub(crate) fn refill(&mut self, record: &Record, now: Timestamp) {
+    pub(crate) fn refill(&mut self, record: &Record, places: &Places, now: Timestamp) {
         self.log.add(record.seq, record.bytes);
         for (place, entry) in (0u32..).zip(&record.frame.entries) {
-            let Entry::Append { segment, block, .. } = entry else { continue };
-            let Some(known) = self.state.segments.get(segment) else { continue };
-            let found = known.pieces.binary_search_by_key(&(record.seq, place), |piece| (piece.seq, piece.entry));
-            if let Some(piece) = found.ok().and_then(|at| known.pieces.get(at)) {
-                self.tail.push(*segment, piece, block.clone(), now);
+            let Entry::Append { block, .. } = entry else { continue };
+            let Some((segment, at)) = places.get(&(record.seq, place)) else { continue };
+            let piece = self.state.segments.get(segment).and_then(|s| s.pieces.get(*at));
+            if let Some(piece) = piece {
+                self.tail.put_back(*segment, piece, block.clone(), now);
             }
         }
     }

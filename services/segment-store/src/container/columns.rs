@@ -6,7 +6,7 @@ use arrow::{array::RecordBatch, ipc::writer::StreamWriter};
 use bytes::Bytes;
 use ingest::{RawEvent, conform, merge_schemas, to_batch};
 use types::{Offset, SegmentId, Timestamp};
-use wire::block::BlockEvent;
+use wire::{block::BlockEvent, segment_store::ChunkMeta};
 
 use crate::{container::tail::TailBlock, error::Error};
 
@@ -115,6 +115,12 @@ pub(crate) fn chunk(segment: SegmentId, blocks: &[Arc<TailBlock>]) -> Result<Chu
         next += u64::try_from(batch.num_rows()).unwrap_or(u64::MAX);
         batches.push(batch);
     }
+    unite(segment, from, batches)
+}
+
+/// Writes consecutive batches of any columns as one chunk.
+pub(crate) fn unite(segment: SegmentId, from: Offset, mut batches: Vec<RecordBatch>) -> Result<Chunk, Error> {
+    let failed = |e: &dyn std::fmt::Display| Error::Columns(e.to_string());
     if batches.len() > 1 {
         let schemas: Vec<_> = batches.iter().map(RecordBatch::schema).collect();
         let schema = Arc::new(merge_schemas(schemas.iter().map(AsRef::as_ref)));
@@ -124,6 +130,14 @@ pub(crate) fn chunk(segment: SegmentId, blocks: &[Arc<TailBlock>]) -> Result<Chu
     let encoded = chunk::write(segment, from, &batches).map_err(|e| failed(&e))?;
     let meta = encoded.meta;
     Ok(Chunk { bytes: encoded.bytes, from, to: meta.last + 1, time_min: meta.time_min, time_max: meta.time_max })
+}
+
+impl Chunk {
+    /// What the state says of it once it is stored under this key.
+    pub(crate) fn meta(&self, key: String) -> ChunkMeta {
+        let bytes = u64::try_from(self.bytes.len()).unwrap_or(u64::MAX);
+        ChunkMeta { key, from: self.from, to: self.to, bytes, time_min: self.time_min, time_max: self.time_max }
+    }
 }
 
 #[cfg(test)]
@@ -146,7 +160,7 @@ mod tests {
                 assert!(builder.push(Timestamp::from_millis(1), 0, text.as_bytes()));
             }
             let count = u32::try_from(*size).unwrap();
-            let piece = Piece { seq: 1, entry: 0, base, count, dropped: vec![] };
+            let piece = Piece { seq: 1, base, count, ..Piece::default() };
             tail.push(SEGMENT, &piece, Block::open(builder.finish()).unwrap(), Timestamp::MIN);
             base += u64::from(count);
         }

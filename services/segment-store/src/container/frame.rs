@@ -5,12 +5,13 @@
 //! covers everything before it. `previous` is the [link](Encoded::link) of the frame before, so that a missing,
 //! repeated or exchanged frame is seen although every frame by itself is whole.
 
+mod entry;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use types::{ContainerId, Generation, IndexName, SegmentId, Timestamp, WriterId};
-use wire::{
-    block::{Block, BlockError},
-    segment_store::ChunkMeta,
-};
+use types::{ContainerId, Generation};
+use wire::block::BlockError;
+
+pub use entry::{COLLECTED_MAX, Entry, Seeds};
 
 /// Largest body before compression: a full frame of 1 MiB and one block of 2 MiB that came last, rounded up.
 pub const RAW_BYTES_MAX: usize = 4 << 20;
@@ -19,55 +20,8 @@ const MAGIC: [u8; 4] = *b"LBFR";
 const VERSION: u8 = 1;
 const HEAD: usize = 4 + 1 + 2 + 8 + 8 + 8 + 4 + 4;
 const CRC: usize = 4;
-/// Bytes of an append entry besides its writer and block.
-const APPEND_OVERHEAD: usize = 1 + 12 + 1 + 8 + 4;
 /// The fastest level: frames are written once and read only by recovery.
 const ZSTD_LEVEL: i32 = 1;
-
-/// One change of a container.
-#[derive(Debug, Clone)]
-pub enum Entry {
-    /// Adds the events of a block.
-    Append {
-        /// Where to.
-        segment: SegmentId,
-        /// Who writes.
-        writer: WriterId,
-        /// The writer's number of the first event.
-        first_event_number: u64,
-        /// The events.
-        block: Block,
-    },
-    /// Adds an empty segment.
-    CreateSegment {
-        /// The segment.
-        segment: SegmentId,
-        /// The index that it belongs to.
-        index: IndexName,
-    },
-    /// Ends a segment.
-    Seal {
-        /// The segment.
-        segment: SegmentId,
-    },
-    /// Removes a segment; its objects are removed afterwards.
-    Delete {
-        /// The segment.
-        segment: SegmentId,
-    },
-    /// Events moved to Tier 2.
-    ChunkCommitted {
-        /// The segment.
-        segment: SegmentId,
-        /// The object that holds them.
-        meta: ChunkMeta,
-    },
-    /// No object of a deleted segment is left.
-    Swept {
-        /// The segment.
-        segment: SegmentId,
-    },
-}
 
 /// Entries that are appended together.
 #[derive(Debug, Clone)]
@@ -117,102 +71,6 @@ pub enum FrameError {
     /// A block inside is damaged.
     #[error("a block in the frame is damaged")]
     Block(#[from] BlockError),
-}
-
-impl Entry {
-    /// Size in a frame before compression.
-    pub fn raw_bytes(&self) -> usize {
-        match self {
-            Self::Append { writer, block, .. } => APPEND_OVERHEAD + writer.as_str().len() + block.bytes().len(),
-            Self::ChunkCommitted { meta, .. } => 64 + meta.key.len(),
-            _ => 96,
-        }
-    }
-
-    /// The segment that it changes.
-    pub fn segment(&self) -> SegmentId {
-        match self {
-            Self::Append { segment, .. }
-            | Self::CreateSegment { segment, .. }
-            | Self::Seal { segment }
-            | Self::Delete { segment }
-            | Self::ChunkCommitted { segment, .. }
-            | Self::Swept { segment } => *segment,
-        }
-    }
-
-    fn put(&self, out: &mut BytesMut) {
-        let tag = match self {
-            Self::Append { .. } => 1,
-            Self::CreateSegment { .. } => 2,
-            Self::Seal { .. } => 3,
-            Self::Delete { .. } => 4,
-            Self::ChunkCommitted { .. } => 5,
-            Self::Swept { .. } => 6,
-        };
-        out.put_u8(tag);
-        let segment = self.segment();
-        out.put_u32_le(segment.stream);
-        out.put_u32_le(segment.epoch);
-        out.put_u32_le(segment.number);
-        match self {
-            Self::Append { writer, first_event_number, block, .. } => {
-                put_text(out, writer.as_str());
-                out.put_u64_le(*first_event_number);
-                out.put_u32_le(u32::try_from(block.bytes().len()).unwrap_or(u32::MAX));
-                out.put_slice(block.bytes());
-            }
-            Self::CreateSegment { index, .. } => put_text(out, index.as_str()),
-            Self::ChunkCommitted { meta, .. } => {
-                out.put_u16_le(u16::try_from(meta.key.len()).unwrap_or(u16::MAX));
-                out.put_slice(meta.key.as_bytes());
-                out.put_u64_le(meta.from);
-                out.put_u64_le(meta.to);
-                out.put_u64_le(meta.bytes);
-                out.put_i64_le(meta.time_min.nanos());
-                out.put_i64_le(meta.time_max.nanos());
-            }
-            Self::Seal { .. } | Self::Delete { .. } | Self::Swept { .. } => {}
-        }
-    }
-
-    fn take(body: &mut Bytes) -> Result<Self, FrameError> {
-        let mut fixed = take(body, 13)?;
-        let tag = fixed.get_u8();
-        let segment = SegmentId { stream: fixed.get_u32_le(), epoch: fixed.get_u32_le(), number: fixed.get_u32_le() };
-        Ok(match tag {
-            1 => {
-                let writer = take_text(body)?.parse().map_err(|_| FrameError::Malformed("a writer id is no token"))?;
-                let first_event_number = take(body, 8)?.get_u64_le();
-                let length = take(body, 4)?.get_u32_le() as usize;
-                let block = Block::open(take(body, length)?)?;
-                Self::Append { segment, writer, first_event_number, block }
-            }
-            2 => {
-                let index =
-                    take_text(body)?.parse().map_err(|_| FrameError::Malformed("an index has no valid name"))?;
-                Self::CreateSegment { segment, index }
-            }
-            3 => Self::Seal { segment },
-            4 => Self::Delete { segment },
-            5 => {
-                let length = usize::from(take(body, 2)?.get_u16_le());
-                let key = text(&take(body, length)?)?;
-                let mut numbers = take(body, 40)?;
-                let meta = ChunkMeta {
-                    key,
-                    from: numbers.get_u64_le(),
-                    to: numbers.get_u64_le(),
-                    bytes: numbers.get_u64_le(),
-                    time_min: Timestamp::from_nanos(numbers.get_i64_le()),
-                    time_max: Timestamp::from_nanos(numbers.get_i64_le()),
-                };
-                Self::ChunkCommitted { segment, meta }
-            }
-            6 => Self::Swept { segment },
-            _ => return Err(FrameError::Malformed("an entry is of a kind that this release does not know")),
-        })
-    }
 }
 
 impl Frame {
@@ -311,7 +169,11 @@ fn text(bytes: &[u8]) -> Result<String, FrameError> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use wire::block::BlockBuilder;
+    use types::{SegmentId, Timestamp};
+    use wire::{
+        block::{Block, BlockBuilder},
+        segment_store::ChunkMeta,
+    };
 
     use super::*;
 
@@ -336,18 +198,20 @@ mod tests {
         }
     }
 
-    fn every_kind() -> Frame {
+    /// The kinds of the first release, as they were.
+    fn first_kinds() -> Frame {
         Frame {
             container: ContainerId(5),
             generation: Generation(3),
             number: 42,
             previous: 0x0102_0304_0506_0708,
             entries: vec![
-                Entry::CreateSegment { segment: SEGMENT, index: "shop".parse().unwrap() },
+                Entry::create(SEGMENT, "shop".parse().unwrap()),
                 Entry::Append {
                     segment: SEGMENT,
                     writer: "lane-5-3-9".parse().unwrap(),
                     first_event_number: 1,
+                    expected_end: None,
                     block: block(&[b"one".to_vec(), Vec::new()]),
                 },
                 Entry::ChunkCommitted { segment: SEGMENT, meta: meta() },
@@ -356,6 +220,47 @@ mod tests {
                 Entry::Swept { segment: SEGMENT },
             ],
         }
+    }
+
+    /// The kinds that came with epochs and transactions.
+    fn second_kinds() -> Frame {
+        let at = Timestamp::from_nanos(77);
+        let shadow = SegmentId { number: 0x8000_0001, ..SEGMENT };
+        let seeds = Seeds {
+            writers: vec![("w-1".parse().unwrap(), 9), ("w-2".parse().unwrap(), u64::MAX)],
+            ids: vec![(1, Timestamp::from_nanos(-5)), (u128::MAX, at)],
+        };
+        let index = "shop".parse().unwrap();
+        Frame {
+            number: 43,
+            entries: vec![
+                Entry::Append {
+                    segment: SEGMENT,
+                    writer: "w-1".parse().unwrap(),
+                    first_event_number: 10,
+                    expected_end: Some(41),
+                    block: block(&[b"two".to_vec()]),
+                },
+                Entry::CreateSegment { segment: SEGMENT, index, seeds, transactional: false },
+                Entry::CreateSegment {
+                    segment: shadow,
+                    index: "shop".parse().unwrap(),
+                    seeds: Seeds::default(),
+                    transactional: true,
+                },
+                Entry::Truncate { segment: SEGMENT, before: 12, at },
+                Entry::Merge { segment: SEGMENT, source: shadow },
+                Entry::ChunksReplaced { segment: SEGMENT, meta: meta(), at },
+                Entry::Collected { keys: vec![meta().key, "other".into()], at },
+            ],
+            ..first_kinds()
+        }
+    }
+
+    fn every_kind() -> Frame {
+        let mut frame = first_kinds();
+        frame.entries.extend(second_kinds().entries);
+        frame
     }
 
     fn same(a: &Frame, b: &Frame) -> bool {
@@ -399,14 +304,38 @@ mod tests {
     fn a_frame_that_was_ever_written_is_read_for_ever() {
         let golden = include_bytes!("../../tests/golden/frame-1.bin");
         let (frame, link) = Frame::decode(golden).unwrap();
-        assert!(same(&frame, &every_kind()), "{frame:?}");
+        assert!(same(&frame, &first_kinds()), "{frame:?}");
         assert_eq!(link, 0x34f0_7e2c_4b93_e955, "the chain of stored frames hangs on it");
+        let golden = include_bytes!("../../tests/golden/frame-2.bin");
+        let (frame, link) = Frame::decode(golden).unwrap();
+        assert!(same(&frame, &second_kinds()), "{frame:?}");
+        assert_eq!(link, 0x53e7_16d1_7626_dbf0, "the chain of stored frames hangs on it");
+    }
+
+    #[test]
+    fn what_says_nothing_new_is_written_as_before() {
+        let tag = |entry: &Entry| {
+            let mut raw = BytesMut::new();
+            entry.put(&mut raw);
+            raw[0]
+        };
+        assert_eq!(first_kinds().entries.iter().map(tag).collect::<Vec<_>>(), [2, 1, 5, 3, 4, 6]);
+        assert_eq!(second_kinds().entries.iter().map(tag).collect::<Vec<_>>(), [7, 8, 8, 9, 10, 11, 12]);
+    }
+
+    #[test]
+    fn the_size_is_never_said_too_small() {
+        for entry in every_kind().entries {
+            let mut raw = BytesMut::new();
+            entry.put(&mut raw);
+            assert!(raw.len() <= entry.raw_bytes(), "{entry:?}: {} > {}", raw.len(), entry.raw_bytes());
+        }
     }
 
     proptest! {
         #[test]
         fn blocks_survive(payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 1..40), number in 1u64..) {
-            let entry = Entry::Append { segment: SEGMENT, writer: "w".parse().unwrap(), first_event_number: number, block: block(&payloads) };
+            let entry = Entry::Append { segment: SEGMENT, writer: "w".parse().unwrap(), first_event_number: number, expected_end: None, block: block(&payloads) };
             let frame = Frame { container: ContainerId(0), generation: Generation(1), number: 1, previous: 0, entries: vec![entry.clone(), entry] };
             let encoded = frame.encode();
             let (back, _) = Frame::decode(&encoded.bytes).unwrap();

@@ -3,12 +3,15 @@
 //! One append in flight makes group commit come by itself: what arrives meanwhile is the next frame. Callers are told
 //! only what is durable *and* applied.
 
-use std::{collections::BTreeSet, time::Instant as StdInstant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant as StdInstant},
+};
 
 use bus::{AppendError, ContainerLog, RecordKind};
 use tokio::{
     sync::mpsc,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -22,6 +25,7 @@ use crate::{
         recovery::{Ended, claim, read_only, replay},
         state::Effect,
     },
+    crash,
     error::Error,
     metrics,
 };
@@ -87,16 +91,23 @@ impl Owner {
         ended
     }
 
-    /// Collects what is there, and what comes during the linger, up to a full frame.
+    /// Collects what is there, and what comes during the linger, up to a full frame; a frame that adds to a tail which
+    /// is long already waits besides.
     async fn gather(&mut self, first: Op) -> Vec<Op> {
         let limits = &self.container.limits;
-        let until = Instant::now() + limits.frame_linger;
+        let begun = Instant::now();
+        let delay = if is_append(&first.entry) { self.container.delay() } else { Duration::ZERO };
+        let until = begun + limits.frame_linger.max(delay);
         let mut bytes = first.entry.raw_bytes();
         let mut ops = vec![first];
         while bytes < limits.frame_bytes_max && ops.len() < ENTRIES_MAX {
             let Ok(Some(op)) = timeout_at(until, self.queue.recv()).await else { break };
             bytes += op.entry.raw_bytes();
             ops.push(op);
+        }
+        if !delay.is_zero() {
+            metrics::THROTTLE_SECONDS.observe_duration(delay);
+            sleep_until(begun + delay).await;
         }
         ops
     }
@@ -106,22 +117,25 @@ impl Owner {
         let books = self.container.books.read();
         let now = self.container.clock.now();
         let mut rest: Vec<Op> = Vec::with_capacity(ops.len());
-        // Segments that an entry before in this frame may create, seal or delete.
-        let mut changing = BTreeSet::new();
+        // Segments that an entry before in this frame may create, seal, merge or delete, or append to.
+        let (mut changing, mut growing) = (BTreeSet::new(), BTreeSet::new());
         for op in ops {
             let verdict = match &books.phase {
                 Phase::ReadOnly(damage) => {
                     Some(Err(Error::ReadOnly { container: self.container.id, damage: damage.clone() }))
                 }
                 _ if op.deadline < now => Some(Err(Error::Deadline(self.container.id))),
-                _ if changing.contains(&op.entry.segment()) => None,
+                _ if op.entry.segment().is_none_or(|segment| changing.contains(&segment)) => None,
+                _ if is_conditional(&op.entry) && op.entry.segment().is_some_and(|s| growing.contains(&s)) => None,
                 _ => books.state.foresee(&op.entry).map(|f| f.map(|answer| Effect::Appended { answer, piece: None })),
             };
             match verdict {
                 Some(verdict) => answer(op, verdict),
                 None => {
-                    if !is_append(&op.entry) {
-                        changing.insert(op.entry.segment());
+                    let changes = if is_append(&op.entry) { &mut growing } else { &mut changing };
+                    changes.extend(op.entry.segment());
+                    if let Entry::Merge { source, .. } = &op.entry {
+                        changing.insert(*source);
                     }
                     rest.push(op);
                 }
@@ -140,6 +154,7 @@ impl Owner {
             Ok(seq) => seq,
             Err(error) => return Err(self.fail(ops, error)),
         };
+        crash::point("after_frame_append");
         metrics::FRAME_SECONDS.observe_duration(begun.elapsed());
         metrics::FRAMES.inc();
         let bytes = u64::try_from(encoded.bytes.len()).unwrap_or(u64::MAX);
@@ -156,7 +171,9 @@ impl Owner {
                 return Err(self.fail(ops, AppendError::Unknown("the log is damaged".into())));
             }
         };
+        crash::point("after_apply");
         self.after_commit();
+        crash::point("before_ack");
         ops.into_iter().zip(effects).for_each(|(op, effect)| answer(op, Ok(effect)));
         Ok(())
     }
@@ -239,6 +256,10 @@ impl Owner {
 
 fn is_append(entry: &Entry) -> bool {
     matches!(entry, Entry::Append { .. })
+}
+
+fn is_conditional(entry: &Entry) -> bool {
+    matches!(entry, Entry::Append { expected_end: Some(_), .. })
 }
 
 fn reason_of(error: &Error) -> &'static str {

@@ -75,7 +75,9 @@ impl Container {
     fn wake(&self, request: &ReadFrom) -> Result<Arc<Notify>, Error> {
         drop(self.readable()?);
         let mut books = self.books.write();
-        books.state.segment(request.segment)?;
+        if books.state.segment(request.segment)?.transactional {
+            return Err(Error::Transactional(request.segment));
+        }
         Ok(books.tail.wake(request.segment))
     }
 

@@ -17,6 +17,9 @@ pub const WINDOW: Duration = Duration::from_secs(120);
 
 const ID_BYTES: usize = 16 + 8 + 8;
 
+/// What stands for the offset of an id that another segment has; no segment has so many events.
+const ELSEWHERE: Offset = Offset::MAX;
+
 /// The ids of the last [`WINDOW`], at most [`IDS_MAX`]; older ones are forgotten.
 ///
 /// Time is that of the newest event, never a clock's, so that every replay forgets the same ids.
@@ -35,17 +38,22 @@ impl Default for RecentIds {
 }
 
 impl RecentIds {
-    /// The offset under which the id was stored; 0 is no id.
-    pub fn offset_of(&self, id: u128) -> Option<Offset> {
-        self.offsets.get(&id).copied()
+    /// The offset under which the id was stored, `Some(None)` if in a predecessor of the segment; 0 is no id.
+    pub fn find(&self, id: u128) -> Option<Option<Offset>> {
+        self.offsets.get(&id).map(|offset| Some(*offset).filter(|offset| *offset != ELSEWHERE))
     }
 
-    /// Remembers an id that is not known; 0 is no id, but its time counts.
-    pub fn insert(&mut self, id: u128, received: Timestamp, offset: Offset) {
+    /// The ids with their times of receipt and offsets, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = (u128, Timestamp, Option<Offset>)> + '_ {
+        self.order.iter().map(|(id, received)| (*id, *received, self.find(*id).flatten()))
+    }
+
+    /// Remembers an id that is not known; 0 is no id, but its time counts. Without an offset a predecessor has it.
+    pub fn insert(&mut self, id: u128, received: Timestamp, offset: Option<Offset>) {
         self.newest = self.newest.max(received);
         if id != 0 {
             self.order.push_back((id, received));
-            self.offsets.insert(id, offset);
+            self.offsets.insert(id, offset.unwrap_or(ELSEWHERE));
         }
         let horizon = self.newest - WINDOW;
         while let Some((oldest, at)) = self.order.front().copied() {
@@ -109,28 +117,29 @@ mod tests {
     #[test]
     fn an_id_is_forgotten_after_the_window() {
         let mut ids = RecentIds::default();
-        ids.insert(1, at(0), 10);
-        ids.insert(2, at(120), 11);
-        assert_eq!(ids.offset_of(1), Some(10), "exactly two minutes are inside");
-        ids.insert(0, at(121), 12);
-        assert_eq!((ids.offset_of(1), ids.offset_of(2), ids.len()), (None, Some(11), 1));
-        assert_eq!(ids.offset_of(0), None);
+        ids.insert(1, at(0), Some(10));
+        ids.insert(2, at(120), Some(11));
+        assert_eq!(ids.find(1), Some(Some(10)), "exactly two minutes are inside");
+        ids.insert(0, at(121), Some(12));
+        assert_eq!((ids.find(1), ids.find(2), ids.len()), (None, Some(Some(11)), 1));
+        assert_eq!(ids.find(0), None);
     }
 
     #[test]
     fn ids_are_bounded() {
         let mut ids = RecentIds::default();
         for n in 1..=IDS_MAX as u64 + 3 {
-            ids.insert(n.into(), at(0), n);
+            ids.insert(n.into(), at(0), Some(n));
         }
         assert_eq!((ids.len(), ids.offsets.len()), (IDS_MAX, IDS_MAX));
-        assert_eq!((ids.offset_of(3), ids.offset_of(4)), (None, Some(4)));
+        assert_eq!((ids.find(3), ids.find(4)), (None, Some(Some(4))));
     }
 
     #[test]
     fn they_survive_a_snapshot() {
         let mut ids = RecentIds::default();
-        (1..100u32).for_each(|n| ids.insert(n.into(), at(n.into()), n.into()));
+        (1..100u32).for_each(|n| ids.insert(n.into(), at(n.into()), (n % 3 > 0).then_some(n.into())));
+        assert_eq!((ids.find(3), ids.find(4)), (Some(None), Some(Some(4))));
         let bytes = rmp_serde::to_vec_named(&ids).unwrap();
         assert_eq!(rmp_serde::from_slice::<RecentIds>(&bytes).unwrap(), ids);
         assert!(RecentIds::try_from(Bytes::from_static(&[0; 9])).is_err());

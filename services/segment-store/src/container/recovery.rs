@@ -11,7 +11,7 @@ use wire::segment_store::OwnerRecord;
 use crate::{
     container::{
         Container,
-        books::{Phase, Record},
+        books::{Phase, Places, Record},
         frame::Frame,
         snapshots::Snapshots,
     },
@@ -113,7 +113,7 @@ pub(crate) async fn restore(
     let (after, snapshot_frame) = {
         let mut books = container.books.write();
         if let Some(state) = state {
-            books.state = state;
+            books.restore(state);
         }
         // What the state names as not in Tier 2 may lie before its own position.
         (books.state.tail_seq().saturating_sub(1), books.state.frame_number)
@@ -133,7 +133,12 @@ pub(crate) async fn replay(
     mut after: u64,
     stop: &CancellationToken,
 ) -> Result<(), Ended> {
-    let restored = container.books.read().state.applied_seq;
+    let (restored, places) = {
+        let books = container.books.read();
+        let restored = books.state.applied_seq;
+        // Only a restored state has pieces whose events are not in the tail.
+        (restored, if after < restored { books.places() } else { Places::new() })
+    };
     loop {
         let records = insist(stop, "replay", container, || log.read(after, READ_BYTES_MAX)).await?;
         let Some(last) = records.last() else { return Ok(()) };
@@ -145,7 +150,7 @@ pub(crate) async fn replay(
             let applied = record.and_then(|record| {
                 let mut books = container.books.write();
                 if record.seq <= restored {
-                    books.refill(&record, now);
+                    books.refill(&record, &places, now);
                     return Ok(());
                 }
                 books.apply(&record, now).map(drop)

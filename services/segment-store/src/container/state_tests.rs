@@ -1,20 +1,23 @@
 use proptest::prelude::*;
-use types::Timestamp;
-use wire::block::BlockBuilder;
+use types::WriterId;
+use wire::{
+    block::{Block, BlockBuilder},
+    segment_store::ChunkMeta,
+};
 
 use super::*;
 
-const SEGMENT: SegmentId = SegmentId { stream: 1, epoch: 0, number: 0 };
+pub(super) const SEGMENT: SegmentId = SegmentId { stream: 1, epoch: 0, number: 0 };
 
-fn segment(number: u32) -> SegmentId {
+pub(super) fn segment(number: u32) -> SegmentId {
     SegmentId { number, ..SEGMENT }
 }
 
-fn writer(number: u32) -> WriterId {
+pub(super) fn writer(number: u32) -> WriterId {
     format!("writer-{number}").parse().unwrap()
 }
 
-fn block_of(ids: &[u128]) -> Block {
+pub(super) fn block_of(ids: &[u128]) -> Block {
     let mut builder = BlockBuilder::new();
     for (n, id) in ids.iter().enumerate() {
         assert!(builder.push(Timestamp::from_nanos(n as i64), *id, b"event"));
@@ -22,23 +25,29 @@ fn block_of(ids: &[u128]) -> Block {
     Block::open(builder.finish()).unwrap()
 }
 
-fn append(to: SegmentId, by: &WriterId, first: u64, ids: &[u128]) -> Entry {
-    Entry::Append { segment: to, writer: by.clone(), first_event_number: first, block: block_of(ids) }
+pub(super) fn append(to: SegmentId, by: &WriterId, first: u64, ids: &[u128]) -> Entry {
+    Entry::Append {
+        segment: to,
+        writer: by.clone(),
+        first_event_number: first,
+        expected_end: None,
+        block: block_of(ids),
+    }
 }
 
-fn chunk(from: Offset, to: Offset) -> ChunkMeta {
+pub(super) fn chunk(from: Offset, to: Offset) -> ChunkMeta {
     let time = Timestamp::from_nanos(0);
     ChunkMeta { key: format!("c{from}"), from, to, bytes: 1, time_min: time, time_max: time }
 }
 
 /// One owner with its own copy of the state, writing to a log that all share.
-struct Owner {
-    state: State,
-    generation: Generation,
+pub(super) struct Owner {
+    pub(super) state: State,
+    pub(super) generation: Generation,
 }
 
 #[derive(Clone)]
-enum Record {
+pub(super) enum Record {
     Owner(Generation),
     Frame(Frame),
 }
@@ -55,19 +64,19 @@ fn replay(state: &mut State, log: &[Record]) {
 }
 
 impl Owner {
-    fn claim(log: &mut Vec<Record>, generation: u64) -> Self {
+    pub(super) fn claim(log: &mut Vec<Record>, generation: u64) -> Self {
         log.push(Record::Owner(Generation(generation)));
         let mut state = State::new(ContainerId(0));
         replay(&mut state, log);
         Self { state, generation: Generation(generation) }
     }
 
-    fn frame(&self, entries: Vec<Entry>) -> Frame {
+    pub(super) fn frame(&self, entries: Vec<Entry>) -> Frame {
         let State { container, frame_number, previous, .. } = self.state;
         Frame { container, generation: self.generation, number: frame_number + 1, previous, entries }
     }
 
-    fn write(&mut self, log: &mut Vec<Record>, entries: Vec<Entry>) -> Vec<Effect> {
+    pub(super) fn write(&mut self, log: &mut Vec<Record>, entries: Vec<Entry>) -> Vec<Effect> {
         let frame = self.frame(entries);
         log.push(Record::Frame(frame.clone()));
         match self.state.apply(log.len() as u64, &frame, frame.encode().link).unwrap() {
@@ -76,15 +85,15 @@ impl Owner {
         }
     }
 
-    fn with_segment() -> (Self, Vec<Record>) {
+    pub(super) fn with_segment() -> (Self, Vec<Record>) {
         let mut log = Vec::new();
         let mut owner = Self::claim(&mut log, 1);
-        owner.write(&mut log, vec![Entry::CreateSegment { segment: SEGMENT, index: "shop".parse().unwrap() }]);
+        owner.write(&mut log, vec![Entry::create(SEGMENT, "shop".parse().unwrap())]);
         (owner, log)
     }
 }
 
-fn answer(effect: &Effect) -> &Appended {
+pub(super) fn answer(effect: &Effect) -> &Appended {
     match effect {
         Effect::Appended { answer, .. } => answer,
         other => panic!("{other:?}"),
@@ -159,7 +168,7 @@ fn a_sealed_segment_still_knows_repeats() {
 #[test]
 fn a_deleted_segment_does_not_come_back() {
     let (mut owner, mut log) = Owner::with_segment();
-    let create = Entry::CreateSegment { segment: SEGMENT, index: "shop".parse().unwrap() };
+    let create = Entry::create(SEGMENT, "shop".parse().unwrap());
     let delete = Entry::Delete { segment: SEGMENT };
     let effects = owner.write(&mut log, vec![delete.clone(), create, delete, Entry::Swept { segment: SEGMENT }]);
     assert_eq!(effects[0], Effect::Deleted);
@@ -182,13 +191,12 @@ fn chunks_free_the_log_from_the_front() {
 
 #[test]
 fn writers_are_bounded() {
-    let mut segment = Segment::new("shop".parse().unwrap());
-    let block = block_of(&[0]);
+    let mut segment = Segment::new("shop".parse().unwrap(), false);
     for n in 0..=u32::try_from(WRITERS_MAX).unwrap() {
-        segment.append(SEGMENT, &writer(n), 1, &block, (n.into(), 0)).unwrap();
+        segment.append(SEGMENT, &append(SEGMENT, &writer(n), 1, &[0]), (n.into(), 0)).unwrap();
     }
     assert_eq!(segment.writers.len(), WRITERS_MAX);
-    let forgotten = segment.append(SEGMENT, &writer(0), 2, &block, (99_999, 0));
+    let forgotten = segment.append(SEGMENT, &append(SEGMENT, &writer(0), 2, &[0]), (99_999, 0));
     assert!(matches!(forgotten, Err(Error::EventNumberGap { expected: 1, .. })), "{forgotten:?}");
 }
 
@@ -267,7 +275,7 @@ fn note(seen: &mut Seen, entries: &[Entry], effects: &[Effect]) {
     for (entry, effect) in entries.iter().zip(effects) {
         match (entry, effect) {
             (
-                Entry::Append { segment, writer, first_event_number, block },
+                Entry::Append { segment, writer, first_event_number, block, .. },
                 Effect::Appended { answer, piece: Some(piece) },
             ) => {
                 let events = seen.entry(*segment).or_default();
@@ -294,7 +302,7 @@ proptest! {
         let mut owner = Owner::claim(&mut log, 1);
         let mut seen = Seen::new();
         let index: IndexName = "shop".parse().unwrap();
-        owner.write(&mut log, (0..3).map(|n| Entry::CreateSegment { segment: segment(n), index: index.clone() }).collect());
+        owner.write(&mut log, (0..3).map(|n| Entry::create(segment(n), index.clone())).collect());
         for step in steps {
             let entry = match step {
                 Step::Append { segment: number, writer: by, shift, ids } => {
@@ -305,7 +313,7 @@ proptest! {
                 }
                 Step::Seal(number) => Entry::Seal { segment: segment(number) },
                 Step::Delete(number) => Entry::Delete { segment: segment(number) },
-                Step::Create(number) => Entry::CreateSegment { segment: segment(number), index: index.clone() },
+                Step::Create(number) => Entry::create(segment(number), index.clone()),
                 Step::Tier(number) => {
                     let Some(s) = owner.state.segments.get(&segment(number)) else { continue };
                     let Some(piece) = s.pieces.get(s.pieces.len() / 2) else { continue };

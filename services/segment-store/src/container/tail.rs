@@ -53,6 +53,8 @@ struct Blocks {
     blocks: VecDeque<Arc<TailBlock>>,
     bytes: u64,
     wake: Arc<Notify>,
+    /// Never due: they belong to an open transaction.
+    withheld: bool,
 }
 
 /// The tails of a container's segments.
@@ -90,13 +92,42 @@ impl Tail {
 
     /// Adds events that were just applied.
     pub fn push(&mut self, segment: SegmentId, piece: &Piece, block: Block, since: Timestamp) {
+        let last = self.segments.get(&segment).and_then(|blocks| blocks.blocks.back());
+        // A hole is possible during recovery, where the log has no more what is in Tier 2 by its end.
+        debug_assert!(last.is_none_or(|last| last.end() <= piece.base), "an offset is given once");
+        self.put_back(segment, piece, block, since);
+    }
+
+    /// Adds events where their offsets belong: those of a merged transaction are older than what stands before them.
+    pub fn put_back(&mut self, segment: SegmentId, piece: &Piece, block: Block, since: Timestamp) {
         let Piece { base, count, dropped, .. } = piece.clone();
-        let block = Arc::new(TailBlock { base, count, dropped, block, since });
+        let block = TailBlock { base, count, dropped, block, since };
+        self.insert(segment, block);
+    }
+
+    fn insert(&mut self, segment: SegmentId, block: TailBlock) {
         let blocks = self.segments.entry(segment).or_default();
-        debug_assert!(blocks.blocks.back().is_none_or(|last| last.end() == base), "the tail has no holes");
         blocks.bytes += block.bytes();
         self.bytes += block.bytes();
-        blocks.blocks.push_back(block);
+        let at = blocks.blocks.partition_point(|before| before.base < block.base);
+        blocks.blocks.insert(at, Arc::new(block));
+    }
+
+    /// Keeps a segment's events out of Tier 2 until they are merged into another one.
+    pub fn withhold(&mut self, segment: SegmentId) {
+        self.segments.entry(segment).or_default().withheld = true;
+    }
+
+    /// Moves the events of `source` to the end of `into`, where the first gets the offset `from`.
+    pub fn merge(&mut self, into: SegmentId, source: SegmentId, from: Offset, since: Timestamp) {
+        let Some(gone) = self.segments.remove(&source) else { return };
+        self.bytes -= gone.bytes;
+        for block in gone.blocks {
+            let TailBlock { base, count, dropped, block, .. } = &*block;
+            let (base, dropped, block) = (base + from, dropped.clone(), block.clone());
+            self.insert(into, TailBlock { base, count: *count, dropped, block, since });
+        }
+        gone.wake.notify_waiters();
     }
 
     /// Frees what is in Tier 2 now.
@@ -141,7 +172,8 @@ impl Tail {
         self.segments.values().for_each(|blocks| blocks.wake.notify_waiters());
     }
 
-    /// What is due for Tier 2 by the rule, the longest overdue first; `sealed` segments are due at once.
+    /// What is due for Tier 2 by the rule, the longest overdue first; `sealed` segments are due at once, withheld ones
+    /// never.
     ///
     /// At most `bytes_max` at a time, so that a chunk stays of a size that can be read whole.
     pub fn due(
@@ -152,12 +184,13 @@ impl Tail {
         sealed: impl Fn(SegmentId) -> bool,
     ) -> Option<Due> {
         let full = self.bytes >= rule.total;
-        let largest = self.segments.iter().max_by_key(|(_, b)| b.bytes).map(|(id, _)| *id);
+        let open = || self.segments.iter().filter(|(_, blocks)| !blocks.withheld);
+        let largest = open().max_by_key(|(_, b)| b.bytes).map(|(id, _)| *id);
         let due = |id: SegmentId, blocks: &Blocks| {
             let old = blocks.blocks.front().is_some_and(|b| now.since(b.since) >= rule.age);
             old || blocks.bytes >= rule.bytes || (full && largest == Some(id)) || sealed(id)
         };
-        let (segment, blocks) = (self.segments.iter())
+        let (segment, blocks) = open()
             .filter(|(id, blocks)| !blocks.blocks.is_empty() && due(**id, blocks))
             .min_by_key(|(_, blocks)| blocks.blocks.front().map(|b| b.since))?;
         Some(Due { segment: *segment, blocks: take(blocks.blocks.iter(), bytes_max) })
@@ -201,7 +234,7 @@ mod tests {
         let mut builder = BlockBuilder::new();
         payloads.iter().for_each(|p| assert!(builder.push(Timestamp::from_nanos(0), 0, p.as_bytes())));
         let count = u32::try_from(payloads.len() - dropped.len()).unwrap();
-        let piece = Piece { seq: 1, entry: 0, base, count, dropped: dropped.to_vec() };
+        let piece = Piece { seq: 1, entry: 0, base, count, dropped: dropped.to_vec(), bytes: 0 };
         let since = Timestamp::from_millis(second * 1_000);
         tail.push(segment, &piece, Block::open(builder.finish()).unwrap(), since);
     }
@@ -257,9 +290,42 @@ mod tests {
     }
 
     #[test]
+    fn a_transaction_is_due_only_when_it_is_merged() {
+        let at = |second: i64| Timestamp::from_millis(second * 1_000);
+        let big = "x".repeat(2_000);
+        let mut tail = Tail::default();
+        push(&mut tail, A, 0, &["a", "b"], &[], 0);
+        tail.withhold(B);
+        push(&mut tail, B, 0, &[&big], &[], 0);
+        push(&mut tail, B, 1, &["c", "d", "e"], &[1], 0);
+        let due = |tail: &Tail, second| tail.due(at(second), RULE, 10_000, |_| false).map(|d| d.segment);
+        assert_eq!(due(&tail, 5), Some(A), "full, and the larger one is withheld");
+        tail.drop_below(A, 2);
+        assert_eq!(due(&tail, 3_600), None);
+        let held = tail.bytes();
+        tail.merge(A, B, 2, at(3_600));
+        assert_eq!(tail.bytes(), held);
+        assert_eq!((bases(&tail.blocks(A, 0, 10_000)), tail.blocks(B, 0, 10_000).len()), (vec![2, 3], 0));
+        assert_eq!(tail.blocks(A, 3, 1)[0].events().map(|e| e.payload).collect::<Vec<_>>(), ["c", "e"]);
+        assert_eq!(due(&tail, 3_600), Some(A));
+    }
+
+    #[test]
+    fn what_is_put_back_stands_by_offset() {
+        let mut tail = Tail::default();
+        for base in [4u64, 0, 2] {
+            let mut builder = BlockBuilder::new();
+            (0..2).for_each(|_| assert!(builder.push(Timestamp::from_nanos(0), 0, b"x")));
+            let piece = Piece { seq: 1, base, count: 2, ..Piece::default() };
+            tail.put_back(A, &piece, Block::open(builder.finish()).unwrap(), Timestamp::MIN);
+        }
+        assert_eq!(bases(&tail.blocks(A, 0, 1_000)), [0, 2, 4]);
+    }
+
+    #[test]
     fn holes_are_found() {
         let mut state = crate::container::state::State::new(types::ContainerId(0));
-        let create = crate::container::frame::Entry::CreateSegment { segment: A, index: "shop".parse().unwrap() };
+        let create = crate::container::frame::Entry::create(A, "shop".parse().unwrap());
         let frame = crate::container::frame::Frame {
             container: types::ContainerId(0),
             generation: types::Generation(1),

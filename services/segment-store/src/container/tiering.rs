@@ -1,43 +1,62 @@
 //! The storage writer: moves events to Tier 2, commits that to the log, snapshots, and frees Tier 1.
+//!
+//! One task does all of it, one thing at a time: flush and snapshot first, because writers wait for them; then the chores
+//! compaction, garbage and orphans, each with a pause of its own after a failure.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
 use bus::ContainerLog;
 use host::Host;
-use store::Objects;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
-use types::{IndexName, SegmentId, Timestamp};
-use wire::segment_store::ChunkMeta;
+use tracing::{debug, warn};
+use types::{IndexName, Offset, SegmentId, Timestamp};
 
 use crate::{
     container::{
-        Container, books::Phase, columns, frame::Entry, recovery::jittered, snapshots::Snapshots, state::Effect,
-        tail::Due,
+        Container,
+        books::Phase,
+        columns,
+        compactor::Compactor,
+        frame::Entry,
+        garbage::Collector,
+        recovery::jittered,
+        snapshots::Snapshots,
+        tail::{Due, FlushRule},
+        tier2::Tier2,
     },
+    crash,
     error::Error,
     metrics,
 };
 
 /// Chunks written in one round before snapshots get their turn again.
 const CHUNKS_PER_ROUND_MAX: usize = 64;
-/// Objects of a deleted segment removed in one round.
-const SWEEP_MAX: usize = 1_000;
-/// Tries of one step before the round is given up and begun again later.
-const TRIES_MAX: u32 = 3;
+/// Merges in one round while no flush is due.
+const MERGES_PER_ROUND_MAX: usize = 8;
+/// Chunks written for which one merge is done although a flush is due: a merge takes eight and leaves one, in all tiers
+/// together one in six or seven chunks written.
+const CHUNKS_PER_MERGE: usize = 4;
 /// The first pause after a failed round; it doubles.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 /// The longest such pause.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// The longest time between two looks at garbage, or at the orphans of one segment.
+const CHORE_EVERY_MAX: Duration = Duration::from_secs(10);
 
 /// The storage writer of one container.
 pub(crate) struct Tiering {
+    tier2: Tier2,
     container: Container,
     log: ContainerLog,
     host: Host,
-    objects: Objects,
     snapshots: Snapshots,
     marked: Mark,
+    compactor: Compactor,
+    compaction: Chore,
+    collector: Collector,
+    garbage: Chore,
+    orphans: Chore,
 }
 
 /// Where the last snapshot stood.
@@ -48,11 +67,61 @@ struct Mark {
     at: Timestamp,
 }
 
+/// Work that nobody waits for: when it is due again.
+#[derive(Debug)]
+struct Chore {
+    name: &'static str,
+    every: Duration,
+    pause: Duration,
+    next: Instant,
+}
+
+impl Chore {
+    fn new(name: &'static str, every: Duration) -> Self {
+        Self { name, every, pause: PAUSE_MIN, next: Instant::now() }
+    }
+
+    fn is_due(&self) -> bool {
+        Instant::now() >= self.next
+    }
+
+    fn done(&mut self, container: &Container, result: Result<(), Error>) {
+        let wait = match result {
+            Ok(()) => {
+                self.pause = PAUSE_MIN;
+                self.every
+            }
+            Err(error) => {
+                metrics::CHORE_FAILURES.with(self.name).inc();
+                warn!(container = %container.id, %error, chore = self.name, "storage writer failed at a chore, it tries again");
+                let pause = self.pause;
+                self.pause = (pause * 2).min(PAUSE_MAX);
+                jittered(pause)
+            }
+        };
+        self.next = Instant::now() + wait;
+    }
+}
+
 impl Tiering {
     pub(crate) fn new(container: Container, log: ContainerLog, host: Host, snapshots: Snapshots) -> Self {
         let marked = Mark { frame_number: 0, log_written: 0, at: container.clock.now() };
-        let objects = host.objects.clone();
-        Self { container, log, host, objects, snapshots, marked }
+        let tier2 = Tier2::new(container.clone(), host.clone());
+        let (compactor, collector) = (Compactor::new(tier2.clone()), Collector::new(tier2.clone()));
+        let every = (container.limits.garbage_delay / 6).clamp(Duration::from_millis(20), CHORE_EVERY_MAX);
+        Self {
+            tier2,
+            container,
+            log,
+            host,
+            snapshots,
+            marked,
+            compactor,
+            compaction: Chore::new("compaction", Duration::ZERO),
+            collector,
+            garbage: Chore::new("garbage", every),
+            orphans: Chore::new("orphans", every),
+        }
     }
 
     /// Works until it is told to halt.
@@ -90,98 +159,108 @@ impl Tiering {
     }
 
     async fn round(&mut self) -> Result<(), Error> {
-        for _ in 0..CHUNKS_PER_ROUND_MAX {
-            let Some((due, index)) = self.due() else { break };
+        self.serve_flush_calls().await?;
+        let mut written = 0;
+        while written < CHUNKS_PER_ROUND_MAX {
+            let Some((due, index)) = self.due(self.container.limits.flush) else { break };
             self.flush(due, index).await?;
+            written += 1;
         }
-        self.sweep().await?;
         if self.snapshot_is_due() {
             self.snapshot().await?;
+        }
+        self.chores(written).await;
+        Ok(())
+    }
+
+    /// Moves everything that was there when a caller asked for it, and tells the caller.
+    async fn serve_flush_calls(&mut self) -> Result<(), Error> {
+        let wanted = self.container.flush_wanted.load(Ordering::Relaxed);
+        if *self.container.flushed.borrow() >= wanted {
+            return Ok(());
+        }
+        let rule = FlushRule { age: Duration::ZERO, ..self.container.limits.flush };
+        // Events that come after the call must not hold it up for ever.
+        let mut open: BTreeMap<SegmentId, Offset> = {
+            let books = self.container.books.read();
+            let open = books.state.segments.iter().filter(|(_, s)| !s.transactional && s.tail_from < s.end);
+            open.map(|(segment, s)| (*segment, s.end)).collect()
+        };
+        let mut more = true;
+        while more && !open.is_empty() {
+            for _ in 0..CHUNKS_PER_ROUND_MAX {
+                let due = self.due(rule);
+                more = due.is_some();
+                let Some((due, index)) = due else { break };
+                self.flush(due, index).await?;
+            }
+            let books = self.container.books.read();
+            open.retain(|segment, end| books.state.segments.get(segment).is_some_and(|s| s.tail_from < *end));
+        }
+        self.snapshot().await?;
+        self.container.flushed.send_replace(wanted);
+        Ok(())
+    }
+
+    async fn chores(&mut self, written: usize) {
+        if self.compaction.is_due() {
+            let done = self.compact(1 + written / CHUNKS_PER_MERGE).await;
+            self.compaction.done(&self.container, done);
+        }
+        if self.garbage.is_due() {
+            let done = self.collector.collect().await;
+            let more = matches!(done, Ok(true));
+            let done = match done {
+                Ok(_) => self.collector.sweep().await,
+                Err(error) => Err(error),
+            };
+            self.garbage.done(&self.container, done);
+            if more {
+                self.garbage.next = Instant::now();
+            }
+        }
+        if self.orphans.is_due() {
+            let done = self.collector.orphans().await;
+            self.orphans.done(&self.container, done);
+        }
+    }
+
+    /// Does the merges that keep up with what is written, and more while nothing else is to be done.
+    async fn compact(&mut self, least: usize) -> Result<(), Error> {
+        for done in 0..least.max(MERGES_PER_ROUND_MAX) {
+            let busy = done >= least && self.due(self.container.limits.flush).is_some();
+            if busy || !self.compactor.step().await? {
+                break;
+            }
         }
         Ok(())
     }
 
-    fn due(&self) -> Option<(Due, IndexName)> {
+    fn due(&self, rule: FlushRule) -> Option<(Due, IndexName)> {
         let books = self.container.books.read();
         let sealed = |id| books.state.segments.get(&id).is_some_and(|s| s.sealed);
-        let limits = &self.container.limits;
-        let due = books.tail.due(self.container.clock.now(), limits.flush, limits.chunk_bytes_max, sealed)?;
+        let bytes_max = self.container.limits.chunk_bytes_max;
+        let due = books.tail.due(self.container.clock.now(), rule, bytes_max, sealed)?;
         let index = books.state.segments.get(&due.segment)?.index.clone();
         Some((due, index))
     }
 
-    async fn flush(&self, due: Due, index: IndexName) -> Result<(), Error> {
+    async fn flush(&mut self, due: Due, index: IndexName) -> Result<(), Error> {
         let Due { segment, blocks } = due;
         let chunk = self.host.cpu(move || columns::chunk(segment, &blocks)).await?;
-        let generation = self.container.generation;
-        let key =
-            format!("{}{:020}-G{generation}-{}.parquet", folder(&index, segment), chunk.from, uuid::Uuid::new_v4());
-        let bytes = u64::try_from(chunk.bytes.len()).unwrap_or(u64::MAX);
-        let meta = ChunkMeta {
-            key,
-            from: chunk.from,
-            to: chunk.to,
-            bytes,
-            time_min: chunk.time_min,
-            time_max: chunk.time_max,
-        };
-        self.put(&meta.key, chunk.bytes).await?;
-        if self.commit_chunk(segment, &meta).await? {
-            metrics::CHUNKS.inc();
-            metrics::CHUNK_BYTES.observe(bytes as f64);
-            debug!(%segment, from = meta.from, to = meta.to, bytes, "chunk committed");
-        } else {
-            self.objects.delete(&meta.key).await.map_err(failed)?;
+        let meta = chunk.meta(self.tier2.fresh_key(&index, segment, chunk.from));
+        self.tier2.put(&meta.key, chunk.bytes).await?;
+        crash::point("after_chunk_put");
+        let entry = Entry::ChunkCommitted { segment, meta: meta.clone() };
+        if !self.tier2.commit(segment, &meta.key, &entry).await? {
+            // The segment was truncated or deleted meanwhile.
+            return self.tier2.delete(&meta.key).await;
         }
-        Ok(())
-    }
-
-    async fn put(&self, key: &str, bytes: bytes::Bytes) -> Result<(), Error> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            match self.objects.put_if_absent(key, bytes.clone()).await {
-                // The key holds a fresh uuid: what exists is this very object, stored by a try whose answer was lost.
-                Ok(store::Put::Stored | store::Put::Exists) => return Ok(()),
-                Err(error) if tries >= TRIES_MAX => return Err(failed(error)),
-                Err(_) => tokio::time::sleep(jittered(PAUSE_MIN)).await,
-            }
-        }
-    }
-
-    /// Commits a chunk until it is certain whether the state names it.
-    async fn commit_chunk(&self, segment: SegmentId, meta: &ChunkMeta) -> Result<bool, Error> {
-        loop {
-            let entry = Entry::ChunkCommitted { segment, meta: meta.clone() };
-            match self.container.submit(entry, Timestamp::MAX, None).await {
-                Ok(Effect::Tiered(_)) => return Ok(true),
-                Ok(_) | Err(Error::ChunkOutOfPlace { .. } | Error::UnknownSegment(_)) => {
-                    let books = self.container.books.read();
-                    let named = |s: &crate::container::state::Segment| s.chunks.iter().any(|c| c.key == meta.key);
-                    return Ok(books.state.segments.get(&segment).is_some_and(named));
-                }
-                // Its outcome is decided by the log, which the owner reads again before it takes the next entry.
-                Err(Error::AppendUnknown(_) | Error::Throttled { .. }) => {
-                    tokio::time::sleep(jittered(PAUSE_MIN)).await;
-                }
-                Err(other) => return Err(other),
-            }
-        }
-    }
-
-    /// Removes the objects of deleted segments, committed or not.
-    async fn sweep(&self) -> Result<(), Error> {
-        let gone = self.container.books.read().state.deleted.clone();
-        for (segment, index) in gone {
-            let objects = self.objects.list(&folder(&index, segment), SWEEP_MAX).await.map_err(failed)?;
-            for object in &objects {
-                self.objects.delete(&object.key).await.map_err(failed)?;
-            }
-            if objects.len() < SWEEP_MAX {
-                self.container.submit(Entry::Swept { segment }, Timestamp::MAX, None).await?;
-                info!(%segment, %index, objects = objects.len(), "deleted segment swept");
-            }
-        }
+        crash::point("after_chunk_committed");
+        metrics::CHUNKS.inc();
+        metrics::CHUNK_BYTES.observe(meta.bytes as f64);
+        debug!(%segment, from = meta.from, to = meta.to, bytes = meta.bytes, "chunk committed");
+        self.compactor.note(segment);
         Ok(())
     }
 
@@ -206,14 +285,16 @@ impl Tiering {
             let (frame_number, log_written) = (books.state.frame_number, books.log.written());
             (books.state.clone(), Mark { frame_number, log_written, at: self.container.clock.now() })
         };
-        let bound = self.snapshots.write(&state).await?;
+        let bound = self.snapshots.write(state).await?;
         self.marked = mark;
         let Some(bound) = bound else { return Ok(()) };
         let below = bound.min(self.container.books.read().state.tail_seq());
+        crash::point("before_purge");
         self.log
             .purge_below(below)
             .await
             .map_err(|e| Error::Unavailable { container: self.container.id, why: e.to_string() })?;
+        crash::point("after_purge");
         self.container.books.write().log.purged_below(below);
         Ok(())
     }
@@ -222,13 +303,4 @@ impl Tiering {
     pub(crate) fn mark_restored(&mut self, frame_number: u64) {
         self.marked.frame_number = frame_number;
     }
-}
-
-/// Where the chunks of a segment are.
-fn folder(index: &IndexName, segment: SegmentId) -> String {
-    format!("chunks/{index}/{segment}/")
-}
-
-fn failed(error: store::StoreError) -> Error {
-    Error::Objects(error.to_string())
 }

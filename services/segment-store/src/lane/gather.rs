@@ -1,12 +1,21 @@
 //! Which events of a lane wait for which segment, and which block goes next. Pure.
+//!
+//! When a stream scales, segments end and others take over their keys. All events of one key that are not durable yet are
+//! always in one queue: an event joins the oldest queue that holds anything and takes its key, so that it overtakes
+//! nothing that came before it. A sealed segment gives its block back to the front of its queue, which then sends nothing
+//! more; as soon as the stream's view names the successors, its events go over to them by the hashes of their keys. So a
+//! successor's block never holds a key for which an older segment's queue still holds an event.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::Range,
+};
 
 use bytes::Bytes;
 use types::{IndexName, SegmentId, Timestamp, WriterId};
 use wire::{
-    block::{BlockBuilder, EVENTS_MAX},
-    coordinator::SegmentRange,
+    block::{Block, BlockBuilder, EVENTS_MAX},
+    coordinator::{SegmentRange, StreamDescription},
     segment_store::Append,
 };
 
@@ -32,6 +41,15 @@ pub(crate) struct Waiting {
     pub(crate) payload: Bytes,
     pub(crate) received: Timestamp,
     pub(crate) id: u128,
+    /// The place of its key in the hash space: which segment of a later epoch takes it.
+    pub(crate) hash: u64,
+    pub(crate) ask: Ask,
+}
+
+/// What is remembered of an event while its block is on its way.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Sent {
+    pub(crate) hash: u64,
     pub(crate) ask: Ask,
 }
 
@@ -41,13 +59,13 @@ pub(crate) struct Batch {
     pub(crate) index: IndexName,
     pub(crate) segment: SegmentRange,
     pub(crate) append: Append,
-    pub(crate) asks: Vec<Ask>,
+    pub(crate) sent: Vec<Sent>,
     /// What it counts against the lane's bound.
     pub(crate) bytes: usize,
 }
 
 /// What became of a block.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Fate {
     /// Its events have their numbers.
     Stored(u64),
@@ -56,6 +74,19 @@ pub(crate) enum Fate {
     /// It may be there or still arrive: its writer must never write again, else a later block with the same numbers
     /// would be taken for a repeat and lost.
     Unknown,
+    /// The segment takes nothing more and certainly has nothing of it: here are its events again, see [`reopen`].
+    Sealed(Vec<Waiting>),
+}
+
+/// Why an event that waited for the successors of a segment has nowhere to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lost {
+    /// The stream is gone.
+    Deleted,
+    /// The stream as a whole takes nothing more.
+    Sealed,
+    /// The stream's view has no segment for its key.
+    NoSegment,
 }
 
 /// The events of one lane by segment.
@@ -64,9 +95,12 @@ pub(crate) struct Gather {
     writers: u64,
     bytes_max: usize,
     bytes: usize,
-    queues: HashMap<SegmentId, Queue>,
-    /// Segments with events and no block in flight.
+    /// By segment, hence by stream and, within it, the oldest first.
+    queues: BTreeMap<SegmentId, Queue>,
+    /// Open segments with events and no block in flight.
     ready: VecDeque<SegmentId>,
+    /// Sealed segments with events.
+    sealed: BTreeSet<SegmentId>,
 }
 
 struct Queue {
@@ -75,43 +109,32 @@ struct Queue {
     writer: WriterId,
     next_number: u64,
     in_flight: bool,
+    /// Nothing is sent any more: the segment's successors are awaited.
+    sealed: bool,
     waiting: VecDeque<Waiting>,
+}
+
+impl Queue {
+    fn holds_anything(&self) -> bool {
+        self.in_flight || !self.waiting.is_empty()
+    }
 }
 
 impl Gather {
     /// Begins empty; `prefix` is a token that no other gather ever had.
     pub(crate) fn new(prefix: String, bytes_max: usize) -> Self {
-        Self { prefix, writers: 0, bytes_max, bytes: 0, queues: HashMap::new(), ready: VecDeque::new() }
+        let (queues, ready, sealed) = (BTreeMap::new(), VecDeque::new(), BTreeSet::new());
+        Self { prefix, writers: 0, bytes_max, bytes: 0, queues, ready, sealed }
     }
 
-    /// Takes an event, or gives it back if the lane is full.
+    /// Takes an event for the segment that the stream's view names, or gives it back if the lane is full.
     pub(crate) fn push(&mut self, index: &IndexName, segment: SegmentRange, event: Waiting) -> Result<(), Waiting> {
         let cost = cost(&event);
         if self.bytes + cost > self.bytes_max {
             return Err(event);
         }
-        if !self.queues.contains_key(&segment.segment) {
-            if self.queues.len() >= IDLE_MAX {
-                self.queues.retain(|_, queue| queue.in_flight || !queue.waiting.is_empty());
-            }
-            let writer = self.new_writer();
-            let queue = Queue {
-                index: index.clone(),
-                segment,
-                writer,
-                next_number: 1,
-                in_flight: false,
-                waiting: VecDeque::new(),
-            };
-            self.queues.insert(segment.segment, queue);
-        }
-        if let Some(queue) = self.queues.get_mut(&segment.segment) {
-            if !queue.in_flight && queue.waiting.is_empty() {
-                self.ready.push_back(segment.segment);
-            }
-            queue.waiting.push_back(event);
-            self.bytes += cost;
-        }
+        self.bytes += cost;
+        self.place(index, segment, event);
         Ok(())
     }
 
@@ -120,12 +143,22 @@ impl Gather {
         !self.ready.is_empty()
     }
 
+    /// Whether events wait for the successors of their segment.
+    pub(crate) fn has_sealed(&self) -> bool {
+        !self.sealed.is_empty()
+    }
+
+    /// The indexes whose events wait for successors.
+    pub(crate) fn sealed_indexes(&self) -> BTreeSet<IndexName> {
+        self.sealed.iter().filter_map(|segment| self.queues.get(segment)).map(|queue| queue.index.clone()).collect()
+    }
+
     /// The next block; its segment is in flight until [`Gather::done`].
     pub(crate) fn next_batch(&mut self) -> Option<Batch> {
         let queue = self.queues.get_mut(&self.ready.pop_front()?)?;
         queue.in_flight = true;
         let mut block = BlockBuilder::new();
-        let mut asks = Vec::new();
+        let mut sent = Vec::new();
         let mut bytes = 0;
         while let Some(event) = queue.waiting.front() {
             let full = block.len() >= EVENTS_MAX || block.bytes() + event.payload.len() > BLOCK_BYTES_MAX;
@@ -137,7 +170,7 @@ impl Gather {
             // The size was checked at the door, and the count just now.
             let taken = block.push(event.received, event.id, &event.payload);
             debug_assert!(taken, "a block takes an event that the door let in");
-            asks.push(event.ask);
+            sent.push(Sent { hash: event.hash, ask: event.ask });
         }
         let append = Append {
             segment: queue.segment.segment,
@@ -146,28 +179,130 @@ impl Gather {
             block: block.finish(),
             expected_end: None,
         };
-        Some(Batch { index: queue.index.clone(), segment: queue.segment, append, asks, bytes })
+        Some(Batch { index: queue.index.clone(), segment: queue.segment, append, sent, bytes })
     }
 
     /// Takes note of what became of a block.
     pub(crate) fn done(&mut self, segment: SegmentId, bytes: usize, fate: Fate) {
-        self.bytes -= bytes;
+        if !matches!(fate, Fate::Sealed(_)) {
+            self.bytes -= bytes;
+        }
         let fresh = (fate == Fate::Unknown).then(|| self.new_writer());
         let Some(queue) = self.queues.get_mut(&segment) else { return };
-        match (fate, fresh) {
-            (Fate::Stored(count), _) => queue.next_number += count,
-            (_, Some(fresh)) => (queue.writer, queue.next_number) = (fresh, 1),
-            _ => {}
-        }
         queue.in_flight = false;
-        if !queue.waiting.is_empty() {
+        match fate {
+            Fate::Stored(count) => queue.next_number += count,
+            Fate::NotStored => {}
+            Fate::Unknown => {
+                if let Some(fresh) = fresh {
+                    (queue.writer, queue.next_number) = (fresh, 1);
+                }
+            }
+            Fate::Sealed(events) => {
+                events.into_iter().rev().for_each(|event| queue.waiting.push_front(event));
+                queue.sealed = true;
+                self.sealed.insert(segment);
+            }
+        }
+        if !queue.sealed && !queue.waiting.is_empty() {
             self.ready.push_back(segment);
         }
+    }
+
+    /// Moves the events of segments that the stream holds no more to those that took over their keys; answers who is to
+    /// be refused because there is none. What is in flight stays until it is [`Gather::done`].
+    pub(crate) fn settle(&mut self, index: &IndexName, view: Option<&StreamDescription>) -> Vec<(Ask, Lost)> {
+        let held = |segment: &SegmentId| {
+            view.is_some_and(|view| !view.sealed && view.segments.iter().any(|range| range.segment == *segment))
+        };
+        let of_index = self.queues.iter().filter(|(_, queue)| queue.index == *index && !queue.in_flight);
+        let over: Vec<SegmentId> = of_index.map(|(segment, _)| *segment).filter(|segment| !held(segment)).collect();
+        let mut lost = Vec::new();
+        for segment in over {
+            for event in self.remove(segment) {
+                let why = match view {
+                    Some(view) if view.stream == segment.stream && view.sealed => Lost::Sealed,
+                    Some(view) if view.stream == segment.stream => match view.route_hash(event.hash) {
+                        Some(route) => {
+                            self.place(index, route, event);
+                            continue;
+                        }
+                        None => Lost::NoSegment,
+                    },
+                    _ => Lost::Deleted,
+                };
+                self.bytes -= cost(&event);
+                lost.push((event.ask, why));
+            }
+        }
+        lost
+    }
+
+    /// Gives up the events that came no later than `at` and still wait for successors; answers who is to be told.
+    pub(crate) fn expire(&mut self, at: Timestamp) -> Vec<Ask> {
+        let mut late = Vec::new();
+        for segment in self.sealed.clone() {
+            let Some(queue) = self.queues.get_mut(&segment) else { continue };
+            let (expired, kept) = queue.waiting.drain(..).partition::<VecDeque<_>, _>(|event| event.received <= at);
+            queue.waiting = kept;
+            self.bytes -= expired.iter().map(cost).sum::<usize>();
+            late.extend(expired.into_iter().map(|event| event.ask));
+            if queue.waiting.is_empty() {
+                self.remove(segment);
+            }
+        }
+        late
     }
 
     /// Gives up everything that waits; answers who is to be told.
     pub(crate) fn abandon(self) -> impl Iterator<Item = Ask> {
         self.queues.into_values().flat_map(|queue| queue.waiting).map(|event| event.ask)
+    }
+
+    /// Puts an event behind what is there of its key, else into the queue of the segment named.
+    fn place(&mut self, index: &IndexName, route: SegmentRange, event: Waiting) {
+        let before =
+            |(_, queue): &(&SegmentId, &Queue)| queue.holds_anything() && queue.segment.range.contains(event.hash);
+        let older = self.queues.range(older_than(route.segment)).find(before);
+        let segment = older.map_or(route, |(_, queue)| queue.segment);
+        if !self.queues.contains_key(&segment.segment) {
+            self.open(index, segment);
+        }
+        let Some(queue) = self.queues.get_mut(&segment.segment) else { return };
+        if !queue.holds_anything() && !queue.sealed {
+            self.ready.push_back(segment.segment);
+        }
+        queue.waiting.push_back(event);
+    }
+
+    fn open(&mut self, index: &IndexName, segment: SegmentRange) {
+        // What it takes over from gets no event any more.
+        let older = self.queues.range(older_than(segment.segment));
+        let followed =
+            older.filter(|(_, queue)| !queue.holds_anything() && queue.segment.range.overlaps(segment.range));
+        for id in followed.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.queues.remove(&id);
+        }
+        if self.queues.len() >= IDLE_MAX {
+            self.queues.retain(|_, queue| queue.holds_anything());
+        }
+        let queue = Queue {
+            index: index.clone(),
+            segment,
+            writer: self.new_writer(),
+            next_number: 1,
+            in_flight: false,
+            sealed: false,
+            waiting: VecDeque::new(),
+        };
+        self.queues.insert(segment.segment, queue);
+    }
+
+    /// Forgets a segment that has nothing in flight; answers what waited for it.
+    fn remove(&mut self, segment: SegmentId) -> VecDeque<Waiting> {
+        self.sealed.remove(&segment);
+        self.ready.retain(|ready| *ready != segment);
+        self.queues.remove(&segment).map(|queue| queue.waiting).unwrap_or_default()
     }
 
     fn new_writer(&mut self) -> WriterId {
@@ -177,127 +312,31 @@ impl Gather {
     }
 }
 
+/// The events of a block that was sent, as they were before.
+pub(crate) fn reopen(block: Bytes, sent: Vec<Sent>) -> Vec<Waiting> {
+    let block = Block::open(block).expect("a block that was built here");
+    let events = block.iter().zip(sent);
+    events
+        .map(|(event, Sent { hash, ask })| Waiting {
+            payload: event.payload,
+            received: event.received,
+            id: event.id,
+            hash,
+            ask,
+        })
+        .collect()
+}
+
+/// Segments of the same stream and earlier epochs: everything that the segment can have followed.
+fn older_than(segment: SegmentId) -> Range<SegmentId> {
+    let first = SegmentId { epoch: 0, number: 0, ..segment };
+    first..SegmentId { number: 0, ..segment }
+}
+
 fn cost(event: &Waiting) -> usize {
     event.payload.len() + EVENT_OVERHEAD
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use proptest::prelude::*;
-    use types::{ContainerId, KeyRange};
-    use wire::block::Block;
-
-    use super::*;
-
-    fn range(number: u32) -> SegmentRange {
-        let segment = SegmentId { stream: 1, epoch: 0, number };
-        SegmentRange { segment, container: ContainerId(0), range: KeyRange { first: 0, last: u64::MAX } }
-    }
-
-    fn event(text: &str) -> Waiting {
-        let ask = Ask { reply: Some(text.to_owned()), has_id: false };
-        Waiting { payload: Bytes::copy_from_slice(text.as_bytes()), received: Timestamp::default(), id: 0, ask }
-    }
-
-    fn gather(bytes_max: usize) -> (Gather, IndexName) {
-        (Gather::new("lane-0-1-7".into(), bytes_max), "shop".parse().unwrap())
-    }
-
-    fn texts(batch: &Batch) -> Vec<String> {
-        let block = Block::open(batch.append.block.clone()).unwrap();
-        block.iter().map(|e| String::from_utf8(e.payload.to_vec()).unwrap()).collect()
-    }
-
-    #[test]
-    fn one_block_of_a_segment_is_in_flight_and_the_rest_gathers() {
-        let (mut gather, index) = gather(1 << 20);
-        gather.push(&index, range(0), event("a")).unwrap();
-        let first = gather.next_batch().unwrap();
-        gather.push(&index, range(0), event("b")).unwrap();
-        gather.push(&index, range(0), event("c")).unwrap();
-        gather.push(&index, range(1), event("other")).unwrap();
-        assert_eq!(texts(&gather.next_batch().unwrap()), ["other"]);
-        assert!(gather.next_batch().is_none(), "the first block is in flight");
-        gather.done(first.segment.segment, first.bytes, Fate::Stored(1));
-        let second = gather.next_batch().unwrap();
-        assert_eq!(texts(&second), ["b", "c"]);
-        assert_eq!((first.append.first_event_number, second.append.first_event_number), (1, 2));
-        assert_eq!(first.append.writer, second.append.writer);
-    }
-
-    #[test]
-    fn numbers_are_used_again_only_where_that_is_safe() {
-        for (fate, number, same) in [(Fate::NotStored, 1, true), (Fate::Unknown, 1, false), (Fate::Stored(1), 2, true)]
-        {
-            let (mut gather, index) = gather(1 << 20);
-            gather.push(&index, range(0), event("a")).unwrap();
-            let first = gather.next_batch().unwrap();
-            gather.push(&index, range(0), event("b")).unwrap();
-            gather.done(first.segment.segment, first.bytes, fate);
-            let second = gather.next_batch().unwrap();
-            assert_eq!(second.append.first_event_number, number, "{fate:?}");
-            assert_eq!(second.append.writer == first.append.writer, same, "{fate:?}");
-        }
-    }
-
-    #[test]
-    fn a_full_lane_gives_back_and_goes_on_when_there_is_room() {
-        let (mut gather, index) = gather(2 * (EVENT_OVERHEAD + 1));
-        gather.push(&index, range(0), event("a")).unwrap();
-        gather.push(&index, range(0), event("b")).unwrap();
-        assert_eq!(gather.push(&index, range(0), event("c")).unwrap_err(), event("c"));
-        let batch = gather.next_batch().unwrap();
-        assert!(gather.push(&index, range(0), event("c")).is_err(), "what is in flight counts");
-        gather.done(batch.segment.segment, batch.bytes, Fate::Stored(2));
-        gather.push(&index, range(0), event("c")).unwrap();
-        assert_eq!(gather.abandon().count(), 1);
-    }
-
-    #[test]
-    fn large_events_make_blocks_of_their_own() {
-        let (mut gather, index) = gather(8 << 20);
-        let large = "x".repeat(BLOCK_BYTES_MAX);
-        gather.push(&index, range(0), event(&large)).unwrap();
-        gather.push(&index, range(0), event("small")).unwrap();
-        let batch = gather.next_batch().unwrap();
-        assert_eq!(batch.asks.len(), 1);
-        gather.done(batch.segment.segment, batch.bytes, Fate::Stored(1));
-        assert_eq!(texts(&gather.next_batch().unwrap()), ["small"]);
-    }
-
-    proptest! {
-        #[test]
-        fn every_event_leaves_once_in_order(steps in prop::collection::vec((0u32..3, 0u8..4), 1..200)) {
-            let (mut gather, index) = gather(usize::MAX / 2);
-            let mut sent: BTreeMap<SegmentId, Vec<String>> = BTreeMap::new();
-            let mut seen: BTreeMap<SegmentId, Vec<String>> = BTreeMap::new();
-            let mut flying: Vec<Batch> = Vec::new();
-            let mut land = |gather: &mut Gather, batch: Batch| {
-                seen.entry(batch.segment.segment).or_default().extend(texts(&batch));
-                gather.done(batch.segment.segment, batch.bytes, Fate::Stored(batch.asks.len() as u64));
-            };
-            for (n, (segment, action)) in steps.into_iter().enumerate() {
-                match action {
-                    0 => flying.extend(gather.next_batch()),
-                    1 if !flying.is_empty() => {
-                        let batch = flying.remove(n % flying.len());
-                        land(&mut gather, batch);
-                    }
-                    _ => {
-                        let text = n.to_string();
-                        sent.entry(range(segment).segment).or_default().push(text.clone());
-                        gather.push(&index, range(segment), event(&text)).unwrap();
-                    }
-                }
-            }
-            flying.into_iter().for_each(|batch| land(&mut gather, batch));
-            while let Some(batch) = gather.next_batch() {
-                land(&mut gather, batch);
-            }
-            prop_assert_eq!(seen, sent);
-            prop_assert_eq!((gather.bytes, gather.has_ready()), (0, false));
-        }
-    }
-}
+#[path = "gather_tests.rs"]
+mod tests;

@@ -14,14 +14,28 @@ const PREFIX: &str = "stream.";
 
 /// The streams of the installation; clones share them.
 ///
-/// Bounds: one description per log index.
-#[derive(Clone, Default)]
-pub(crate) struct Streams(Arc<RwLock<HashMap<IndexName, Arc<StreamDescription>>>>);
+/// Order: an index never goes back to an earlier epoch of its stream. Bounds: one description per log index.
+#[derive(Clone)]
+pub(crate) struct Streams {
+    known: Arc<RwLock<HashMap<IndexName, Arc<StreamDescription>>>>,
+    changes: watch::Sender<()>,
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self { known: Arc::default(), changes: watch::Sender::new(()) }
+    }
+}
 
 impl Streams {
     /// The stream of an index.
     pub(crate) fn get(&self, index: &IndexName) -> Option<Arc<StreamDescription>> {
-        self.0.read().get(index).cloned()
+        self.known.read().get(index).cloned()
+    }
+
+    /// Tells that something changed after it was asked for last.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// Follows the views for ever; says when all that there were at the beginning are known.
@@ -43,10 +57,19 @@ impl Streams {
 
     fn set(&self, index: IndexName, description: Option<&[u8]>) {
         match description.map(wire::decode::<StreamDescription>) {
-            Some(Ok(stream)) => drop(self.0.write().insert(index, Arc::new(stream))),
-            None => drop(self.0.write().remove(&index)),
+            Some(Ok(stream)) => {
+                let mut known = self.known.write();
+                let last = known.get(&index).filter(|last| last.stream == stream.stream);
+                if let Some(last) = last.filter(|last| last.epoch > stream.epoch) {
+                    warn!(%index, epoch = stream.epoch, known = last.epoch, "view of an earlier epoch ignored");
+                    return;
+                }
+                known.insert(index, Arc::new(stream));
+            }
+            None => drop(self.known.write().remove(&index)),
             Some(Err(problem)) => warn!(%index, %problem, "view of a stream cannot be read, the last one stays"),
         }
+        self.changes.send_modify(|()| {});
     }
 }
 
@@ -57,22 +80,39 @@ mod tests {
 
     use super::*;
 
+    fn description(stream: u32, epoch: u32) -> StreamDescription {
+        let segment = SegmentId { stream, epoch, number: epoch };
+        let range = KeyRange { first: 0, last: u64::MAX };
+        let segments = vec![SegmentRange { segment, container: ContainerId(0), range }];
+        let (scope, index) = ("team".parse().unwrap(), "shop".parse().unwrap());
+        let mut description = StreamDescription::new((stream, Timestamp::default()), scope, index, segments);
+        description.epoch = epoch;
+        description
+    }
+
     #[test]
     fn a_view_that_cannot_be_read_changes_nothing() {
         let streams = Streams::default();
         let index: IndexName = "shop".parse().unwrap();
-        let segment = SegmentId { stream: 1, epoch: 0, number: 0 };
-        let range = KeyRange { first: 0, last: u64::MAX };
-        let description = StreamDescription::new(
-            (1, Timestamp::default()),
-            "team".parse().unwrap(),
-            index.clone(),
-            vec![SegmentRange { segment, container: ContainerId(0), range }],
-        );
+        let description = description(1, 0);
         streams.set(index.clone(), Some(&wire::encode(&description)));
         streams.set(index.clone(), Some(b"rubbish"));
         assert_eq!(streams.get(&index).as_deref(), Some(&description));
         streams.set(index.clone(), None);
         assert_eq!(streams.get(&index), None);
+    }
+
+    #[test]
+    fn epochs_go_forward_and_every_change_is_told() {
+        let streams = Streams::default();
+        let index: IndexName = "shop".parse().unwrap();
+        let mut changes = streams.changes();
+        for ((stream, epoch), known) in [((1, 3), (1, 3)), ((1, 2), (1, 3)), ((1, 4), (1, 4)), ((2, 0), (2, 0))] {
+            streams.set(index.clone(), Some(&wire::encode(&description(stream, epoch))));
+            let now = streams.get(&index).unwrap();
+            assert_eq!((now.stream, now.epoch), known);
+            assert_eq!(changes.has_changed().unwrap(), (stream, epoch) == known);
+            changes.borrow_and_update();
+        }
     }
 }

@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of a test")]
 
+mod bucket;
 mod containers;
+mod crashes;
+mod epochs;
 mod failures;
 mod lanes;
 mod stage;
+mod storage;

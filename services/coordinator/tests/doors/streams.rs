@@ -1,82 +1,32 @@
-//! The coordinator through its doors, on a real nats-server, with a segment-store of a few lines behind it.
+//! Streams from their creation to their deletion, and where the containers are.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
-
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::Result;
-use bus::{Bucket, Door, Doors};
-use coordinator::Coordinator;
-use host::{Host, InProcess, start_in_process};
+use host::Host;
 use testkit::{World, eventually};
 use types::{SegmentId, Timestamp};
 use wire::{
     Code, Empty, Service,
     coordinator::{
-        CreateStream, DeleteStream, DescribePlacement, DescribeStream, ListStreams, NewStream, StreamDescription,
-        StreamName, StreamsOf,
+        CreateStream, DeleteStream, DescribePlacement, DescribeStream, ListStreams, StreamDescription, StreamsOf,
     },
     decode,
-    segment_store::{CreateSegment, DeleteSegment},
-    views::{Member, PLACEMENT_KEY, Placement, VIEWS},
+    views::{Member, PLACEMENT_KEY, Placement},
 };
 
-const SOON: Duration = Duration::from_secs(20);
-
-type Segments = Arc<Mutex<BTreeSet<SegmentId>>>;
-
-async fn coordinator(world: &World, replica: &str) -> Result<InProcess> {
-    let settings = world.settings(replica, &["common.lease_ttl=1s", "coordinator.rebalance_min_interval=100ms"])?;
-    Ok(start_in_process::<Coordinator>(&settings, None).await?)
-}
-
-/// Keeps the names of segments and nothing else.
-async fn store_doors(host: &Host) -> Result<(Segments, Vec<Door>)> {
-    let segments = Segments::default();
-    let doors = Doors::new(&host.bus, Service::SegmentStore, &host.replica);
-    let (created, deleted) = (segments.clone(), segments.clone());
-    let create = doors
-        .serve::<CreateSegment, _, _>(None, move |incoming| {
-            created.lock().unwrap().insert(incoming.request.segment);
-            async { Ok(Empty {}) }
-        })
-        .await?;
-    let delete = doors
-        .serve::<DeleteSegment, _, _>(None, move |incoming| {
-            deleted.lock().unwrap().remove(&incoming.request.segment);
-            async { Ok(Empty {}) }
-        })
-        .await?;
-    Ok((segments, vec![create, delete]))
-}
-
-async fn views(host: &Host) -> Result<Bucket> {
-    Ok(host.bus.bucket(VIEWS, None, 1).await?)
-}
-
-fn new(scope: &str, index: &str, segment_count: u16) -> NewStream {
-    let (scope, index) = (scope.parse().unwrap(), index.parse().unwrap());
-    NewStream { retention_days: Some(7), ..NewStream::fixed(scope, index, segment_count) }
-}
-
-fn name(index: &str) -> StreamName {
-    StreamName { index: index.parse().unwrap() }
-}
+use crate::stage::{SOON, coordinator, name, new, store_doors, views};
 
 #[actix_rt::test]
 async fn a_stream_is_created_shown_found_again_and_deleted() -> Result<()> {
     let world = World::start().await?;
     let coordinator = coordinator(&world, "a").await?;
     let host = Host::connect(Service::Gateway, world.common("test", &[])?).await?;
-    let (segments, _doors) = store_doors(&host).await?;
+    let (store, _doors) = store_doors(&host).await?;
     let created = host.bus.call_within::<CreateStream>(&(), &new("team", "shop", 4), SOON).await?;
     assert_eq!((created.segments.len(), created.epoch), (4, 0));
     let expected: BTreeSet<SegmentId> = created.segments.iter().map(|s| s.segment).collect();
-    assert_eq!(*segments.lock().unwrap(), expected);
+    assert_eq!(store.lock().unwrap().names(), expected);
 
     let views = views(&host).await?;
     let shown = views.get("stream.shop").await?.expect("the view is written before the answer");
@@ -91,7 +41,7 @@ async fn a_stream_is_created_shown_found_again_and_deleted() -> Result<()> {
 
     host.bus.call::<DeleteStream>(&(), &name("shop")).await?;
     host.bus.call::<DeleteStream>(&(), &name("shop")).await?;
-    assert!(segments.lock().unwrap().is_empty());
+    assert!(store.lock().unwrap().segments.is_empty());
     assert!(views.get("stream.shop").await?.is_none());
     let gone = host.bus.call::<DescribeStream>(&(), &name("shop")).await.unwrap_err();
     assert_eq!((gone.code, gone.kind.as_str()), (Code::NotFound, "UnknownIndex"));
@@ -113,9 +63,9 @@ async fn what_was_begun_is_ended_by_the_next_leader() -> Result<()> {
     // What is local may vanish at any time.
     std::fs::remove_dir_all(world.data_dir())?;
     let second = coordinator(&world, "b").await?;
-    let (segments, _doors) = store_doors(&host).await?;
+    let (store, _doors) = store_doors(&host).await?;
     eventually(SOON, async || matches!(views.get("stream.shop").await, Ok(Some(_)))).await;
-    assert_eq!(segments.lock().unwrap().len(), 2);
+    assert_eq!(store.lock().unwrap().segments.len(), 2);
     second.stop().await?;
     Ok(())
 }

@@ -1,0 +1,78 @@
+//! The loop in which a leader remembers tail cuts and truncates streams by their policies.
+
+use std::time::Duration;
+
+use bus::Bus;
+use futures::{StreamExt, stream};
+use host::{Host, Ledger};
+use types::{IndexName, StreamCut};
+use wire::Problem;
+
+use super::{Command, Measured, policy_of, tail};
+use crate::{State, state::Command as StateCommand, streams::Streams};
+
+/// Streams that are looked at at the same time: ten thousand idle ones take a few seconds of every interval.
+const STREAMS_AT_ONCE: usize = 8;
+
+/// Keeps streams within their policies; only a leader uses it.
+#[derive(Clone)]
+pub(crate) struct Keeper {
+    host: Host,
+    bus: Bus,
+    ledger: Ledger<State>,
+    streams: Streams,
+}
+
+impl Keeper {
+    pub(crate) fn new(host: &Host, ledger: Ledger<State>, streams: Streams) -> Self {
+        Self { host: host.clone(), bus: host.bus.clone(), ledger, streams }
+    }
+
+    /// Looks at every stream with a policy, for ever.
+    pub(crate) async fn keep_for_ever(&self, interval: Duration) {
+        loop {
+            tokio::time::sleep(interval).await;
+            let with_policy = |state: &State| {
+                let live = state.live().map(crate::Stream::summary).filter(|stream| policy_of(stream).is_some());
+                live.map(|stream| stream.index.clone()).collect::<Vec<_>>()
+            };
+            let indexes = self.ledger.read(with_policy);
+            let work = |index: IndexName| async move {
+                if let Err(problem) = self.keep(&index).await {
+                    tracing::warn!(%index, %problem, "retention waits for its next round");
+                }
+            };
+            stream::iter(indexes).for_each_concurrent(STREAMS_AT_ONCE, work).await;
+        }
+    }
+
+    /// Looks at one stream. An idle one costs one call for each of its segments and no event.
+    async fn keep(&self, index: &IndexName) -> Result<(), Problem> {
+        let places = self.ledger.read(|state| {
+            let graph = state.live_stream(index)?.graph();
+            Ok::<_, crate::CoordinatorError>(state.retention().to_measure(graph))
+        })?;
+        let measured = tail::measure(&self.bus, &places).await?;
+        self.submit(Command::Record { index: index.clone(), measured: measured.clone() }).await?;
+        if let Some(cut) = self.pick(index, &measured) {
+            tracing::info!(%index, ?cut, "stream is truncated by its policy");
+            self.streams.truncate(index, cut).await?;
+        }
+        // Also when somebody else has truncated it.
+        self.submit(Command::Forget { index: index.clone() }).await
+    }
+
+    fn pick(&self, index: &IndexName, measured: &[Measured]) -> Option<StreamCut> {
+        let now = self.host.clock.now();
+        self.ledger.read(|state| {
+            let stream = state.live_stream(index).ok()?;
+            let (graph, policy) = (stream.graph(), policy_of(stream.summary())?);
+            let consumed = state.groups().lower_bound(index, graph);
+            state.retention().pick((graph, policy), measured, consumed.as_ref(), now)
+        })
+    }
+
+    async fn submit(&self, command: Command) -> Result<(), Problem> {
+        self.ledger.submit(StateCommand::Retention(command)).await.map(drop)
+    }
+}

@@ -1,0 +1,68 @@
+//! The doors for transactions.
+
+use actix::{Context, Handler, ResponseFuture};
+use bus::Incoming;
+use wire::{
+    Problem,
+    coordinator::{
+        AbortTransaction, BeginTransaction, CommitTransaction, DescribeTransaction, ListTransactions, PingTransaction,
+        Transaction, TransactionList,
+    },
+};
+
+use crate::actor::Desk;
+
+impl Handler<Incoming<BeginTransaction>> for Desk {
+    type Result = ResponseFuture<Result<Transaction, Problem>>;
+
+    fn handle(&mut self, incoming: Incoming<BeginTransaction>, _: &mut Context<Self>) -> Self::Result {
+        let commits = self.commits.clone();
+        Box::pin(async move { commits.begin(incoming.request).await })
+    }
+}
+
+impl Handler<Incoming<PingTransaction>> for Desk {
+    type Result = ResponseFuture<Result<Transaction, Problem>>;
+
+    fn handle(&mut self, incoming: Incoming<PingTransaction>, _: &mut Context<Self>) -> Self::Result {
+        let (commits, ping) = (self.commits.clone(), incoming.request);
+        Box::pin(async move { commits.ping(&ping.index, ping.transaction, ping.lease_ms).await })
+    }
+}
+
+impl Handler<Incoming<CommitTransaction>> for Desk {
+    type Result = ResponseFuture<Result<Transaction, Problem>>;
+
+    fn handle(&mut self, incoming: Incoming<CommitTransaction>, _: &mut Context<Self>) -> Self::Result {
+        let (commits, named) = (self.commits.clone(), incoming.request);
+        Box::pin(async move { commits.commit(&named.index, named.transaction).await })
+    }
+}
+
+impl Handler<Incoming<AbortTransaction>> for Desk {
+    type Result = ResponseFuture<Result<Transaction, Problem>>;
+
+    fn handle(&mut self, incoming: Incoming<AbortTransaction>, _: &mut Context<Self>) -> Self::Result {
+        let (commits, named) = (self.commits.clone(), incoming.request);
+        Box::pin(async move { commits.abort(&named.index, named.transaction).await })
+    }
+}
+
+impl Handler<Incoming<DescribeTransaction>> for Desk {
+    type Result = Result<Transaction, Problem>;
+
+    fn handle(&mut self, incoming: Incoming<DescribeTransaction>, _: &mut Context<Self>) -> Self::Result {
+        self.commits.describe(&incoming.request.index, incoming.request.transaction)
+    }
+}
+
+impl Handler<Incoming<ListTransactions>> for Desk {
+    type Result = Result<TransactionList, Problem>;
+
+    fn handle(&mut self, incoming: Incoming<ListTransactions>, _: &mut Context<Self>) -> Self::Result {
+        self.ledger.read(|state| {
+            let stream = state.live_stream(&incoming.request.index)?.graph().stream();
+            Ok(TransactionList { transactions: state.transactions().list(stream) })
+        })
+    }
+}

@@ -1,0 +1,139 @@
+//! Tier 2 of one container, as its storage writer uses it: objects are put, named by the log, and deleted.
+//!
+//! One task at a time works here: whatever it has put is named or deleted before it looks at anything else, so that an
+//! object of this owner that nothing names will never be named. See [`crate::container::garbage`].
+
+use std::{future::Future, time::Duration};
+
+use bytes::Bytes;
+use host::Host;
+use store::{Objects, Put, StoreError};
+use types::{Generation, IndexName, Offset, SegmentId, Timestamp};
+
+use crate::{
+    container::{Container, frame::Entry, recovery::jittered},
+    error::Error,
+};
+
+/// Tries of one step before it is given up and begun again later.
+const TRIES_MAX: u32 = 3;
+/// The pause after the first of them; it doubles.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// The objects of one container; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Tier2 {
+    pub(crate) container: Container,
+    pub(crate) host: Host,
+    pub(crate) objects: Objects,
+}
+
+impl Tier2 {
+    pub(crate) fn new(container: Container, host: Host) -> Self {
+        let objects = host.objects.clone();
+        Self { container, host, objects }
+    }
+
+    /// A key that nobody ever used.
+    pub(crate) fn fresh_key(&self, index: &IndexName, segment: SegmentId, from: Offset) -> String {
+        let (generation, unique) = (self.container.generation, uuid::Uuid::new_v4());
+        format!("{}{from:020}-G{generation}-{unique}.parquet", folder(index, segment))
+    }
+
+    /// Stores an object under a fresh key.
+    pub(crate) async fn put(&self, key: &str, bytes: Bytes) -> Result<(), Error> {
+        // The key holds a fresh uuid: what exists is this very object, stored by a try whose answer was lost.
+        let (Put::Stored | Put::Exists) = insist(|| self.objects.put_if_absent(key, bytes.clone())).await?;
+        Ok(())
+    }
+
+    /// The whole object; `None` if it is not there.
+    pub(crate) async fn get(&self, key: &str) -> Result<Option<Bytes>, Error> {
+        let look = || async {
+            match self.objects.get(key).await {
+                Err(error) if error.is_not_found() => Ok(None),
+                found => found.map(Some),
+            }
+        };
+        insist(look).await
+    }
+
+    /// Deletes an object; one that is gone is fine.
+    pub(crate) async fn delete(&self, key: &str) -> Result<(), Error> {
+        insist(|| self.objects.delete(key)).await
+    }
+
+    /// Commits an entry until it is certain whether the segment names the object of this key.
+    pub(crate) async fn commit(&self, segment: SegmentId, key: &str, entry: &Entry) -> Result<bool, Error> {
+        loop {
+            match self.container.submit(entry.clone(), Timestamp::MAX, None).await {
+                // A refusal may be the answer to a repeat of what is in the log: the state knows.
+                Ok(_)
+                | Err(
+                    Error::ChunkOutOfPlace { .. }
+                    | Error::ChunksDiffer { .. }
+                    | Error::GarbageFull(_)
+                    | Error::UnknownSegment(_),
+                ) => return Ok(self.names(segment, key)),
+                // Its outcome is decided by the log, which the owner reads again before it takes the next entry.
+                Err(Error::AppendUnknown(_) | Error::Throttled { .. }) => tokio::time::sleep(jittered(PAUSE)).await,
+                Err(other) => return Err(other),
+            }
+        }
+    }
+
+    /// Whether a segment has a chunk of this key.
+    pub(crate) fn names(&self, segment: SegmentId, key: &str) -> bool {
+        let books = self.container.books.read();
+        books.state.segments.get(&segment).is_some_and(|s| s.chunks.iter().any(|chunk| chunk.key == key))
+    }
+}
+
+/// Where the chunks of a segment are.
+pub(crate) fn folder(index: &IndexName, segment: SegmentId) -> String {
+    format!("chunks/{index}/{segment}/")
+}
+
+/// What the key of a chunk says: its first offset, and the generation of the owner that put it.
+pub(crate) fn parse_key(key: &str) -> Option<(Offset, Generation)> {
+    let name = key.rsplit('/').next()?.strip_suffix(".parquet")?;
+    let (from, rest) = name.split_once("-G")?;
+    let (generation, _) = rest.split_once('-')?;
+    Some((from.parse().ok()?, Generation(generation.parse().ok()?)))
+}
+
+async fn insist<T, Fut>(attempt: impl Fn() -> Fut) -> Result<T, Error>
+where
+    Fut: Future<Output = Result<T, StoreError>>,
+{
+    let mut pause = PAUSE;
+    for _ in 1..TRIES_MAX {
+        if let Ok(done) = attempt().await {
+            return Ok(done);
+        }
+        tokio::time::sleep(jittered(pause)).await;
+        pause *= 2;
+    }
+    attempt().await.map_err(failed)
+}
+
+/// A failure of object storage, as the callers of this service are told.
+pub(crate) fn failed(error: StoreError) -> Error {
+    Error::Objects(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_says_offset_and_generation() {
+        let segment = SegmentId { stream: 7, epoch: 1, number: 2 };
+        let folder = folder(&"shop".parse().unwrap(), segment);
+        let key = format!("{folder}{:020}-G12-0b0e-11-x.parquet", 345);
+        assert_eq!(parse_key(&key), Some((345, Generation(12))));
+        for foreign in ["", "chunks/shop/7-1-2/readme", "x/00-Gx-y.parquet", "x/1-G2.parquet", "x/1-G2-u.tmp"] {
+            assert_eq!(parse_key(foreign), None, "{foreign}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! One block from a lane to its segment, and the answers to everybody in it.
+
+use std::{sync::Arc, time::Duration};
+
+use bus::Bus;
+use client::Patience;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use types::ContainerId;
+use wire::{
+    Code, Outcome, Problem,
+    segment_store::{Append, AppendEvents, Appended},
+};
+
+use crate::{
+    lane::{
+        APPEND_WITHIN, Context, DRAIN_WITHIN,
+        gather::{Ask, Batch, Fate, reopen},
+    },
+    metrics,
+};
+
+/// One try of a local append; the log itself is tried for about 10 s.
+const TRY_WITHIN: Duration = Duration::from_secs(15);
+
+/// JetStream's number for a message above the maximum size.
+pub(crate) const TOO_LARGE: u32 = 10_054;
+/// JetStream's number for a stream that is not there.
+pub(crate) const NO_STREAM: u32 = 10_059;
+/// JetStream's number for a store at its limit.
+pub(crate) const FULL: u32 = 10_077;
+/// JetStream's number for a sealed stream.
+pub(crate) const SEALED: u32 = 10_109;
+/// JetStream's number for a store that is not available for the moment.
+pub(crate) const NOT_READY: u32 = 10_008;
+
+/// Appends a block and answers everybody in it, unless its segment is sealed: then its events are given back.
+pub(crate) async fn deliver(context: &Arc<Context>, batch: Batch, stop: &CancellationToken) -> Fate {
+    let Batch { index, segment, append, sent, .. } = batch;
+    let count = u64::try_from(sent.len()).unwrap_or(u64::MAX);
+    let block = append.block.clone();
+    let problem = match persist(context, segment.container, append, stop).await {
+        Ok(appended) => {
+            for (place, sent) in (0u32..).zip(&sent) {
+                let Some(reply) = &sent.ask.reply else { continue };
+                let offset = appended.offsets.get(place as usize).copied().flatten();
+                // A repeat of our own is no duplicate of the producer's.
+                let duplicate = sent.ask.has_id && appended.duplicates.binary_search(&place).is_ok();
+                context.tenants.ack(reply, index.as_str(), offset.map_or(0, |o| o + 1), duplicate).await;
+            }
+            return Fate::Stored(count);
+        }
+        Err(problem) => problem,
+    };
+    if takes_nothing(&problem) {
+        info!(%index, segment = %segment.segment, events = count, "segment of a lane sealed, its successors are awaited");
+        return Fate::Sealed(reopen(block, sent));
+    }
+    metrics::LANE_REFUSED.with("not-stored").add(count);
+    warn!(%index, segment = %segment.segment, %problem, events = count, "block of a lane not stored");
+    let code = code_of(&problem);
+    for sent in &sent {
+        refuse(&context.tenants, &sent.ask, code, &problem.message).await;
+    }
+    if problem.outcome == Outcome::NotApplied { Fate::NotStored } else { Fate::Unknown }
+}
+
+/// Whether the segment certainly has nothing of the block and never will.
+///
+/// A sealed segment recognises what it stored before; so its refusal also settles earlier attempts whose answers were lost.
+/// A segment that is gone was sealed and truncated, but nobody can say what became of an earlier attempt.
+fn takes_nothing(problem: &Problem) -> bool {
+    match problem.kind.as_str() {
+        "SegmentSealed" => true,
+        "UnknownSegment" => problem.outcome == Outcome::NotApplied,
+        _ => false,
+    }
+}
+
+/// Appends through this replica's own container, else through its owner, until it is certain or the time is over.
+async fn persist(
+    context: &Context,
+    container: ContainerId,
+    append: Append,
+    stop: &CancellationToken,
+) -> Result<Appended, Problem> {
+    let mut patience = Patience::new(APPEND_WITHIN);
+    let mut hurried = false;
+    loop {
+        let tried = match context.owned.get(container) {
+            Some(own) => {
+                let deadline = context.host.clock.now() + patience.left().min(TRY_WITHIN);
+                own.append(append.clone(), deadline).await.map_err(Problem::from)
+            }
+            None => {
+                let within = patience.left().min(if hurried { DRAIN_WITHIN } else { TRY_WITHIN });
+                let asked = context.host.bus.call_within::<AppendEvents>(&container, &append, within);
+                asked.await
+            }
+        };
+        let problem = match tried {
+            Ok(appended) => return Ok(appended),
+            Err(problem) => problem,
+        };
+        if stop.is_cancelled() && !hurried {
+            hurried = true;
+            patience.hurry(DRAIN_WITHIN);
+        }
+        match patience.pause_after(&problem) {
+            Some(pause) => tokio::time::sleep(pause).await,
+            None => return Err(patience.conclude(problem)),
+        }
+    }
+}
+
+fn code_of(problem: &Problem) -> (u16, u32) {
+    match problem.code {
+        Code::NotFound => (404, NO_STREAM),
+        Code::Throttled => (429, FULL),
+        Code::BadRequest => (400, TOO_LARGE),
+        _ => (503, NOT_READY),
+    }
+}
+
+pub(crate) async fn refuse(tenants: &Bus, ask: &Ask, (code, err_code): (u16, u32), text: &str) {
+    if let Some(reply) = &ask.reply {
+        tenants.refuse(reply, code, err_code, text).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_certain_goes_to_successors() {
+        let sealed = Problem::conflict("SegmentSealed", "x");
+        let gone = Problem::not_found("UnknownSegment", "x");
+        for (problem, certain) in [
+            (sealed.clone(), true),
+            (sealed.unknown(), true),
+            (gone.clone(), true),
+            (gone.unknown(), false),
+            (Problem::unavailable("NoResponders", "x"), false),
+            (Problem::conflict("EventNumberGap", "x"), false),
+        ] {
+            assert_eq!(takes_nothing(&problem), certain, "{problem:?}");
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! A store in a process of its own dies at every named point; another one takes over.
+//!
+//! What must hold each time: acknowledged is readable, everything exactly once and in order, and nothing stays behind that
+//! nothing names.
+
+use std::{
+    io::Read,
+    os::unix::process::ExitStatusExt,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bus::Bus;
+use client::Client;
+use host::start_in_process;
+use segment_store::{SegmentStore, crash::POINTS};
+use settings::{Layers, Settings};
+use store::{Objects, S3Options};
+use testkit::{World, eventually};
+use types::Timestamp;
+use wire::{
+    block::BlockBuilder,
+    coordinator::SegmentRange,
+    segment_store::{Append, AppendEvents},
+};
+
+use crate::{
+    bucket::{BUCKET, Bucket},
+    stage::{LONG, Stage, assert_exact, events, read},
+};
+
+/// The child's settings, one a line.
+const CHILD_SETTINGS: &str = "LB_TEST_CHILD_SETTINGS";
+const SIGABRT: i32 = 6;
+/// Everything goes to Tier 2 at once, is compacted, collected and snapshotted.
+const LIVELY: &[&str] = &[
+    "segment_store.flush_interval=100ms",
+    "segment_store.garbage_delay=100ms",
+    "segment_store.snapshot_frames=5",
+    "common.snapshot_interval=1s",
+    "common.lease_ttl=1s",
+];
+/// Events of one append.
+const BLOCK: u64 = 3;
+
+/// Not a test: the process that dies. It lives until its standard input ends.
+#[actix::test]
+#[ignore = "the process that the test below starts"]
+#[allow(clippy::disallowed_methods, reason = "how the parent tells the child its settings")]
+async fn child() {
+    let set = std::env::var(CHILD_SETTINGS).unwrap().lines().map(str::to_owned).collect();
+    let settings = Settings::load(Layers { set, ..Layers::default() }).unwrap();
+    let store = start_in_process::<SegmentStore>(&settings, None).await.unwrap();
+    tokio::task::spawn_blocking(|| std::io::stdin().read(&mut [0])).await.unwrap().unwrap();
+    store.stop().await.unwrap();
+}
+
+/// A child; it ends with this value at the latest.
+struct Process(Child);
+
+impl Process {
+    #[allow(clippy::disallowed_methods, reason = "a test starts the process that is to die")]
+    fn start(world: &World, replica: &str, set: &[String], env: &[(&str, &str)]) -> Self {
+        let secret = |name: &str| format!("file:{}", world.nats.secret_path(name).display());
+        let mut all = vec![
+            format!("common.nats_url={}", world.nats.url()),
+            format!("common.nats_creds={}", secret("platform.creds")),
+            format!("common.tenants_creds={}", secret("tenants.creds")),
+            format!("common.replica={replica}"),
+            format!("common.data_dir={}", world.data_dir().display()),
+            format!("common.object_store_url={}", world.objects_url()),
+        ];
+        all.extend(LIVELY.iter().map(|&one| one.to_owned()));
+        all.extend(set.iter().cloned());
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "crashes::child", "--ignored", "--nocapture"])
+            .env(CHILD_SETTINGS, all.join("\n"))
+            .envs(env.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        Self(child.unwrap())
+    }
+
+    /// Waits until it has died by its own hand.
+    async fn crashed(&mut self, point: &str) {
+        let mut status = None;
+        eventually(LONG, async || {
+            status = self.0.try_wait().unwrap();
+            status.is_some()
+        })
+        .await;
+        assert_eq!(status.unwrap().signal(), Some(SIGABRT), "{point}: {status:?}");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have died already, as it should.
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// A writer that repeats each block, with the same numbers, until it is acknowledged.
+struct Load {
+    acked: Arc<AtomicU64>,
+    enough: Arc<AtomicBool>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Load {
+    fn start(bus: Bus, segment: SegmentRange, from: u64) -> Self {
+        let (acked, enough) = (Arc::new(AtomicU64::new(from)), Arc::new(AtomicBool::new(false)));
+        let task = tokio::spawn(write(bus, segment, acked.clone(), enough.clone()));
+        Self { acked, enough, task }
+    }
+
+    fn acked(&self) -> u64 {
+        self.acked.load(Ordering::Relaxed)
+    }
+
+    /// Lets it finish its block, and answers how many events were acknowledged in all.
+    async fn finish(self) -> u64 {
+        self.enough.store(true, Ordering::Relaxed);
+        self.task.await.unwrap();
+        self.acked.load(Ordering::Relaxed)
+    }
+}
+
+async fn write(bus: Bus, segment: SegmentRange, acked: Arc<AtomicU64>, enough: Arc<AtomicBool>) {
+    while !enough.load(Ordering::Relaxed) {
+        let from = acked.load(Ordering::Relaxed);
+        let mut block = BlockBuilder::new();
+        for event in events("e", from..from + BLOCK) {
+            assert!(block.push(Timestamp::from_millis(1), 0, &event));
+        }
+        let append = Append {
+            segment: segment.segment,
+            writer: "w1".parse().unwrap(),
+            first_event_number: from + 1,
+            block: block.finish(),
+            expected_end: None,
+        };
+        let begun = Instant::now();
+        loop {
+            match bus.call_within::<AppendEvents>(&segment.container, &append, Duration::from_millis(500)).await {
+                Ok(answer) => {
+                    let expected: Vec<_> = (from..from + BLOCK).map(Some).collect();
+                    assert_eq!(answer.offsets, expected, "offsets are the same for every owner");
+                    break;
+                }
+                Err(problem) => {
+                    assert_ne!(problem.kind, "EventNumberGap", "an acknowledged event was forgotten");
+                    assert!(begun.elapsed() < LONG, "{problem}");
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        acked.store(from + BLOCK, Ordering::Relaxed);
+    }
+}
+
+/// How often the point is passed before it kills: what is passed often is not met at its first time only.
+fn passing(point: &str) -> u64 {
+    match point {
+        "after_frame_append" => 9,
+        "after_apply" => 6,
+        "before_ack" => 11,
+        "after_chunk_put" => 3,
+        "after_chunk_committed" | "after_snapshot_part" | "after_manifest" => 2,
+        _ => 1,
+    }
+}
+
+#[actix::test]
+async fn what_was_acknowledged_survives_a_crash_at_every_point() {
+    let mut stage = Stage::empty().await;
+    stage.start("a", LIVELY).await;
+    stage.place(|_| ("a".into(), 1)).await;
+    let segment = stage.stream("shop", 1, 1).await.segments[0];
+    let (mut generation, mut count) = (1, 0);
+    for point in POINTS {
+        let set = [format!("segment_store.crash_point={point}:{}", passing(point))];
+        let mut doomed = Process::start(&stage.world, "b", &set, &[]);
+        stage.stop("a").await;
+        generation += 1;
+        stage.place(|_| ("b".into(), generation)).await;
+        let load = Load::start(stage.bus.clone(), segment, count);
+        doomed.crashed(point).await;
+        stage.start("a", LIVELY).await;
+        generation += 1;
+        stage.place(|_| ("a".into(), generation)).await;
+        let before = load.acked();
+        eventually(LONG, async || load.acked() > before + 5 * BLOCK).await;
+        count = load.finish().await;
+        let info = stage.client.describe(segment).await.unwrap();
+        assert_eq!(info.end, count, "{point}: as many as were acknowledged, and each once");
+        assert_exact(&read(&mut stage.client.reader(segment, 0), count).await, "e", count);
+    }
+    // Whatever the dead have left behind is found and goes.
+    eventually(LONG, async || {
+        let info = stage.client.describe(segment).await.unwrap();
+        let named: Vec<String> = info.chunks.into_iter().map(|chunk| chunk.key).collect();
+        stage.objects("chunks/shop").await == named
+    })
+    .await;
+    assert_exact(&read(&mut stage.client.reader(segment, 0), count).await, "e", count);
+}
+
+/// What a producer was told must be readable whatever object storage does: it answers 503, keeps silent after it has
+/// stored, and lists three keys at a time.
+#[actix::test]
+async fn a_bucket_that_fails_now_and_then_costs_nothing_but_time() {
+    let mut stage = Stage::empty().await;
+    let (bucket, endpoint) = Bucket::serve().await;
+    let url = format!("s3://{BUCKET}");
+    let set = [format!("common.object_store_url={url}")];
+    let env = [
+        ("AWS_ENDPOINT_URL", endpoint.as_str()),
+        ("AWS_ACCESS_KEY_ID", "key"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ("AWS_ALLOW_HTTP", "true"),
+    ];
+    let options = S3Options::from_names(|name| env.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned()));
+    let client = Client::new(stage.bus.clone(), Objects::open_s3(&url, options).unwrap());
+    let mut count = 0;
+    let mut segment = None;
+    // The second one restores what the first one left when it was killed.
+    for (generation, replica) in [(1, "a"), (2, "b")] {
+        let process = Process::start(&stage.world, replica, &set, &env);
+        stage.place(|_| (replica.into(), generation)).await;
+        let segment = match segment {
+            Some(known) => known,
+            None => *segment.insert(stage.stream("shop", 1, 1).await.segments[0]),
+        };
+        let load = Load::start(stage.bus.clone(), segment, count);
+        let wanted = count + 60 * BLOCK;
+        eventually(LONG, async || load.acked() >= wanted).await;
+        count = load.finish().await;
+        assert_exact(&read(&mut client.reader(segment, 0), count).await, "e", count);
+        eventually(LONG, async || {
+            let Ok(info) = client.describe(segment).await else { return false };
+            let named: Vec<String> = info.chunks.into_iter().map(|chunk| chunk.key).collect();
+            info.tail_from == count && bucket.keys("chunks/") == named
+        })
+        .await;
+        drop(process);
+    }
+    for (fault, times) in [("503", &bucket.busy), ("silence", &bucket.silent), ("pages", &bucket.cut)] {
+        assert!(times.load(Ordering::Relaxed) > 0, "{fault} never happened");
+    }
+}

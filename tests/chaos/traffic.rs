@@ -1,0 +1,208 @@
+//! What goes on while things go wrong: publishers, transactions and a witness that reads along.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use bus::Bus;
+use client::Client;
+use logboom_tests::{Binding, Publisher, Seen, Streams, Walker, patiently};
+use parking_lot::Mutex;
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use tokio::{
+    task::{JoinHandle, JoinSet},
+    time::sleep,
+};
+use types::{RoutingKey, SegmentId, StreamCut, Timestamp};
+use wire::{
+    block::BlockBuilder,
+    coordinator::{
+        AbortTransaction, BeginTransaction, CommitTransaction, DescribeTransaction, NewTransaction, Transaction,
+        TransactionName, TransactionPhase, TransactionShare,
+    },
+    segment_store::Append,
+};
+
+use crate::promise::{Ending, Promises, Transacted};
+
+/// Routing keys of plain publishers; each has its own order.
+const KEYS: u64 = 6;
+/// The pause between two events of a key.
+const PACE: Duration = Duration::from_millis(10);
+/// Events of one transaction, over three keys.
+const TRANSACTION_EVENTS: u64 = 6;
+/// The pause between two transactions.
+const TRANSACTION_PACE: Duration = Duration::from_millis(150);
+const LEASE_MS: u32 = 20_000;
+/// How long one append of a transaction is tried.
+const APPEND_WITHIN: Duration = Duration::from_secs(60);
+/// The pause of the witness when nothing is new.
+const IDLE: Duration = Duration::from_millis(20);
+
+/// Where the witness stands.
+#[derive(Debug, Default)]
+pub(crate) struct Standing {
+    pub(crate) cut: StreamCut,
+    /// Segments read to their ends with all that follows opened.
+    pub(crate) past: BTreeSet<SegmentId>,
+}
+
+/// Running traffic of one trial.
+pub(crate) struct Traffic {
+    stop: Arc<AtomicBool>,
+    publishers: JoinSet<Result<(String, u64)>>,
+    transactions: JoinHandle<Result<Vec<Transacted>>>,
+    witness: JoinHandle<Result<(Walker, Vec<Seen>)>>,
+    pub(crate) standing: Arc<Mutex<Standing>>,
+}
+
+impl Traffic {
+    pub(crate) async fn start(binding: &Binding, client: &Client, streams: &Streams, seed: u64) -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut publishers = JoinSet::new();
+        let publisher = binding.publisher().await?;
+        for number in 0..KEYS {
+            let (stop, publisher, subject) = (Arc::clone(&stop), publisher.clone(), binding.subject.clone());
+            publishers.spawn(async move { publish(format!("k{number}"), &subject, &publisher, &stop).await });
+        }
+        let transactor = Transactor { bus: streams.bus.clone(), client: client.clone(), streams: streams.clone() };
+        let stopped = Arc::clone(&stop);
+        let transactions = tokio::spawn(async move { transactor.run(seed, &stopped).await });
+        let walker = Walker::from_head(client, streams).await?;
+        let standing = Arc::new(Mutex::new(Standing { cut: walker.cut(), past: walker.past() }));
+        let (stopped, shared) = (Arc::clone(&stop), Arc::clone(&standing));
+        let witness = tokio::spawn(async move { witness(walker, &stopped, &shared).await });
+        Ok(Self { stop, publishers, transactions, witness, standing })
+    }
+
+    /// Lets everybody end with what is begun; the witness reads to the end.
+    pub(crate) async fn finish(mut self, promises: &mut Promises) -> Result<Vec<Seen>> {
+        self.stop.store(true, Ordering::Relaxed);
+        while let Some(sent) = self.publishers.join_next().await {
+            let (key, count) = sent??;
+            promises.keys.insert(key, count);
+        }
+        promises.transactions = self.transactions.await?.context("transactions")?;
+        let (mut walker, mut seen) = self.witness.await?.context("the witness")?;
+        seen.extend(walker.read_all().await.context("the witness at the end")?);
+        Ok(seen)
+    }
+}
+
+/// One event at a time: the next one only when this one is acknowledged, so that the key's order is known.
+async fn publish(key: String, subject: &str, publisher: &Publisher, stop: &AtomicBool) -> Result<(String, u64)> {
+    let mut number = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let text = format!("{key} {number}");
+        let payload = format!("{{\"msg\":\"{text}\"}}");
+        publisher.until_acked(&format!("{subject}.{key}"), &text.replace(' ', "-"), payload).await?;
+        number += 1;
+        sleep(PACE).await;
+    }
+    Ok((key, number))
+}
+
+async fn witness(mut walker: Walker, stop: &AtomicBool, shared: &Mutex<Standing>) -> Result<(Walker, Vec<Seen>)> {
+    let mut all = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let seen = walker.poll().await?;
+        let nothing = seen.is_empty();
+        all.extend(seen);
+        *shared.lock() = Standing { cut: walker.cut(), past: walker.past() };
+        if nothing {
+            sleep(IDLE).await;
+        }
+    }
+    Ok((walker, all))
+}
+
+/// Opens transactions one after another; two in three are committed.
+struct Transactor {
+    bus: Bus,
+    client: Client,
+    streams: Streams,
+}
+
+impl Transactor {
+    async fn run(&self, seed: u64, stop: &AtomicBool) -> Result<Vec<Transacted>> {
+        let mut random = StdRng::seed_from_u64(seed ^ 2);
+        let mut all = Vec::new();
+        while !stop.load(Ordering::Relaxed) {
+            let (commit, hold) = (random.random_range(0..3u8) > 0, random.random_range(0..300));
+            let name = format!("t{}", all.len());
+            if let Some(one) = self.transact(&name, commit, Duration::from_millis(hold)).await? {
+                all.push(one);
+            }
+            sleep(TRANSACTION_PACE).await;
+        }
+        Ok(all)
+    }
+
+    /// `None` if it is not known whether one was opened; then nothing was written.
+    async fn transact(&self, name: &str, commit: bool, hold: Duration) -> Result<Option<Transacted>> {
+        let index = self.streams.index.clone();
+        let new = NewTransaction { index: index.clone(), lease_ms: LEASE_MS };
+        let begun = match self.bus.call::<BeginTransaction>(&(), &new).await {
+            Ok(begun) => begun,
+            Err(problem) if problem.is_transient() => return Ok(None),
+            Err(problem) => return Err(problem.into()),
+        };
+        let mut events = Vec::new();
+        let mut written = true;
+        let mut numbers = std::collections::BTreeMap::new();
+        for number in 0..TRANSACTION_EVENTS {
+            let key = format!("{name}.{}", number % 3);
+            let text = format!("{key} {}", number / 3);
+            let hash = RoutingKey::new(&key)?.hash();
+            let share = begun.route_hash(hash).context("a transaction's shares cover the key space")?;
+            let next = numbers.entry(share.shadow).or_insert(0u64);
+            *next += 1;
+            written &= self.append(&share, *next, &text).await;
+            events.push(text);
+            if !written {
+                break;
+            }
+        }
+        sleep(hold).await;
+        let ending = self.end(&begun, commit && written).await?;
+        Ok(Some(Transacted { name: name.to_owned(), events, ending }))
+    }
+
+    async fn append(&self, share: &TransactionShare, first_event_number: u64, text: &str) -> bool {
+        let mut block = BlockBuilder::new();
+        block.push(Timestamp::from_millis(1), 0, format!("{{\"msg\":\"{text}\"}}").as_bytes());
+        let Ok(writer) = "transactor".parse() else { return false };
+        let append =
+            Append { segment: share.shadow, writer, first_event_number, block: block.finish(), expected_end: None };
+        self.client.append(share.container, append, APPEND_WITHIN).await.is_ok()
+    }
+
+    async fn end(&self, begun: &Transaction, commit: bool) -> Result<Ending> {
+        let name = TransactionName { index: begun.index.clone(), transaction: begun.transaction };
+        let answer = if commit {
+            patiently::<CommitTransaction>(&self.bus, &(), &name).await
+        } else {
+            patiently::<AbortTransaction>(&self.bus, &(), &name).await
+        };
+        let answer = match answer {
+            // Over by itself, or by an earlier attempt: its phase says how.
+            Err(problem) if problem.kind == "TransactionOver" => {
+                patiently::<DescribeTransaction>(&self.bus, &(), &name).await
+            }
+            other => other,
+        };
+        Ok(match answer.map(|transaction| transaction.phase) {
+            Ok(TransactionPhase::Committed | TransactionPhase::Committing) => Ending::Committed,
+            Ok(TransactionPhase::Aborted | TransactionPhase::Aborting) => Ending::Aborted,
+            Ok(TransactionPhase::Open) => Ending::Unknown,
+            Err(problem) if problem.is_transient() => Ending::Unknown,
+            Err(problem) => return Err(problem.into()),
+        })
+    }
+}

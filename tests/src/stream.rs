@@ -1,0 +1,145 @@
+//! Streams through the coordinator's own calls: what no client of ours stands between.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use bus::Bus;
+use tokio::time::{Instant, sleep};
+use types::{IndexName, KeyRange, SegmentId, StreamCut};
+use wire::{
+    Call, Problem,
+    coordinator::{
+        CreateStream, DescribeStream, EpochsOf, ListEpochs, ListSegments, NewStream, Scale, ScaleStream, SegmentNode,
+        SegmentsOf, StreamDescription, StreamName, TruncateAt, TruncateStream,
+    },
+};
+
+/// How long something that fails for the moment is repeated: longer than two elections of JetStream and a take-over.
+const WITHIN: Duration = Duration::from_secs(60);
+/// One attempt.
+const TRY_WITHIN: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(50);
+/// Nodes and epochs asked for at once.
+const PAGE: u32 = 1_000;
+
+/// Calls, and repeats for a minute while the reason may pass.
+pub async fn patiently<C: Call>(bus: &Bus, key: &C::Key, request: &C::Request) -> Result<C::Reply, Problem> {
+    let begun = Instant::now();
+    loop {
+        match bus.call_within::<C>(key, request, TRY_WITHIN).await {
+            Err(problem) if problem.is_transient() && begun.elapsed() < WITHIN => sleep(PAUSE).await,
+            answer => return answer,
+        }
+    }
+}
+
+/// Two present segments whose ranges touch.
+pub fn neighbours(stream: &StreamDescription, pick: usize) -> Option<(SegmentId, SegmentId, KeyRange)> {
+    let mut sorted = stream.segments.clone();
+    sorted.sort_by_key(|segment| segment.range.first);
+    let pairs: Vec<_> = sorted.windows(2).collect();
+    let pair = pairs.get(pick % pairs.len().max(1))?;
+    Some((pair[0].segment, pair[1].segment, KeyRange { first: pair[0].range.first, last: pair[1].range.last }))
+}
+
+/// The coordinator's calls about one stream.
+#[derive(Debug, Clone)]
+pub struct Streams {
+    /// The connection.
+    pub bus: Bus,
+    /// The index that owns the stream.
+    pub index: IndexName,
+}
+
+impl Streams {
+    /// Creates the stream of an index in the scope `tests`.
+    pub async fn create(bus: &Bus, index: &str, segments: u16) -> Result<Self> {
+        let index: IndexName = index.parse()?;
+        patiently::<CreateStream>(bus, &(), &NewStream::fixed("tests".parse()?, index.clone(), segments)).await?;
+        Ok(Self { bus: bus.clone(), index })
+    }
+
+    /// A stream that exists.
+    pub fn of(bus: &Bus, index: &str) -> Result<Self> {
+        Ok(Self { bus: bus.clone(), index: index.parse()? })
+    }
+
+    /// The stream with its present segments.
+    pub async fn describe(&self) -> Result<StreamDescription> {
+        Ok(patiently::<DescribeStream>(&self.bus, &(), &StreamName { index: self.index.clone() }).await?)
+    }
+
+    /// Replaces segments by others.
+    pub async fn scale(&self, seal: Vec<SegmentId>, ranges: Vec<KeyRange>) -> Result<StreamDescription> {
+        let scale = Scale { index: self.index.clone(), seal, ranges };
+        Ok(patiently::<ScaleStream>(&self.bus, &(), &scale).await?)
+    }
+
+    /// Splits a present segment into two halves.
+    pub async fn split(&self, pick: usize) -> Result<StreamDescription> {
+        let stream = self.describe().await?;
+        let segment = stream.segments[pick % stream.segments.len()];
+        let KeyRange { first, last } = segment.range;
+        let middle = first + (last - first) / 2;
+        let halves = vec![KeyRange { first, last: middle }, KeyRange { first: middle + 1, last }];
+        self.scale(vec![segment.segment], halves).await
+    }
+
+    /// Merges two present segments; a stream of one segment is split instead.
+    pub async fn merge(&self, pick: usize) -> Result<StreamDescription> {
+        match neighbours(&self.describe().await?, pick) {
+            Some((first, second, range)) => self.scale(vec![first, second], vec![range]).await,
+            None => self.split(pick).await,
+        }
+    }
+
+    /// Makes the stream begin at a cut.
+    pub async fn truncate(&self, cut: StreamCut) -> Result<StreamDescription> {
+        Ok(patiently::<TruncateStream>(&self.bus, &(), &TruncateAt { index: self.index.clone(), cut }).await?)
+    }
+
+    /// Every segment that is left, in order of their ids.
+    pub async fn nodes(&self) -> Result<Vec<SegmentNode>> {
+        let mut all: Vec<SegmentNode> = Vec::new();
+        loop {
+            let after = all.last().map(|node| node.segment);
+            let page = SegmentsOf { index: self.index.clone(), after, limit: PAGE };
+            let nodes = patiently::<ListSegments>(&self.bus, &(), &page).await?;
+            all.extend(nodes.segments);
+            if !nodes.more {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Fails unless every epoch from the first to the last covers the key space once; answers how many there are.
+    pub async fn check_epochs(&self) -> Result<u32> {
+        let mut present: Vec<(SegmentId, KeyRange)> = Vec::new();
+        let mut next = 0;
+        loop {
+            let page = EpochsOf { index: self.index.clone(), from: next, limit: PAGE };
+            let page = patiently::<ListEpochs>(&self.bus, &(), &page).await?;
+            for record in &page.epochs {
+                ensure!(record.epoch == next, "epoch {} is listed where {next} is due", record.epoch);
+                next += 1;
+                for sealed in &record.sealed {
+                    let at = present.iter().position(|(segment, _)| segment == sealed);
+                    let at = at.with_context(|| format!("epoch {}: {sealed} ends and was not there", record.epoch))?;
+                    present.swap_remove(at);
+                }
+                present.extend(record.created.iter().map(|segment| (segment.segment, segment.range)));
+                let ranges: Vec<_> = present.iter().map(|(_, range)| *range).collect();
+                ensure!(KeyRange::cover_once(&ranges), "epoch {} does not cover the key space once", record.epoch);
+            }
+            if !page.more {
+                break;
+            }
+        }
+        let described = self.describe().await?;
+        let mut now: Vec<_> = described.segments.iter().map(|segment| (segment.segment, segment.range)).collect();
+        now.sort_unstable();
+        present.sort_unstable();
+        ensure!(now == present, "the description has {now:?}, the epochs end with {present:?}");
+        Ok(next)
+    }
+}
