@@ -1,4 +1,4 @@
-//! `docs/metrics.md` is generated from the declarations in the sources; written again when `UPDATE=1` is set.
+//! `docs/metrics.md` is generated from the declarations in the sources; written again when `UPDATE=1` is set. Every kind of failure has a page.
 
 #![allow(clippy::unwrap_used, reason = "helpers of a test")]
 
@@ -47,6 +47,45 @@ fn declared(text: &str, out: &mut BTreeMap<String, Row>) {
             out.insert(name.to_owned(), (kind, label.to_owned(), help.to_owned()));
         }
     }
+}
+
+/// Constructors of a problem, and what stands before the name of its kind.
+const NAMED: [&str; 7] =
+    ["bad_request(", "not_found(", "conflict(", "unavailable(", "throttled(", "forbidden(", "(Code::"];
+
+/// The kinds that a source gives to its problems.
+fn kinds(text: &str, out: &mut BTreeMap<String, String>, path: &str) {
+    let product = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let code: String =
+        product.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    for constructor in NAMED {
+        for rest in code.split(constructor).skip(1) {
+            // A code stands before the name: `Code::Conflict, "SegmentSealed"`.
+            let rest = if constructor == "(Code::" { rest.split_once(',').map_or("", |(_, rest)| rest) } else { rest };
+            let Some(name) = rest.trim_start().strip_prefix('"').and_then(|rest| rest.split('"').next()) else {
+                continue;
+            };
+            let camel = name.starts_with(|c: char| c.is_ascii_uppercase()) && name.chars().all(char::is_alphanumeric);
+            if camel {
+                out.insert(name.to_owned(), path.to_owned());
+            }
+        }
+    }
+}
+
+#[test]
+fn every_kind_of_failure_has_a_number_and_a_page() {
+    let mut files = Vec::new();
+    for dir in ["libs", "services"] {
+        sources(&root().join(dir), &mut files);
+    }
+    let mut found = BTreeMap::new();
+    for path in files.iter().filter(|p| !p.to_string_lossy().contains("test") && !p.ends_with("fake.rs")) {
+        kinds(&fs::read_to_string(path).unwrap(), &mut found, &path.to_string_lossy());
+    }
+    assert!(found.len() > 80, "only {} kinds were found: did the form of a problem change?", found.len());
+    let missing: Vec<_> = found.iter().filter(|(name, _)| wire::kind(name).is_none()).collect();
+    assert!(missing.is_empty(), "kinds without a row in libs/wire/src/kind/rows.rs: {missing:?}");
 }
 
 #[test]

@@ -52,9 +52,10 @@ impl Binding {
             .name("tests"))
     }
 
-    /// A connected client.
+    /// A connected client; an installation may name several servers.
     pub async fn connect(&self) -> Result<Client> {
-        self.options()?.connect(&self.nats_url).await.context("the binding's credentials do not open NATS")
+        let servers: Vec<&str> = self.nats_url.split(',').collect();
+        self.options()?.connect(servers).await.context("the binding's credentials do not open NATS")
     }
 
     /// A publisher on a connection of its own.

@@ -1,16 +1,16 @@
 //! Streams through the coordinator's own calls: what no client of ours stands between.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use bus::Bus;
 use tokio::time::{Instant, sleep};
 use types::{IndexName, KeyRange, SegmentId, StreamCut};
 use wire::{
     Call, Problem,
     coordinator::{
-        CreateStream, DescribeStream, EpochsOf, ListEpochs, ListSegments, NewStream, Scale, ScaleStream, SegmentNode,
-        SegmentsOf, StreamDescription, StreamName, TruncateAt, TruncateStream,
+        CreateStream, DescribeStream, EpochRecord, EpochsOf, ListEpochs, ListSegments, NewStream, Scale, ScaleStream,
+        SegmentNode, SegmentsOf, StreamDescription, StreamName, TruncateAt, TruncateStream,
     },
 };
 
@@ -112,34 +112,45 @@ impl Streams {
         }
     }
 
-    /// Fails unless every epoch from the first to the last covers the key space once; answers how many there are.
+    /// Fails unless every epoch of which the stream still has all segments covers the key space once, the present one among
+    /// them; answers how many they are.
     pub async fn check_epochs(&self) -> Result<u32> {
-        let mut present: Vec<(SegmentId, KeyRange)> = Vec::new();
-        let mut next = 0;
-        loop {
-            let page = EpochsOf { index: self.index.clone(), from: next, limit: PAGE };
-            let page = patiently::<ListEpochs>(&self.bus, &(), &page).await?;
-            for record in &page.epochs {
-                ensure!(record.epoch == next, "epoch {} is listed where {next} is due", record.epoch);
-                next += 1;
-                for sealed in &record.sealed {
-                    let at = present.iter().position(|(segment, _)| segment == sealed);
-                    let at = at.with_context(|| format!("epoch {}: {sealed} ends and was not there", record.epoch))?;
-                    present.swap_remove(at);
-                }
-                present.extend(record.created.iter().map(|segment| (segment.segment, segment.range)));
-                let ranges: Vec<_> = present.iter().map(|(_, range)| *range).collect();
-                ensure!(KeyRange::cover_once(&ranges), "epoch {} does not cover the key space once", record.epoch);
+        let nodes: BTreeMap<SegmentId, KeyRange> =
+            self.nodes().await?.into_iter().map(|node| (node.segment, node.range)).collect();
+        let described = self.describe().await?;
+        let mut present: BTreeMap<SegmentId, KeyRange> =
+            described.segments.iter().map(|segment| (segment.segment, segment.range)).collect();
+        let mut checked = 0;
+        let mut epoch = described.epoch;
+        for record in self.epochs().await?.iter().rev() {
+            ensure!(record.epoch == epoch, "epoch {} is listed where {epoch} is due", record.epoch);
+            let ranges: Vec<KeyRange> = present.values().copied().collect();
+            ensure!(KeyRange::cover_once(&ranges), "epoch {epoch} does not cover the key space once: {present:?}");
+            checked += 1;
+            for created in &record.created {
+                let there = present.remove(&created.segment);
+                ensure!(there == Some(created.range), "epoch {epoch} began {created:?}, which was {there:?}");
             }
+            for sealed in &record.sealed {
+                // What a truncation left behind is no longer known.
+                let Some(range) = nodes.get(sealed) else { return Ok(checked) };
+                present.insert(*sealed, *range);
+            }
+            epoch = epoch.saturating_sub(1);
+        }
+        Ok(checked)
+    }
+
+    async fn epochs(&self) -> Result<Vec<EpochRecord>> {
+        let mut all: Vec<EpochRecord> = Vec::new();
+        loop {
+            let from = all.last().map_or(0, |record| record.epoch + 1);
+            let page = EpochsOf { index: self.index.clone(), from, limit: PAGE };
+            let page = patiently::<ListEpochs>(&self.bus, &(), &page).await?;
+            all.extend(page.epochs);
             if !page.more {
-                break;
+                return Ok(all);
             }
         }
-        let described = self.describe().await?;
-        let mut now: Vec<_> = described.segments.iter().map(|segment| (segment.segment, segment.range)).collect();
-        now.sort_unstable();
-        present.sort_unstable();
-        ensure!(now == present, "the description has {now:?}, the epochs end with {present:?}");
-        Ok(next)
     }
 }

@@ -92,7 +92,7 @@ impl Client {
     pub fn read_ranges(&self, ranges: &[SegmentRangeBounds]) -> BatchReader {
         let mut reader = BatchReader { reads: ReadSet::new(self.clone()), open: BTreeMap::new() };
         for range in ranges.iter().filter(|range| range.from < range.to) {
-            reader.reads.add(range.segment, range.from);
+            reader.reads.add(range.segment, range.from, None);
             reader.open.insert(range.segment.segment, (range.from, *range));
         }
         reader
@@ -190,12 +190,12 @@ impl BatchReader {
                     }
                     return Ok(Some((segment, batch)));
                 }
-                Found::End { segment, at } => {
+                Found::End { segment, at, .. } => {
                     self.open.remove(&segment);
                     let message = format_args!("segment {segment} ends at {at}, before its range does");
                     return Err(Problem::bad_request("BeyondEnd", message));
                 }
-                Found::Failed { segment, problem, .. } => {
+                Found::Failed { segment, problem } => {
                     self.open.remove(&segment);
                     return Err(problem);
                 }

@@ -2,7 +2,8 @@
 //!
 //! Owns writing exactly once whatever fails in between ([`EventWriter`], [`Transaction`], [`Client::append_if`]; [`Writer`] for
 //! those who keep numbers themselves), reads that see every event once in order, in Tier 2 as in the tail
-//! ([`SegmentReader`]), and stream cuts ([`Client::heads`], [`Client::tails`]).
+//! ([`SegmentReader`], [`StreamReader`], [`ReaderGroup`], [`BatchReader`]), stream cuts ([`Client::heads`], [`Client::tails`],
+//! [`SegmentGraph`]), and shared state beside the streams ([`StateSynchronizer`], [`Table`]).
 //! Deliberately does not know: how containers store what they store, queries, or who may do what; a [`bus::Bus`] and a
 //! [`store::Objects`] are handed in.
 //!
@@ -21,11 +22,12 @@
 //! let key = RoutingKey::new("cart-17")?;
 //! let receipt = writer.write(Some(&key), "first".into()).await?;
 //! let batch = writer.write_batch([(Some(&key), "second"), (Some(&key), "third")]).await?;
-//! writer.flush().await?;
+//! println!("the first is at {:?}", receipt.await?);
+//! batch.await?;
 //!
 //! // All or none: visible when the commit returns.
 //! let transaction = client.begin_transaction(index.clone(), Duration::from_secs(30)).await?;
-//! let kept = transaction.write_batch([(Some(&key), "-10"), (None, "+10")]).await?;
+//! transaction.write_batch([(Some(&key), "-10"), (None, "+10")]).await?.await?;
 //! transaction.commit().await?;
 //!
 //! // From the beginning to the end, and then what comes.
@@ -62,6 +64,28 @@
 //! **When it fails.** Whatever may pass is repeated for [`WriterOptions::give_up_after`]. After that, or when the stream is
 //! sealed or deleted, the writer fails as a whole: every receipt gets a [`WriteError`], whose outcome says truthfully whether
 //! that event may be stored.
+//!
+//! # Reading
+//!
+//! | what | how | order |
+//! |---|---|---|
+//! | a stream, by one reader | [`Client::stream_reader`] | per key, through every epoch |
+//! | a stream, by many readers, each event for one of them | [`Client::create_group`], [`ReaderGroup::reader`] | per key |
+//! | history, by many workers | [`Client::segment_ranges`], [`Client::read_ranges`] | per segment |
+//! | one segment | [`Client::reader`] | by offset |
+//! | one event | [`Client::fetch_event`] | |
+//!
+//! **Cuts.** A [`types::StreamCut`] names a place in a stream: one offset for each key. Readers of any kind begin and end at cuts and
+//! tell where they are as cuts; [`cut_to_text`] makes a short text of one.
+//!
+//! **Scaling.** A segment is read only after everything that it follows was read to its end. So the events of a key come in their
+//! order, however often their segment is split and merged.
+//!
+//! **Truncation.** Who stands before the head of a stream is told so once and goes on behind what is gone
+//! ([`StreamReader::skip_to_head`], [`Delivered::Truncated`]).
+//!
+//! **Time.** Writers may say how far their event times are ([`Client::note_time`]); readers learn between which times they stand
+//! ([`Client::time_window`]).
 
 mod batch;
 mod cut;

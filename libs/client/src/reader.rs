@@ -21,7 +21,7 @@ const READ_BYTES_MAX: u32 = 768 << 10;
 /// The longest that one request is parked at the segment store.
 const PARK_MAX: Duration = Duration::from_secs(10);
 /// How long transient failures are repeated beyond the wait: a take-over of the container.
-const GRACE: Duration = Duration::from_secs(15);
+pub(crate) const GRACE: Duration = Duration::from_secs(15);
 /// Times in a row that a named chunk may be gone before that is a defect.
 const GONE_MAX: u32 = 3;
 

@@ -18,11 +18,6 @@ use crate::{
     reader::set::{Found, ReadSet},
 };
 
-/// The first pause before the successors of a segment are asked for again; it doubles.
-pub(crate) const ASK_AGAIN_MIN: Duration = Duration::from_millis(50);
-/// The longest pause: a scale takes some hundred milliseconds.
-pub(crate) const ASK_AGAIN_MAX: Duration = Duration::from_secs(1);
-
 /// Reads a stream from a cut to its end, or to another cut: every event once, the events of a key in their order.
 ///
 /// Segments are read side by side; the successors of a segment are read only after everything that they follow was read to
@@ -54,32 +49,8 @@ pub struct StreamReader {
     open: BTreeMap<SegmentId, (SegmentPlace, Offset)>,
     frontier: Frontier,
     ends: StreamCut,
-    /// Sealed segments that were read to their ends and whose successors are not known yet.
-    ended: BTreeMap<SegmentId, Ended>,
     /// Segments whose reading failed; tried again with the next call.
     failed: BTreeSet<SegmentId>,
-}
-
-/// A segment that was read to its end.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Ended {
-    /// Its end.
-    pub(crate) at: Offset,
-    /// When to ask what follows.
-    pub(crate) ask_at: Instant,
-    pause: Duration,
-}
-
-impl Ended {
-    pub(crate) fn new(at: Offset) -> Self {
-        Self { at, ask_at: Instant::now(), pause: ASK_AGAIN_MIN }
-    }
-
-    /// Asks again later.
-    pub(crate) fn later(&mut self) {
-        self.ask_at = Instant::now() + self.pause;
-        self.pause = (self.pause * 2).min(ASK_AGAIN_MAX);
-    }
 }
 
 impl Client {
@@ -99,9 +70,8 @@ impl Client {
         let graph = self.graph(index).await?;
         checked(self, index, &graph, &from, to.as_ref()).await?;
         let (reads, open, frontier) = (ReadSet::new(self.clone()), BTreeMap::new(), Frontier::default());
-        let (ends, ended, failed) = (to.unwrap_or_default(), BTreeMap::new(), BTreeSet::new());
-        let mut reader =
-            StreamReader { client: self.clone(), index: index.clone(), reads, open, frontier, ends, ended, failed };
+        let (ends, failed, client) = (to.unwrap_or_default(), BTreeSet::new(), self.clone());
+        let mut reader = StreamReader { client, index: index.clone(), reads, open, frontier, ends, failed };
         for (&segment, &offset) in &from.0 {
             reader.begin(graph.place(segment)?, offset);
         }
@@ -151,43 +121,40 @@ impl StreamReader {
         let until = Instant::now() + wait;
         for segment in std::mem::take(&mut self.failed) {
             if let Some((place, offset)) = self.open.get(&segment) {
-                self.reads.add(*place, *offset);
+                self.reads.add(*place, *offset, Some(&self.index));
             }
         }
-        loop {
-            self.go_on().await?;
-            if self.is_finished() {
-                return Ok(None);
-            }
-            let ask_at = self.ended.values().map(|ended| ended.ask_at).min().unwrap_or(until);
+        while !self.is_finished() {
             let found = tokio::select! {
                 biased;
                 found = self.reads.next() => found,
-                () = tokio::time::sleep_until(ask_at.min(until)) => {
-                    if Instant::now() >= until {
-                        return Ok(None);
-                    }
-                    continue;
-                }
+                () = tokio::time::sleep_until(until) => return Ok(None),
             };
-            match found {
+            let problem = match found {
                 Found::Events { segment, first, batch } => {
                     if let Some(batch) = self.take(segment, first, batch) {
                         return Ok(Some((segment, batch)));
                     }
+                    continue;
                 }
-                Found::End { segment, at } => {
-                    self.ended.insert(segment, Ended::new(at));
-                }
-                Found::Failed { segment, problem, .. } => {
-                    self.failed.insert(segment);
-                    if is_truncation(&problem) {
-                        return Err(truncated(&self.index, &self.client.heads(&self.index).await?));
+                Found::End { segment, at, follows } => {
+                    if self.go_on(segment, at, follows) {
+                        continue;
                     }
-                    return Err(problem);
+                    self.failed.insert(segment);
+                    None
                 }
-            }
+                Found::Failed { segment, problem } => {
+                    self.failed.insert(segment);
+                    Some(problem).filter(|problem| !is_truncation(problem))
+                }
+            };
+            return Err(match problem {
+                Some(problem) => problem,
+                None => truncated(&self.index, &self.client.heads(&self.index).await?),
+            });
         }
+        Ok(None)
     }
 
     /// The cut behind the last events given out.
@@ -217,7 +184,6 @@ impl StreamReader {
         self.frontier.keep(next.0.keys().next().map_or(0, |s| s.stream), &next);
         self.reads = ReadSet::new(self.client.clone());
         self.open.clear();
-        self.ended.clear();
         self.failed.clear();
         for (segment, offset) in next.0 {
             if self.frontier.is_done(segment) {
@@ -238,7 +204,7 @@ impl StreamReader {
             return;
         }
         self.open.insert(place.segment, (place, offset));
-        self.reads.add(place, offset);
+        self.reads.add(place, offset, Some(&self.index));
     }
 
     /// Takes what is not behind the end; `None` if nothing is left of it.
@@ -254,35 +220,20 @@ impl StreamReader {
         (batch.num_rows() > 0).then_some(batch)
     }
 
-    /// Finds what follows the segments that ended.
-    async fn go_on(&mut self) -> Result<(), Problem> {
-        let now = Instant::now();
-        let due: Vec<SegmentId> = self.ended.iter().filter(|(_, e)| e.ask_at <= now).map(|(s, _)| *s).collect();
-        for segment in due {
-            let follows = match self.ends.0.contains_key(&segment) {
-                // Sealed before the end of the range: the range goes further than the segment does.
-                true => Follows::Nothing,
-                false => self.client.follows(&self.index, segment).await?,
-            };
-            let successors = match follows {
-                Follows::Segments(successors) => successors,
-                Follows::Nothing => Vec::new(),
-                Follows::NotYet => {
-                    self.ended.entry(segment).and_modify(Ended::later);
-                    continue;
-                }
-                Follows::Gone => {
-                    self.ended.entry(segment).and_modify(Ended::later);
-                    return Err(truncated(&self.index, &self.client.heads(&self.index).await?));
-                }
-            };
-            let Some(ended) = self.ended.remove(&segment) else { continue };
-            self.open.remove(&segment);
-            for place in self.frontier.complete(segment, ended.at, &successors) {
-                self.begin(place, 0);
-            }
+    /// Goes on behind the end of a segment; false if what follows is gone.
+    fn go_on(&mut self, segment: SegmentId, at: Offset, follows: Follows) -> bool {
+        let successors = match follows {
+            // Sealed before the end of the range: the range goes further than the segment does.
+            _ if self.ends.0.contains_key(&segment) => Vec::new(),
+            Follows::Segments(successors) => successors,
+            Follows::Nothing => Vec::new(),
+            Follows::NotYet | Follows::Gone => return false,
+        };
+        self.open.remove(&segment);
+        for place in self.frontier.complete(segment, at, &successors) {
+            self.begin(place, 0);
         }
-        Ok(())
+        true
     }
 }
 

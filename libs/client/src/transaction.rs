@@ -47,9 +47,9 @@ const PINGS: u32 = 3;
 ///
 /// let transaction = client.begin_transaction("shop".parse()?, Duration::from_secs(30)).await?;
 /// let (debit, credit) = (RoutingKey::new("account-1")?, RoutingKey::new("account-2")?);
-/// // Receipts say that events are kept; they are visible when the commit returns.
-/// let _ = transaction.write(Some(&debit), "-10".into()).await?;
-/// let _ = transaction.write(Some(&credit), "+10".into()).await?;
+/// // The receipt says that the events are durable; they are visible when the commit returns.
+/// let kept = transaction.write_batch([(Some(&debit), "-10"), (Some(&credit), "+10")]).await?;
+/// kept.await?;
 /// transaction.commit().await?;
 /// # Ok(())
 /// # }
@@ -142,7 +142,7 @@ impl Transaction {
     ///
     /// Errors: `TransactionOver`; others say nothing about the transaction.
     pub async fn ping(&self) -> Result<(), WriteError> {
-        match ping(&self.client, &self.name, self.lease).await? {
+        match ping(&self.client, &self.name, self.lease, bus::CALL_DEADLINE).await? {
             None => Ok(()),
             Some(over) => {
                 self.writer.shared().fail(&over);
@@ -239,14 +239,20 @@ fn is_aborted(phase: TransactionPhase) -> bool {
 }
 
 /// Renews the lease; answers how the transaction ended, if it did.
-async fn ping(client: &Client, name: &TransactionName, lease: Duration) -> Result<Option<WriteError>, Problem> {
+async fn ping(
+    client: &Client,
+    name: &TransactionName,
+    lease: Duration,
+    within: Duration,
+) -> Result<Option<WriteError>, Problem> {
     let (index, transaction) = (name.index.clone(), name.transaction);
     let over = |phase, reason| WriteError {
         outcome: Outcome::NotApplied,
         cause: WriteCause::TransactionOver { transaction, phase, reason },
     };
     let lease_ms = u32::try_from(lease.as_millis()).unwrap_or(u32::MAX);
-    match client.bus.call::<PingTransaction>(&(), &TransactionPing { index, transaction, lease_ms }).await {
+    let request = TransactionPing { index, transaction, lease_ms };
+    match client.bus.call_within::<PingTransaction>(&(), &request, within).await {
         Ok(known) if is_aborted(known.phase) => Ok(Some(over(known.phase, known.reason))),
         Ok(_) => Ok(None),
         Err(problem) if problem.kind == "TransactionOver" => {
@@ -267,7 +273,8 @@ async fn keep_alive(client: Client, name: TransactionName, lease: Duration, shar
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        match ping(&client, &name, lease).await {
+        // Each has its own third of the lease: one that gets lost does not hold up the next.
+        match ping(&client, &name, lease, every).await {
             Ok(None) => {}
             Ok(Some(over)) => return shared.fail(&over),
             Err(problem) => debug!(transaction = %name.transaction, %problem, "ping not answered"),

@@ -387,3 +387,44 @@ async fn a_killed_server_costs_no_event_and_repeats_none() {
     until(&mut all, |_| true).await;
     assert_exact(&stage, &shop, &all);
 }
+
+#[tokio::test]
+async fn a_checkpoint_is_passed_only_after_the_reader_was_handed_it() {
+    let stage = Stage::new().await;
+    let shop = stage.stream("shop", 1);
+    let group = stage.client.create_group(&config(&[&shop])).await.unwrap();
+    let mut reader = reader(&group, "a").await;
+    let unfinished = group.initiate_checkpoint("c", Duration::from_millis(50)).await.unwrap_err();
+    assert_eq!((unfinished.kind.as_str(), unfinished.outcome), ("CheckpointUnknown", wire::Outcome::Unknown));
+    assert_eq!(group.initiate_checkpoint("c", LONG).await.unwrap_err().kind, "CheckpointExists");
+    let gained = stage.present(&shop);
+    let first = reader.next(LONG).await.unwrap();
+    assert_eq!(first, Some(Delivered::Rebalanced { gained, released: vec![] }), "it was queued before");
+    assert_eq!(reader.next(LONG).await.unwrap(), Some(Delivered::Checkpoint("c".to_owned())));
+    assert_eq!(group.last_checkpoint().await.unwrap(), None);
+    assert_eq!(reader.next(Duration::from_millis(20)).await.unwrap(), None);
+    assert_eq!(group.last_checkpoint().await.unwrap().unwrap().0, "c");
+}
+
+#[tokio::test]
+async fn many_readers_that_come_at_once_and_a_coordinator_that_is_away_do_no_harm() {
+    let stage = Stage::new().await;
+    let shop = stage.stream("shop", 24);
+    stage.append_all(&shop, 10);
+    let group = stage.client.create_group(&config(&[&shop])).await.unwrap();
+    let names: Vec<String> = (0..12).map(|n| format!("r{n}")).collect();
+    let mut all = join_all(names.iter().map(|name| Seen::new(&group, name))).await;
+    until(&mut all, |all| shares(all) == [2; 12] && count(all) == 240).await;
+
+    // While nobody says what follows a sealed segment, the others are read.
+    let sealed = stage.present(&shop)[0];
+    stage.truth.lock().unwrap().away = true;
+    stage.seal(&shop, &[sealed]);
+    stage.present(&shop)[1..].iter().for_each(|segment| stage.append(&shop, *segment, 5));
+    until(&mut all, |all| count(all) == 240 + 23 * 5).await;
+    stage.truth.lock().unwrap().away = false;
+    let next = stage.scale(&shop, &[sealed], 2);
+    next.iter().for_each(|segment| stage.append(&shop, *segment, 1));
+    until(&mut all, |all| count(all) == 240 + 23 * 5 + 2).await;
+    assert_exact(&stage, &shop, &all);
+}

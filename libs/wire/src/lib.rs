@@ -20,6 +20,7 @@ pub mod coordinator;
 pub mod header;
 pub mod index_provisioner;
 pub mod job_manager;
+mod kind;
 mod problem;
 mod registry;
 pub mod segment_store;
@@ -28,6 +29,7 @@ pub mod subjects;
 pub mod task_worker;
 pub mod views;
 
+pub use kind::{KINDS, Kind, kind, pages_markdown};
 pub use problem::{Code, Outcome, Problem, Retry};
 pub use registry::{Row, registry, subjects_markdown};
 pub use service::Service;

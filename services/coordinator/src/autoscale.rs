@@ -225,9 +225,8 @@ impl Autoscaler {
 
     fn is_cold(&self, series: &Series, aim: Aim, now: Timestamp) -> bool {
         let target = as_rate(aim.target);
-        let below = |(minutes, times): (u32, f64)| {
-            self.rate(series, minutes, now).is_some_and(|rate| rate < times * target)
-        };
+        let below =
+            |(minutes, times): (u32, f64)| self.rate(series, minutes, now).is_some_and(|rate| rate < times * target);
         COLD.into_iter().all(below)
     }
 }
@@ -239,11 +238,9 @@ impl Watched {
     }
 }
 
+/// Rates are compared with each other, so that what a float leaves out of a count beyond 2^53 does not matter.
 fn as_rate(count: u64) -> f64 {
-    // Rates are compared with each other, so that what a float leaves out does not matter.
-    #[allow(clippy::cast_precision_loss, reason = "a target beyond 2^53 is no target")]
-    let rate = count as f64;
-    rate
+    count as f64
 }
 
 /// Splits a range evenly; into fewer parts where it has fewer keys.

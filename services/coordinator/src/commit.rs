@@ -75,7 +75,8 @@ impl Commits {
             StateEvent::Transactions(Event::Begun { transaction, shares, .. }) => Some((*transaction, shares)),
             _ => None,
         });
-        let (transaction, shares) = begun.ok_or_else(|| Problem::internal("a transaction was begun without an event"))?;
+        let (transaction, shares) =
+            begun.ok_or_else(|| Problem::internal("a transaction was begun without an event"))?;
         let opened = async {
             self.create_shadows(&index, shares).await?;
             self.submit(&index, Wish::Open(transaction)).await
@@ -169,10 +170,15 @@ impl Commits {
         loop {
             renew |= !pace.steady(self.host.clock.now(), begun.elapsed());
             let command = if renew { Command::Renew } else { Command::Expire };
+            if !renew && self.ledger.read(|state| state.transactions().live_count() == 0) {
+                tokio::time::sleep(LOOK_INTERVAL).await;
+                continue;
+            }
             match self.ledger.submit(StateCommand::Transactions(command)).await {
                 Ok(events) => {
                     renew = false;
-                    let aborted = events.iter().filter(|e| matches!(e, StateEvent::Transactions(Event::Aborting { .. })));
+                    let aborted =
+                        events.iter().filter(|e| matches!(e, StateEvent::Transactions(Event::Aborting { .. })));
                     let aborted = u64::try_from(aborted.count()).unwrap_or(u64::MAX);
                     metrics::LEASES_EXPIRED.add(aborted);
                     if aborted > 0 {
@@ -220,7 +226,10 @@ impl Commits {
             metrics::COMMIT_STEPS.with(if result.is_ok() { "done" } else { "failed" }).inc();
             result?;
         }
-        Err(Problem::unavailable("CommitInProgress", format_args!("a commit of index {index} is not done yet; try again")))
+        Err(Problem::unavailable(
+            "CommitInProgress",
+            format_args!("a commit of index {index} is not done yet; try again"),
+        ))
     }
 
     async fn take(&self, index: &IndexName, transaction: TransactionId, step: Step) -> Result<(), Problem> {

@@ -198,7 +198,12 @@ impl Retained {
         }
     }
 
-    fn record(&self, (graph, policy): (&Graph, RetentionPolicy), measured: &[Measured], now: Timestamp) -> Option<Event> {
+    fn record(
+        &self,
+        (graph, policy): (&Graph, RetentionPolicy),
+        measured: &[Measured],
+        now: Timestamp,
+    ) -> Option<Event> {
         let stream = graph.stream();
         let tail: Vec<Measured> = measured.iter().filter(|one| graph.is_present(one.segment)).copied().collect();
         // An epoch that opened in between: the next round sees its segments.

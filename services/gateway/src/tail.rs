@@ -1,5 +1,6 @@
 //! Live tail: rows as they become durable, as server-sent events.
 
+mod steps;
 mod walk;
 
 use std::{sync::Arc, time::Duration};
@@ -10,7 +11,6 @@ use actix_web::{
     web::{Bytes, Data, Path, Query},
 };
 use arrow::array::RecordBatch;
-use engine::BatchStream;
 use futures::{
     Stream, StreamExt,
     stream::{self, BoxStream, SelectAll},
@@ -19,21 +19,21 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::{
     sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval, sleep},
+    time::{Instant, MissedTickBehavior, interval},
 };
 use types::{IndexName, Offset, Position, SegmentId, StreamCut};
-use wire::{
-    Problem,
-    coordinator::{SegmentNode, SegmentRange},
-};
+use wire::{Problem, coordinator::SegmentRange};
 
 use crate::{
     api::Door,
     auth::bearer,
     error::HttpError,
     metrics::TAILS,
-    platform::{Platform, all_segments},
-    tail::walk::{Arranged, Gap, Walk},
+    platform::all_segments,
+    tail::{
+        steps::{Step, Whose, steps},
+        walk::{Arranged, Gap, Walk},
+    },
 };
 
 /// Answers that wait for a slow reader; then the segments are read no further until it catches up.
@@ -44,10 +44,6 @@ const ROWS_AT_ONCE: usize = 256;
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How often the token is looked at again: a revocation ends the tail within a second.
 const CHECK_EVERY: Duration = Duration::from_millis(400);
-/// The pause before it is asked again what follows a sealed segment; it doubles.
-const FOLLOW_PAUSE_MIN: Duration = Duration::from_millis(50);
-/// The longest such pause.
-const FOLLOW_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Segments whose first offset is asked for at once.
 const STARTS_AT_ONCE: usize = 16;
 
@@ -107,16 +103,6 @@ fn body(mut receive: mpsc::Receiver<Bytes>) -> impl Stream<Item = Result<Bytes, 
     futures::stream::poll_fn(move |context| receive.poll_recv(context).map(|part| part.map(Ok)))
 }
 
-/// What one segment says.
-enum Step {
-    /// Rows.
-    Rows(SegmentId, RecordBatch),
-    /// It cannot be read on.
-    Failed(SegmentRange, Problem),
-    /// It is sealed and was read to its end; here is what follows, nothing if the stream was sealed whole.
-    Ended(SegmentId, Result<Vec<SegmentNode>, Problem>),
-}
-
 /// One open tail.
 struct Feed {
     door: Door,
@@ -168,7 +154,11 @@ impl Feed {
             Step::Rows(segment, batch) => self.rows(segment, &batch).await,
             Step::Failed(segment, problem) if problem.kind == "Truncated" => self.skip(segment).await,
             Step::Failed(segment, problem) => self.fail(segment.segment, &problem).await,
-            Step::Ended(segment, Err(problem)) => self.fail(segment, &problem).await,
+            Step::Ended(segment, Err(problem)) => {
+                // Whatever becomes of it, nothing of it was missed.
+                self.walk.ended(segment, &[]);
+                self.fail(segment, &problem).await
+            }
             Step::Ended(segment, Ok(successors)) => {
                 let begun = self.walk.ended(segment, &successors);
                 if begun.is_empty() && !successors.is_empty() {
@@ -298,53 +288,6 @@ impl Feed {
 
     async fn send(&self, text: &str) -> bool {
         self.send.send(Bytes::copy_from_slice(text.as_bytes())).await.is_ok()
-    }
-}
-
-/// Whose rows are read.
-struct Whose {
-    platform: Arc<dyn Platform>,
-    index: IndexName,
-    segment: SegmentRange,
-}
-
-/// The rows of a segment, and then why there are no more.
-fn steps(whose: Whose, rows: BatchStream) -> BoxStream<'static, Step> {
-    let next = |state: Option<(Whose, BatchStream)>| async move {
-        let (whose, mut rows) = state?;
-        match rows.next().await {
-            Some(Ok(batch)) => Some((Step::Rows(whose.segment.segment, batch), Some((whose, rows)))),
-            Some(Err(problem)) => Some((Step::Failed(whose.segment, problem), None)),
-            None => Some((Step::Ended(whose.segment.segment, successors(&whose).await), None)),
-        }
-    };
-    stream::unfold(Some((whose, rows)), next).boxed()
-}
-
-/// What follows a sealed segment, as soon as that is known; nothing if its stream was sealed whole.
-async fn successors(whose: &Whose) -> Result<Vec<SegmentNode>, Problem> {
-    let Whose { platform, index, segment } = whose;
-    let ask = async || platform.successors(index, segment.segment).await.map(|found| found.segments);
-    let mut pause = FOLLOW_PAUSE_MIN;
-    loop {
-        let found = match ask().await {
-            // Between the seal and the next epoch nothing follows either, and a scale may end just before the stream does.
-            Ok(found) if found.is_empty() => match platform.stream_now(index).await {
-                Ok(stream) if stream.sealed => return ask().await,
-                Ok(_) => None,
-                Err(problem) => Some(Err(problem)),
-            },
-            found => Some(found),
-        };
-        match found {
-            Some(Err(problem)) if problem.is_transient() => {
-                tracing::debug!(segment = %segment.segment, %problem, "question what follows repeated");
-            }
-            Some(found) => return found,
-            None => {}
-        }
-        sleep(pause).await;
-        pause = (pause * 2).min(FOLLOW_PAUSE_MAX);
     }
 }
 

@@ -129,6 +129,8 @@ pub struct Shared {
     pub(crate) flush_wanted: AtomicU64,
     /// The frame up to which the storage writer has done that.
     pub(crate) flushed: watch::Sender<u64>,
+    /// The log refused a frame for want of room, and was not purged since.
+    pub(crate) log_full: AtomicBool,
     /// Parked reads are answered at once.
     pub(crate) draining: AtomicBool,
     ops: mpsc::Sender<Op>,
@@ -164,6 +166,7 @@ impl Container {
             kick: Notify::new(),
             flush_wanted: AtomicU64::new(0),
             flushed: watch::Sender::new(0),
+            log_full: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             ops,
             places: Arc::new(Semaphore::new(limits.appends_max)),

@@ -10,16 +10,17 @@ use bus::{Change, SystemClock, Watch};
 use futures::FutureExt;
 use tokio::time::Instant;
 use types::{Clock, IndexName, Offset, ReaderId, SegmentId, StreamCut};
-use wire::{Problem, segment_store::SegmentPlace};
+use wire::{Problem, coordinator::SegmentNode, segment_store::SegmentPlace};
 
 use super::{
     ReaderGroup, ReaderPosition, changed, generation, reinitialize,
     state::{GroupError, GroupState, Seat, Share},
 };
 use crate::{
+    cut::Follows,
     document::Document,
     reader::set::{Found, ReadSet},
-    stream_reader::{Ended, is_truncation, up_to},
+    stream_reader::{is_truncation, up_to},
 };
 
 /// The longest that a reader waits before it takes or gives away segments: others do the same at this moment.
@@ -93,15 +94,19 @@ pub struct GroupReader {
     reads: ReadSet,
     /// The segments that are this reader's, with the offset after the last event given out.
     pub(super) positions: BTreeMap<SegmentId, Offset>,
-    /// Segments that were read to their ends, and what follows is not known yet.
-    pub(super) ended: BTreeMap<SegmentId, Ended>,
-    /// Segments of which events are gone.
-    pub(super) truncated: BTreeMap<SegmentId, Ended>,
+    /// Segments that were read to their ends, with what follows them.
+    pub(super) ended: BTreeMap<SegmentId, (Offset, Vec<SegmentNode>)>,
+    /// When to try again to say so, after others had to do something first.
+    pub(super) finish_at: Option<Instant>,
+    /// Segments of which events are gone, with when to look for the stream's head.
+    pub(super) truncated: BTreeMap<SegmentId, Instant>,
     /// Segments whose reading failed, to be tried again with the next call.
     failed: BTreeSet<SegmentId>,
     queue: VecDeque<Delivered>,
+    /// The checkpoint that is in the queue.
+    pub(super) offered: Option<u64>,
     /// The checkpoint that was handed out and is passed with the next call.
-    pub(super) handed_out: Option<u64>,
+    handed_out: Option<u64>,
     /// When to take or give away segments.
     pub(super) balance_at: Option<Instant>,
     refresh_at: Instant,
@@ -133,9 +138,11 @@ impl GroupReader {
             reads,
             positions: BTreeMap::new(),
             ended: BTreeMap::new(),
+            finish_at: None,
             truncated: BTreeMap::new(),
             failed: BTreeSet::new(),
             queue: VecDeque::new(),
+            offered: None,
             handed_out: None,
             balance_at: None,
             refresh_at,
@@ -166,6 +173,9 @@ impl GroupReader {
             }
             self.maintain().await?;
             if let Some(delivered) = self.queue.pop_front() {
+                if matches!(delivered, Delivered::Checkpoint(_)) {
+                    self.handed_out = self.offered.take();
+                }
                 return Ok(Some(delivered));
             }
             let wake = self.wake().min(until);
@@ -242,8 +252,8 @@ impl GroupReader {
 
     /// When something is to be done although nothing comes.
     fn wake(&self) -> Instant {
-        let ended = self.ended.values().chain(self.truncated.values()).map(|ended| ended.ask_at);
-        ended.chain(self.balance_at).fold(self.refresh_at, Instant::min)
+        let due = self.truncated.values().copied().chain(self.finish_at).chain(self.balance_at);
+        due.fold(self.refresh_at, Instant::min)
     }
 
     /// Whether it is time to tell where this reader is; then says when again.
@@ -300,7 +310,8 @@ impl GroupReader {
                 self.positions.insert(segment, place.offset);
                 self.ended.remove(&segment);
                 self.truncated.remove(&segment);
-                self.reads.add(SegmentPlace { segment, container: place.container }, place.offset);
+                let container = place.container;
+                self.reads.add(SegmentPlace { segment, container }, place.offset, state.index(segment));
                 gained.extend(known.is_none().then_some(segment));
                 if let (Some(_), Some(index)) = (known, state.index(segment)) {
                     skipped.insert(index.clone(), state.cut(segment.stream));
@@ -319,10 +330,12 @@ impl GroupReader {
     }
 
     /// Reads a segment from where this reader is.
-    pub(super) fn read(&mut self, segment: SegmentId) {
-        let held = self.document.value().and_then(|state| state.held(&self.seat));
-        if let (Some(place), Some(&offset)) = (held.and_then(|h| h.get(&segment)), self.positions.get(&segment)) {
-            self.reads.add(SegmentPlace { segment, container: place.container }, offset);
+    fn read(&mut self, segment: SegmentId) {
+        let Some(state) = self.document.value() else { return };
+        let place = state.held(&self.seat).and_then(|held| held.get(&segment));
+        if let (Some(place), Some(&offset)) = (place, self.positions.get(&segment)) {
+            let container = place.container;
+            self.reads.add(SegmentPlace { segment, container }, offset, state.index(segment));
         }
     }
 
@@ -338,19 +351,23 @@ impl GroupReader {
                 *position = next;
                 if end.is_some_and(|end| next >= end) {
                     self.reads.remove(segment);
-                    self.ended.insert(segment, Ended::new(next));
+                    self.ended.insert(segment, (next, Vec::new()));
                 }
                 Ok((batch.num_rows() > 0).then_some(Delivered::Events { index, segment, first, batch }))
             }
-            Found::End { segment, at } => {
-                self.ended.insert(segment, Ended::new(at));
+            Found::End { segment, at, follows } => {
+                match follows {
+                    Follows::Segments(successors) => drop(self.ended.insert(segment, (at, successors))),
+                    Follows::Nothing => drop(self.ended.insert(segment, (at, Vec::new()))),
+                    Follows::NotYet | Follows::Gone => drop(self.truncated.insert(segment, Instant::now())),
+                }
                 Ok(None)
             }
-            Found::Failed { segment, at, problem } if is_truncation(&problem) => {
-                self.truncated.insert(segment, Ended::new(at));
+            Found::Failed { segment, problem } if is_truncation(&problem) => {
+                self.truncated.insert(segment, Instant::now());
                 Ok(None)
             }
-            Found::Failed { segment, problem, .. } => {
+            Found::Failed { segment, problem } => {
                 self.failed.insert(segment);
                 Err(problem)
             }

@@ -1,5 +1,7 @@
 //! What a reader does beside reading: passes checkpoints, finishes segments, keeps its share, tells where it is.
 
+use std::time::Duration;
+
 use bus::SystemClock;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -7,7 +9,10 @@ use types::{Clock, SegmentId};
 use wire::{Code, Problem};
 
 use super::{Delivered, GroupReader, checkpoint::Kind, spoken_since, state::Share};
-use crate::cut::Follows;
+/// The pause before a segment is finished that could not be: others have to finish theirs, or to pass a checkpoint.
+const FINISH_AGAIN: Duration = Duration::from_millis(500);
+/// The pause before the head of a stream is looked for again.
+const HEAD_AGAIN: Duration = Duration::from_millis(500);
 
 impl GroupReader {
     /// Does what is due. A checkpoint comes first: until it is passed nothing else changes.
@@ -18,8 +23,8 @@ impl GroupReader {
             if kind == Kind::Silent {
                 self.pass(number).await?;
             } else {
-                if self.handed_out.is_none() {
-                    self.handed_out = Some(number);
+                if self.offered.is_none() {
+                    self.offered = Some(number);
                     self.deliver(Delivered::Checkpoint(name));
                 }
                 return Ok(());
@@ -60,42 +65,27 @@ impl GroupReader {
         }
     }
 
-    /// Finds what follows the segments that were read to their ends.
+    /// Says which segments were read to their ends, and takes from what follows.
     async fn finish_segments(&mut self) -> Result<(), Problem> {
-        let now = Instant::now();
-        let due: Vec<SegmentId> = self.ended.iter().filter(|(_, e)| e.ask_at <= now).map(|(s, _)| *s).collect();
-        for segment in due {
-            let (Some(index), Some(ended)) = (self.state()?.index(segment).cloned(), self.ended.get_mut(&segment))
-            else {
-                continue;
-            };
-            let at = ended.at;
-            ended.later();
-            let bounded = self.state()?.end(segment).is_some();
-            let follows = if bounded { Follows::Nothing } else { self.group.client.follows(&index, segment).await? };
-            let successors = match follows {
-                Follows::Segments(successors) => successors,
-                Follows::Nothing => Vec::new(),
-                Follows::NotYet => continue,
-                Follows::Gone => {
-                    if let Some(ended) = self.ended.remove(&segment) {
-                        self.truncated.insert(segment, ended);
-                    }
-                    continue;
-                }
-            };
+        if self.finish_at.is_some_and(|at| Instant::now() < at) {
+            return Ok(());
+        }
+        self.finish_at = None;
+        let ended: Vec<SegmentId> = self.ended.keys().copied().collect();
+        for segment in ended {
+            let Some((at, successors)) = self.ended.get(&segment).cloned() else { continue };
             let seat = self.seat.clone();
             let done = self.change(|state| {
                 state.complete(&seat, segment, at, &successors)?;
                 state.acquire(&seat)
             });
             match done.await {
-                // It is tried again: a checkpoint has to be passed first, or others have to finish segments.
                 Err(problem) if problem.kind == "CheckpointFirst" || problem.kind == "TooManySegments" => {
                     info!(%segment, %problem, "segment finished later");
+                    self.finish_at = Some(Instant::now() + FINISH_AGAIN);
                 }
                 // Somebody truncated it away meanwhile.
-                Err(problem) if problem.kind == "NotHeld" => {}
+                Err(problem) if problem.kind == "NotHeld" => drop(self.ended.remove(&segment)),
                 done => done?,
             }
         }
@@ -105,12 +95,10 @@ impl GroupReader {
     /// Goes on at the head of a stream of which events are gone.
     async fn skip_truncated(&mut self) -> Result<(), Problem> {
         let now = Instant::now();
-        let due: Vec<SegmentId> = self.truncated.iter().filter(|(_, t)| t.ask_at <= now).map(|(s, _)| *s).collect();
+        let due: Vec<SegmentId> = self.truncated.iter().filter(|(_, at)| **at <= now).map(|(s, _)| *s).collect();
         for segment in due {
             let Some(index) = self.state()?.index(segment).cloned() else { continue };
-            if let Some(truncated) = self.truncated.get_mut(&segment) {
-                truncated.later();
-            }
+            self.truncated.insert(segment, Instant::now() + HEAD_AGAIN);
             let client = self.group.client.clone();
             let (mut head, graph) = (client.heads(&index).await?, client.graph(&index).await?);
             // The store may have truncated what the coordinator is about to tell.

@@ -7,11 +7,13 @@ use std::{
 
 use arrow::array::RecordBatch;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use types::{Offset, SegmentId};
+use tokio::time::{Instant, sleep};
+use tracing::debug;
+use types::{IndexName, Offset, SegmentId};
 use wire::{Problem, segment_store::SegmentPlace};
 
-use super::SegmentReader;
-use crate::Client;
+use super::{GRACE, SegmentReader};
+use crate::{Client, cut::Follows};
 
 /// Segments asked at once; the rest take turns.
 const ASKED_MAX: usize = 16;
@@ -19,6 +21,8 @@ const ASKED_MAX: usize = 16;
 const PARK_SHARED: Duration = Duration::from_millis(100);
 /// How long a segment is asked when none waits.
 const PARK: Duration = Duration::from_secs(2);
+/// The pause before it is asked again what follows a sealed segment: a scale takes some hundred milliseconds.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What a segment gave.
 pub(crate) enum Found {
@@ -37,22 +41,32 @@ pub(crate) enum Found {
         segment: SegmentId,
         /// Its end.
         at: Offset,
+        /// What follows; never `NotYet`.
+        follows: Follows,
     },
     /// It cannot be read; it is no longer in the set.
     Failed {
         /// The segment.
         segment: SegmentId,
-        /// Where it would have been read.
-        at: Offset,
         /// Why.
         problem: Problem,
     },
 }
 
-struct Read {
+/// A segment that waits to be asked.
+struct Turn {
     ticket: u64,
     reader: SegmentReader,
-    outcome: Result<Option<RecordBatch>, Problem>,
+    /// The index, if what follows the segment is wanted.
+    index: Option<IndexName>,
+    /// Since when it cannot be found out what follows.
+    trouble: Option<Instant>,
+}
+
+enum Outcome {
+    Events(RecordBatch),
+    Nothing,
+    End(Follows),
 }
 
 /// Segments that are read side by side.
@@ -61,8 +75,8 @@ pub(crate) struct ReadSet {
     /// Who is in the set. Who comes back from a read with another ticket was removed meanwhile.
     tickets: BTreeMap<SegmentId, u64>,
     last_ticket: u64,
-    idle: VecDeque<(u64, SegmentReader)>,
-    asked: FuturesUnordered<BoxFuture<'static, Read>>,
+    idle: VecDeque<Turn>,
+    asked: FuturesUnordered<BoxFuture<'static, (Turn, Result<Outcome, Problem>)>>,
 }
 
 impl ReadSet {
@@ -71,12 +85,12 @@ impl ReadSet {
         Self { client, tickets, last_ticket: 0, idle, asked }
     }
 
-    /// Begins to read a segment; one that is in the set begins again there.
-    pub(crate) fn add(&mut self, place: SegmentPlace, from: Offset) {
+    /// Begins to read a segment; one that is in the set begins again there. With the index its end comes with what follows.
+    pub(crate) fn add(&mut self, place: SegmentPlace, from: Offset, index: Option<&IndexName>) {
         self.last_ticket += 1;
         self.tickets.insert(place.segment, self.last_ticket);
         let reader = SegmentReader::new(self.client.clone(), place, from);
-        self.idle.push_back((self.last_ticket, reader));
+        self.idle.push_back(Turn { ticket: self.last_ticket, reader, index: index.cloned(), trouble: None });
     }
 
     /// Ends reading a segment; what is under way is thrown away.
@@ -88,28 +102,28 @@ impl ReadSet {
     pub(crate) async fn next(&mut self) -> Found {
         loop {
             self.ask();
-            let Some(Read { ticket, reader, outcome }) = self.asked.next().await else {
+            let Some((turn, outcome)) = self.asked.next().await else {
                 std::future::pending::<()>().await;
                 continue;
             };
-            let (segment, at) = (reader.position().segment, reader.position().offset);
-            if self.tickets.get(&segment) != Some(&ticket) {
+            let (segment, at) = (turn.reader.position().segment, turn.reader.position().offset);
+            if self.tickets.get(&segment) != Some(&turn.ticket) {
                 continue;
             }
             match outcome {
-                Ok(Some(batch)) => {
-                    self.idle.push_back((ticket, reader));
+                Ok(Outcome::Events(batch)) => {
+                    self.idle.push_back(turn);
                     let first = at - u64::try_from(batch.num_rows()).unwrap_or(0);
                     return Found::Events { segment, first, batch };
                 }
-                Ok(None) if reader.at_end() => {
+                Ok(Outcome::Nothing) => self.idle.push_back(turn),
+                Ok(Outcome::End(follows)) => {
                     self.tickets.remove(&segment);
-                    return Found::End { segment, at };
+                    return Found::End { segment, at, follows };
                 }
-                Ok(None) => self.idle.push_back((ticket, reader)),
                 Err(problem) => {
                     self.tickets.remove(&segment);
-                    return Found::Failed { segment, at, problem };
+                    return Found::Failed { segment, problem };
                 }
             }
         }
@@ -117,17 +131,44 @@ impl ReadSet {
 
     fn ask(&mut self) {
         while self.asked.len() < ASKED_MAX
-            && let Some((ticket, mut reader)) = self.idle.pop_front()
+            && let Some(mut turn) = self.idle.pop_front()
         {
-            if self.tickets.get(&reader.position().segment) != Some(&ticket) {
+            if self.tickets.get(&turn.reader.position().segment) != Some(&turn.ticket) {
                 continue;
             }
             let park = if self.idle.is_empty() { PARK } else { PARK_SHARED };
+            let client = self.client.clone();
             let read = async move {
-                let outcome = reader.next(park).await;
-                Read { ticket, reader, outcome }
+                let outcome = turn.take(&client, park).await;
+                (turn, outcome)
             };
             self.asked.push(read.boxed());
         }
+    }
+}
+
+impl Turn {
+    async fn take(&mut self, client: &Client, park: Duration) -> Result<Outcome, Problem> {
+        match self.reader.next(park).await? {
+            Some(batch) => return Ok(Outcome::Events(batch)),
+            None if !self.reader.at_end() => return Ok(Outcome::Nothing),
+            None => {}
+        }
+        let Some(index) = &self.index else { return Ok(Outcome::End(Follows::Nothing)) };
+        let segment = self.reader.position().segment;
+        match client.follows(index, segment).await {
+            Ok(Follows::NotYet) => self.trouble = None,
+            Ok(follows) => return Ok(Outcome::End(follows)),
+            // Other segments are read meanwhile; but a coordinator that stays away has to be told.
+            Err(problem) if problem.is_transient() => {
+                debug!(%segment, %problem, "successors asked for again");
+                if self.trouble.get_or_insert_with(Instant::now).elapsed() > GRACE {
+                    return Err(problem);
+                }
+            }
+            Err(problem) => return Err(problem),
+        }
+        sleep(ASK_AGAIN).await;
+        Ok(Outcome::Nothing)
     }
 }

@@ -56,7 +56,7 @@ impl<S: Fate> Plan<S> {
     /// The description could not be had.
     pub(crate) fn view_failed(&mut self, problem: Problem, now: Duration) {
         self.viewing = false;
-        if problem.kind == "UnknownIndex" {
+        if is_gone(&problem) {
             return self.fail(&WriteError::not_applied(WriteCause::StreamGone(self.index.clone())));
         }
         if !may_pass(&problem) {
@@ -187,6 +187,11 @@ impl<S: Fate> Plan<S> {
         }
         self.failed = Some(WriteError { outcome: outcome_of_all, cause: error.cause.clone() });
     }
+}
+
+/// Whether the stream is not there any more.
+pub(super) fn is_gone(problem: &Problem) -> bool {
+    matches!(problem.kind.as_str(), "UnknownIndex" | "StreamDeleted")
 }
 
 /// Whether trying again later can help; a read-only container may be repaired.

@@ -78,13 +78,12 @@ impl Client {
         let writer = self.conditional.writer.clone();
         let numbers = self.conditional.numbers(segment.segment);
         let mut last = numbers.lock().await;
+        let name = WriterName { segment: segment.segment, writer: writer.clone() };
         let known = match *last {
             Some(known) => known,
-            None => {
-                let name = WriterName { segment: segment.segment, writer: writer.clone() };
-                self.bus.call::<DescribeWriter>(&segment.container, &name).await?.last_event_number
-            }
+            None => self.bus.call::<DescribeWriter>(&segment.container, &name).await?.last_event_number,
         };
+        let count = u64::try_from(events.len()).unwrap_or(u64::MAX);
         // Until it is known what became of it, also if nobody waits for it any more.
         *last = None;
         let append = Append {
@@ -96,11 +95,20 @@ impl Client {
         };
         match self.append(segment.container, append, APPEND_WITHIN).await {
             Ok(appended) => {
-                *last = Some(known + u64::try_from(events.len()).unwrap_or(u64::MAX));
+                *last = Some(known + count);
                 Ok(appended)
             }
-            // A repeat of what is stored succeeds, so whatever came before this answer was not stored either.
             Err(problem) if problem.kind == "ConditionFailed" => {
+                // A repeat of what is stored succeeds; asked for all the same, where an earlier attempt may be stored and this
+                // answer may come from an owner that has not yet noticed that it is one no more.
+                if problem.outcome == Outcome::Unknown {
+                    let stored = self.bus.call::<DescribeWriter>(&segment.container, &name).await?.last_event_number;
+                    if stored >= known + count {
+                        *last = Some(stored);
+                        let offsets = (expected_end..expected_end + count).map(Some).collect();
+                        return Ok(Appended { offsets, duplicate_count: 0, duplicates: Vec::new() });
+                    }
+                }
                 *last = Some(known);
                 let end = self.describe(segment).await?.end;
                 let (segment, expected) = (segment.segment, expected_end);

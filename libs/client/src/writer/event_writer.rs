@@ -15,6 +15,7 @@ use types::{Clock, IndexName, RoutingKey, TransactionId, WriterId, hash64};
 use wire::coordinator::SegmentRange;
 
 use super::{
+    answers::is_gone,
     engine::{Engine, Shared, Target},
     plan::{Kind, Limits, Plan, Push},
     receipt::{BatchReceipt, Receipt, Slot},
@@ -162,9 +163,9 @@ impl Client {
     /// answers.
     pub async fn event_writer(&self, index: IndexName, options: WriterOptions) -> Result<EventWriter, WriteError> {
         let limits = options.limits()?;
-        let stream = self.stream(&index).await.map_err(|problem| match problem.kind.as_str() {
-            "UnknownIndex" => WriteError::not_applied(WriteCause::StreamGone(index.clone())),
-            _ => problem.into(),
+        let stream = self.stream(&index).await.map_err(|problem| match is_gone(&problem) {
+            true => WriteError::not_applied(WriteCause::StreamGone(index.clone())),
+            false => problem.into(),
         })?;
         let mut plan = Plan::new(index.clone(), options.writer.clone(), Kind::Stream, limits);
         plan.view(version(&stream), stream.segments.clone(), stream.sealed, Duration::ZERO);

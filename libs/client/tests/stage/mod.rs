@@ -80,6 +80,8 @@ pub(crate) struct Truth {
     pub(crate) streams: BTreeMap<IndexName, Stream>,
     pub(crate) groups: BTreeMap<GroupName, GroupDescription>,
     pub(crate) consumed: Vec<Consumed>,
+    /// Whether nobody answers what follows a segment.
+    pub(crate) away: bool,
 }
 
 impl Truth {
@@ -301,6 +303,9 @@ async fn open_streams(doors: &Doors, truth: &Arc<Mutex<Truth>>) -> Vec<Door> {
     let known = truth.clone();
     let followed = door::<ListSuccessors>(doors, None, move |request| {
         let truth = known.lock().unwrap();
+        if truth.away {
+            return Err(Problem::unavailable("NoLeader", "away"));
+        }
         let stream = truth.stream(&request.index)?;
         let unknown = || Problem::not_found("UnknownSegment", request.segment);
         let node = &stream.segments.get(&request.segment).ok_or_else(unknown)?.node;

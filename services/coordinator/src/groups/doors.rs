@@ -15,12 +15,7 @@ use wire::{
 };
 
 use super::{Command, Wanted};
-use crate::{
-    State,
-    actor::Desk,
-    retention::tail,
-    state::Command as StateCommand,
-};
+use crate::{State, actor::Desk, retention::tail, state::Command as StateCommand};
 
 /// The work on reader groups; only a leader uses it.
 #[derive(Clone)]

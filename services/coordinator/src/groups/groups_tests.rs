@@ -108,7 +108,11 @@ fn generations_of_a_name_never_return() {
     assert_eq!((there.generation, there.consumed.len(), there.config), (2, 0, next));
     ask(&mut state, Command::Delete(name("g"))).unwrap();
     create(&mut state, &plain("g")).unwrap();
-    assert_eq!(state.groups().describe(&name("g")).unwrap().generation, 3, "readers of the former group left documents");
+    assert_eq!(
+        state.groups().describe(&name("g")).unwrap().generation,
+        3,
+        "readers of the former group left documents"
+    );
     let nobody = Command::Reset(wanted(&plain("nobody")));
     assert_eq!(ask(&mut state, nobody), Err(GroupError::Unknown(name("nobody")).into()));
 }
@@ -180,7 +184,8 @@ fn the_slowest_subscriber_is_the_bound() {
     assert_eq!(bound(&state), Some(cut(0, 3, 2)));
     ask(&mut state, Command::Delete(name("b"))).unwrap();
     assert_eq!(bound(&state), Some(ahead));
-    ask(&mut state, Command::Reset(wanted(&config("a", &[("cart", CutKind::Unbounded)], GroupRetention::Manual)))).unwrap();
+    ask(&mut state, Command::Reset(wanted(&config("a", &[("cart", CutKind::Unbounded)], GroupRetention::Manual))))
+        .unwrap();
     assert_eq!(bound(&state), None, "it reads something else now");
 }
 
@@ -191,7 +196,10 @@ fn groups_go_with_their_scope_and_forget_deleted_streams() {
     report(&mut state, "g", 1, cut(0, 5, 5)).unwrap();
     run(&mut state, StateCommand::BeginDeletion { index: index("shop") }).unwrap();
     run(&mut state, StateCommand::EndDeletion { stream: 0 }).unwrap();
-    assert!(state.groups().describe(&name("g")).unwrap().consumed.is_empty(), "the name may come to mean another stream");
+    assert!(
+        state.groups().describe(&name("g")).unwrap().consumed.is_empty(),
+        "the name may come to mean another stream"
+    );
     assert_eq!(state.groups().list(Some(&"team".parse().unwrap())).len(), 1);
     assert_eq!(state.groups().list(Some(&"other".parse().unwrap())), vec![]);
     assert!(state.groups().has_any(&"team".parse().unwrap()));

@@ -14,6 +14,9 @@ use crate::{State, state::Command as StateCommand, streams::Streams};
 /// Streams that are looked at at the same time: ten thousand idle ones take a few seconds of every interval.
 const STREAMS_AT_ONCE: usize = 8;
 
+/// How long a new leader waits at most before its first round: leaders that change more often than the interval must not starve it.
+const FIRST_ROUND_MAX: Duration = Duration::from_secs(60);
+
 /// Keeps streams within their policies; only a leader uses it.
 #[derive(Clone)]
 pub(crate) struct Keeper {
@@ -30,8 +33,9 @@ impl Keeper {
 
     /// Looks at every stream with a policy, for ever.
     pub(crate) async fn keep_for_ever(&self, interval: Duration) {
+        let mut pause = interval.min(FIRST_ROUND_MAX);
         loop {
-            tokio::time::sleep(interval).await;
+            tokio::time::sleep(std::mem::replace(&mut pause, interval)).await;
             let with_policy = |state: &State| {
                 let live = state.live().map(crate::Stream::summary).filter(|stream| policy_of(stream).is_some());
                 live.map(|stream| stream.index.clone()).collect::<Vec<_>>()

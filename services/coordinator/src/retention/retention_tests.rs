@@ -175,7 +175,11 @@ fn bytes_are_counted_through_a_scale() {
     let graph = state.graph(&shop()).unwrap();
     let named: std::collections::BTreeSet<_> =
         state.retention().to_measure(graph).into_iter().map(|place| place.segment).collect();
-    assert_eq!(named, [segment(0), segment(1), child(2), child(3), grandchild].into(), "also what began and ended between");
+    assert_eq!(
+        named,
+        [segment(0), segment(1), child(2), child(3), grandchild].into(),
+        "also what began and ended between"
+    );
     // 3 more in the first segment before it was sealed, 2 in its first child, 1 in each other one.
     let ends = [(segment(1), 11), (child(3), 1), (grandchild, 1), (segment(0), 13), (child(2), 2)];
     assert_eq!(record(&mut state, 4, &ends), 1);

@@ -12,7 +12,9 @@ pub enum TransactionError {
     #[error("there is no transaction {0}; it was never begun, or it ended long ago")]
     Unknown(TransactionId),
     /// Ended, or decided to end, in another way than asked for.
-    #[error("transaction {transaction} is over: {how}; begin another one and write its events again if they are still wanted")]
+    #[error(
+        "transaction {transaction} is over: {how}; begin another one and write its events again if they are still wanted"
+    )]
     Over {
         /// The transaction.
         transaction: TransactionId,

@@ -17,18 +17,19 @@ use crate::stage::{SOON, caller, coordinator, create, described, new, store_door
 /// How often owners tell.
 const TELL_EVERY: Duration = Duration::from_millis(30);
 
-/// Tells what a load on the whole stream does to its segments.
+/// Tells what loads on whole streams do to their segments.
 struct Teller {
     counts: BTreeMap<SegmentId, f64>,
     last: Instant,
 }
 
 impl Teller {
-    async fn tell(&mut self, host: &Host, stream: &StreamDescription, rate: f64) {
+    async fn tell(&mut self, host: &Host, loads: &[(&StreamDescription, f64)]) {
         let passed = self.last.elapsed().as_secs_f64();
         self.last = Instant::now();
         let mut told = BTreeMap::<ContainerId, Vec<SegmentLoad>>::new();
-        for there in &stream.segments {
+        let each = loads.iter().flat_map(|(stream, rate)| stream.segments.iter().map(move |there| (there, rate)));
+        for (there, rate) in each {
             let part = (there.range.last - there.range.first) as f64 / u64::MAX as f64;
             let count = self.counts.entry(there.segment).or_insert(0.0);
             *count += rate * part * passed;
@@ -53,14 +54,11 @@ async fn segments_are_split_under_a_load_and_merged_after_it() -> Result<()> {
     let scaling = ScalingPolicy::EventRate { target: 1_000, factor: 4, min_segments: 1 };
     create(&host, &NewStream { scaling, ..new("shop", 1) }).await?;
     let fixed = create(&host, &new("fixed", 1)).await?;
-    let begun = Instant::now();
     let mut teller = Teller { counts: BTreeMap::new(), last: Instant::now() };
     for (rate, least, most) in [(2_500.0, 3, 4), (0.0, 1, 1), (2_500.0, 3, 4)] {
         eventually(SOON, async || {
             let there = described(&host, "shop").await.unwrap();
-            eprintln!("{:?} {} {}", begun.elapsed(), rate, there.segments.len());
-            teller.tell(&host, &there, rate).await;
-            teller.tell(&host, &fixed, 100_000.0).await;
+            teller.tell(&host, &[(&there, rate), (&fixed, 100_000.0)]).await;
             (least..=most).contains(&there.segments.len())
         })
         .await;

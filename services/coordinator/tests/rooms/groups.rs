@@ -5,8 +5,8 @@ use testkit::World;
 use types::StreamCut;
 use wire::{
     coordinator::{
-        CreateGroup, CutKind, DeleteGroup, DescribeGroup, GroupConfig, GroupRetention, GroupsOf, ListGroups, NamedGroup,
-        ResetGroup,
+        CreateGroup, CutKind, DeleteGroup, DescribeGroup, GroupConfig, GroupRetention, GroupsOf, ListGroups,
+        NamedGroup, ResetGroup,
     },
     views::GROUPS,
 };

@@ -138,7 +138,8 @@ impl Store {
 
     /// How many events of a stream can be read.
     pub(crate) fn readable(&self, stream: u32) -> u64 {
-        let of_stream = self.segments.iter().filter(|(segment, there)| segment.stream == stream && !there.new.transactional);
+        let of_stream =
+            self.segments.iter().filter(|(segment, there)| segment.stream == stream && !there.new.transactional);
         of_stream.map(|(_, there)| u64::try_from(there.events.len()).unwrap() - there.start).sum()
     }
 

@@ -130,7 +130,10 @@ async fn a_lease_that_ends_aborts_and_the_writer_learns_it() -> Result<()> {
     .await;
     for answer in [commit(&host, "shop", idle).await, ping(&host, "shop", idle, 1_000).await] {
         let over = answer.unwrap_err();
-        assert_eq!((over.code, over.outcome, over.kind.as_str()), (Code::Conflict, Outcome::NotApplied, "TransactionOver"));
+        assert_eq!(
+            (over.code, over.outcome, over.kind.as_str()),
+            (Code::Conflict, Outcome::NotApplied, "TransactionOver")
+        );
         assert!(over.message.contains("lease expired"), "{over}");
     }
     assert_eq!(store.lock().unwrap().shadows(), 2, "its segments are gone");
@@ -170,7 +173,10 @@ async fn a_commit_after_a_scale_is_ended_wherever_a_leader_ended() -> Result<()>
         if let Err(problem) = &answer {
             assert_eq!((problem.kind.as_str(), problem.outcome), ("Broken", Outcome::Unknown), "it was decided");
             let scaled = split_first(&host, &before).await.unwrap_err();
-            assert!(["Broken", "InvalidScale"].contains(&scaled.kind.as_str()), "a scale waits for the commit: {scaled}");
+            assert!(
+                ["Broken", "InvalidScale"].contains(&scaled.kind.as_str()),
+                "a scale waits for the commit: {scaled}"
+            );
             let next = coordinator(&world, &format!("r{}", effects + 1), &[]).await?;
             leader.stop().await?;
             leader = next;
@@ -185,7 +191,8 @@ async fn a_commit_after_a_scale_is_ended_wherever_a_leader_ended() -> Result<()>
             assert_eq!(seen(&store, stream.stream, event), 1, "{event} after {effects} effects");
         }
         let after = described(&host, &name).await?;
-        let ranges = |stream: &wire::coordinator::StreamDescription| stream.segments.iter().map(|s| s.range).collect::<Vec<_>>();
+        let ranges =
+            |stream: &wire::coordinator::StreamDescription| stream.segments.iter().map(|s| s.range).collect::<Vec<_>>();
         assert_eq!((after.epoch, ranges(&after)), (3, ranges(&before)), "after {effects} effects");
         assert_eq!(store.lock().unwrap().shadows(), 0);
         if done {
@@ -228,6 +235,34 @@ async fn commits_of_one_stream_come_one_after_the_other() -> Result<()> {
     for there in visible {
         assert!(there.events.chunks(2).all(|pair| pair == ["0a", "0b"]), "{:?}", there.events);
     }
+    leader.stop().await?;
+    Ok(())
+}
+
+#[actix_rt::test]
+async fn a_transaction_begins_behind_a_scale_that_is_on_its_way() -> Result<()> {
+    let world = World::start().await?;
+    let leader = coordinator(&world, "a", &[]).await?;
+    let host = caller(&world).await?;
+    let (store, _doors) = store_doors(&host).await?;
+    let stream = create(&host, &new("shop", 1)).await?;
+    store.lock().unwrap().patience = Some(1);
+    assert_eq!(split_first(&host, &stream).await.unwrap_err().kind, "Broken");
+    let waits = begin(&host, "shop", 60_000).await.unwrap_err();
+    assert_eq!((waits.kind.as_str(), store.lock().unwrap().shadows()), ("Broken", 0), "the scale comes first");
+    store.lock().unwrap().patience = None;
+    let begun = begin(&host, "shop", 60_000).await?;
+    assert_eq!((begun.epoch, begun.shares.len()), (1, 2));
+    let listed = host.bus.call::<ListTransactions>(&(), &StreamName { index: index("shop") }).await?.transactions;
+    assert_eq!(listed, vec![begun], "what could not begin was never begun");
+
+    // A transaction whose segments cannot be created is taken back at once.
+    store.lock().unwrap().patience = Some(1);
+    assert_eq!(begin(&host, "shop", 60_000).await.unwrap_err().kind, "Broken");
+    store.lock().unwrap().patience = None;
+    eventually(SOON, async || matches!(phase(&host, "shop", TransactionId(1)).await, Ok(TransactionPhase::Aborted)))
+        .await;
+    assert_eq!(store.lock().unwrap().shadows(), 2);
     leader.stop().await?;
     Ok(())
 }

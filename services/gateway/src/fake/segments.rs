@@ -166,8 +166,8 @@ impl Segments {
 
     pub(crate) fn successors(&self, index: &IndexName, segment: SegmentId) -> Result<SegmentNodes, Problem> {
         let nodes = self.stream(index)?.nodes;
-        let node = nodes.iter().find(|node| node.segment == segment).ok_or_else(|| unknown_segment(segment))?;
-        let of: BTreeSet<SegmentId> = node.successors.iter().copied().collect();
+        let node = nodes.iter().find(|node| node.segment == segment);
+        let of: BTreeSet<SegmentId> = node.iter().flat_map(|node| node.successors.iter().copied()).collect();
         Ok(SegmentNodes { segments: nodes.into_iter().filter(|n| of.contains(&n.segment)).collect(), more: false })
     }
 

@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeSet,
+    sync::atomic::Ordering,
     time::{Duration, Instant as StdInstant},
 };
 
@@ -225,6 +226,7 @@ impl Owner {
                 (Error::AppendUnknown(container), Setback::Unknown)
             }
             AppendError::Full => {
+                self.container.log_full.store(true, Ordering::Relaxed);
                 self.container.kick.notify_one();
                 (
                     Error::Throttled { container, limit: "its log is full and waits for object storage" },

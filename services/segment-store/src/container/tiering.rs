@@ -15,7 +15,7 @@ use types::{IndexName, Offset, SegmentId, Timestamp};
 use crate::{
     container::{
         Container,
-        books::Phase,
+        books::{Books, Phase},
         columns,
         compactor::Compactor,
         frame::Entry,
@@ -52,6 +52,8 @@ pub(crate) struct Tiering {
     host: Host,
     snapshots: Snapshots,
     marked: Mark,
+    /// The log holds no frame below this sequence.
+    purged: u64,
     compactor: Compactor,
     compaction: Chore,
     collector: Collector,
@@ -116,6 +118,7 @@ impl Tiering {
             host,
             snapshots,
             marked,
+            purged: 0,
             compactor,
             compaction: Chore::new("compaction", Duration::ZERO),
             collector,
@@ -273,13 +276,24 @@ impl Tiering {
         frames >= limits.snapshot_frames
             || bytes >= limits.snapshot_bytes
             || (frames > 0 && age >= limits.snapshot_interval)
+            || self.is_pressed(&books)
     }
 
-    /// Writes a snapshot if anything changed since the last one, and purges what no restore can need.
+    /// Whether the log takes no more appends soon, and further snapshots would let go of it.
+    ///
+    /// The log is kept from the oldest of the last three snapshots on. Where they stand far apart, appends may be
+    /// throttled before the next two are due, and without appends they would never be.
+    fn is_pressed(&self, books: &Books) -> bool {
+        let full = self.container.log_full.load(Ordering::Relaxed);
+        (full || books.log.held() > self.container.limits.log_bytes_max / 2) && self.purged < books.state.tail_seq()
+    }
+
+    /// Writes a snapshot if anything changed since the last one or the log is nearly full, and purges what no restore can need.
     pub(crate) async fn snapshot(&mut self) -> Result<(), Error> {
         let (state, mark) = {
             let books = self.container.books.read();
-            if matches!(books.phase, Phase::ReadOnly(_)) || books.state.frame_number == self.marked.frame_number {
+            let unchanged = books.state.frame_number == self.marked.frame_number && !self.is_pressed(&books);
+            if matches!(books.phase, Phase::ReadOnly(_)) || unchanged {
                 return Ok(());
             }
             let (frame_number, log_written) = (books.state.frame_number, books.log.written());
@@ -295,6 +309,8 @@ impl Tiering {
             .await
             .map_err(|e| Error::Unavailable { container: self.container.id, why: e.to_string() })?;
         crash::point("after_purge");
+        self.purged = below;
+        self.container.log_full.store(false, Ordering::Relaxed);
         self.container.books.write().log.purged_below(below);
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use testkit::eventually;
-use types::{Generation, SegmentId, Timestamp};
+use types::{Clock, Generation, SegmentId};
 use wire::{
     Code, Problem,
     block::BlockBuilder,
@@ -51,7 +51,8 @@ async fn append_with_ids(
     sent: &[(u128, Bytes)],
 ) -> Result<Appended, Problem> {
     let mut block = BlockBuilder::new();
-    sent.iter().for_each(|(id, payload)| assert!(block.push(Timestamp::from_millis(1), *id, payload)));
+    let now = bus::SystemClock.now();
+    sent.iter().for_each(|(id, payload)| assert!(block.push(now, *id, payload)));
     let append = Append {
         segment: to.segment,
         writer: writer.parse().unwrap(),
@@ -78,10 +79,11 @@ async fn wrest(stage: &mut Stage, segment: SegmentRange, replica: &str, generati
 
 #[actix::test]
 async fn a_writer_goes_on_in_the_successor_of_two_segments() {
-    let mut stage = Stage::with_store(EAGER).await;
+    let mut stage = Stage::empty().await;
+    stage.start("a", EAGER).await;
     stage.start("b", EAGER).await;
     // Neighbours belong to different owners, so that writers' numbers travel over the bus as well as directly.
-    stage.place(|n| (if n % 2 == 0 { "a" } else { "b" }.into(), 2)).await;
+    stage.place(|n| (if n % 2 == 0 { "a" } else { "b" }.into(), 1)).await;
     let mut number = 1;
     let stream = loop {
         let stream = stage.stream("shop", number, 2).await;
@@ -119,7 +121,7 @@ async fn a_writer_goes_on_in_the_successor_of_two_segments() {
         stage.bus.call::<DeleteSegment>(&old.container, &SegmentName { segment: old.segment }).await.unwrap();
     }
     create(&stage, next, &[left, right]).await.unwrap();
-    wrest(&mut stage, next, "b", 5).await;
+    wrest(&mut stage, next, "b", 2).await;
     eventually(LONG, async || writer.resume(next).await.is_ok_and(|last| last == 12)).await;
     assert_eq!(writer.append(next, 11, &events("e", 10..12)).await.unwrap().offsets, [Some(0), Some(1)]);
 }

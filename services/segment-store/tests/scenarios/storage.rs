@@ -5,11 +5,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use client::SegmentReader;
 use testkit::eventually;
-use types::Offset;
+use types::{Offset, SegmentId};
 use wire::{
-    Outcome,
+    Empty, Outcome,
     coordinator::SegmentRange,
-    segment_store::{DeleteSegment, ReadFrom, ReadSegment, SealSegment, SegmentInfo, SegmentName},
+    segment_store::{
+        CreateSegment, DeleteSegment, FlushContainer, NewSegment, ReadFrom, ReadSegment, SealSegment, SegmentInfo,
+        SegmentName,
+    },
 };
 
 use crate::stage::{EAGER, LONG, Stage, TAIL_ONLY, assert_exact, events, read, rows};
@@ -239,7 +242,7 @@ async fn a_log_that_cannot_be_purged_throttles_and_recovers() {
         let mut x = n + 1;
         let letters = (0..40_000).map(|_| {
             x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            char::from(b' ' + 2 + u8::try_from((x >> 33) % 57).unwrap())
+            char::from(b'#' + u8::try_from((x >> 33) % 57).unwrap())
         });
         Bytes::from(format!("{{\"msg\":\"e {n}\",\"pad\":\"{}\"}}", letters.collect::<String>()))
     };
@@ -288,6 +291,37 @@ async fn an_idle_segment_does_not_hold_the_log() {
         assert!(count < 20_000, "the log is never purged");
     }
     assert_exact(&all(&stage, idle, 1).await, "e", 1);
+}
+
+#[actix::test]
+async fn a_flush_on_demand_moves_everything_whatever_the_rule_says() {
+    let stage = Stage::with_store(TAIL_ONLY).await;
+    let stream = stage.stream("shop", 1, 16).await;
+    let container = stream.segments[0].container;
+    let ours: Vec<_> = stream.segments.iter().filter(|segment| segment.container == container).copied().collect();
+    let writer = stage.client.writer("shop".parse().unwrap(), "w1".parse().unwrap());
+    for segment in &ours {
+        writer.append(*segment, 1, &events("e", 0..3)).await.unwrap();
+    }
+    let shadow = NewSegment {
+        segment: SegmentId { number: 0x8000_0001, ..ours[0].segment },
+        index: "shop".parse().unwrap(),
+        predecessors: Vec::new(),
+        transactional: true,
+    };
+    stage.bus.call::<CreateSegment>(&container, &shadow).await.unwrap();
+    let open = SegmentRange { segment: shadow.segment, ..ours[0] };
+    writer.append(open, 1, &events("t", 0..2)).await.unwrap();
+    let folder = format!("snap/segment-store/{container}/");
+    assert!(stage.objects(&folder).await.is_empty());
+    let flushed = stage.bus.call_within::<FlushContainer>(&container, &Empty {}, LONG).await.unwrap();
+    for segment in &ours {
+        let info = info(&stage, *segment).await;
+        assert_eq!((info.tail_from, info.end), (3, 3));
+    }
+    assert_eq!(flushed.chunk_count, ours.len() as u64);
+    assert_eq!(info(&stage, open).await.tail_from, 0, "an open transaction stays where it is");
+    assert!(stage.objects(&folder).await.iter().any(|key| key.ends_with("manifest.lb")));
 }
 
 fn counter(name: &str) -> u64 {

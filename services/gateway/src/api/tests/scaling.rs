@@ -93,9 +93,7 @@ async fn a_request_waits_until_there_are_successors() {
     let old = present(&world);
     old.iter().for_each(|segment| world.fake.segments.seal(*segment));
     let scale = async {
-        while world.fake.looks.load(Ordering::SeqCst) < 2 {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
+        testkit::eventually(PATIENCE, async || world.fake.looks.load(Ordering::SeqCst) >= 2).await;
         world.fake.segments.scale("shop", &old, &[range(0, u64::MAX)]);
     };
     let (answer, ()) = tokio::join!(send(&world, 0, 16), scale);
@@ -116,9 +114,7 @@ async fn a_segment_that_is_sealed_between_two_blocks_keeps_the_first() {
     let lines: String = (0..12).map(|i| format!("{{\"i\":{i},\"pad\":\"{pad}\"}}\n")).collect();
     let path = "/api/v1/indexes/shop/ingest";
     let scale = async {
-        while world.fake.looks.load(Ordering::SeqCst) == 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
+        testkit::eventually(PATIENCE, async || world.fake.looks.load(Ordering::SeqCst) > 0).await;
         let whole = [range(first.range.first, first.range.last)];
         world.fake.segments.scale("shop", &[first.segment], &whole)
     };
@@ -145,9 +141,7 @@ async fn an_index_that_takes_nothing_more_says_so() {
     *world.fake.seal_after.lock() = Some((first.segment, 1));
     *world.fake.stale.lock() = Some(before);
     let seal = async {
-        while world.fake.looks.load(Ordering::SeqCst) == 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
+        testkit::eventually(PATIENCE, async || world.fake.looks.load(Ordering::SeqCst) > 0).await;
         world.fake.segments.seal_stream("shop");
     };
     let pad = "x".repeat(300 << 10);

@@ -112,9 +112,7 @@ async fn a_tail_waits_between_the_seal_and_the_next_epoch_and_ends_with_the_stre
     reader.until("row", 8).await;
     let looks = || world.fake.looks.load(std::sync::atomic::Ordering::SeqCst);
     let before = looks();
-    while looks() < before + 4 {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    testkit::eventually(PATIENCE, async || looks() >= before + 4).await;
     world.fake.segments.scale("shop", &old, &[range(0, u64::MAX)]);
     send(&world, 8, 16).await;
     reader.until("row", 16).await;
@@ -180,6 +178,26 @@ async fn a_segment_that_goes_under_an_open_tail_is_followed_all_the_same() {
     reader.until("row", 40).await;
     let of_new = reader.data("row").iter().filter(|row| row["_segment"] == json!(new)).count();
     assert_eq!(of_new, world.fake.segments.events()[&new].len());
+}
+
+#[actix_web::test]
+async fn a_segment_that_goes_after_it_was_read_is_not_missed() {
+    let world = world();
+    let old = present(&world);
+    let mut reader = tail(&world, "latest").await;
+    send(&world, 0, 40).await;
+    reader.until("row", 40).await;
+    world.fake.segments.seal(old[1]);
+    let looks = || world.fake.looks.load(std::sync::atomic::Ordering::SeqCst);
+    let before = looks();
+    testkit::eventually(PATIENCE, async || looks() >= before + 2).await;
+    world.fake.segments.scale("shop", &old[1..], &[range(HALF + 1, u64::MAX)]);
+    world.fake.segments.forget("shop", old[1]);
+    send(&world, 40, 80).await;
+    reader.until("row", 80).await;
+    assert!(reader.data("truncated").is_empty(), "{}", reader.text);
+    let numbers: BTreeSet<u64> = reader.data("row").iter().map(|row| row["i"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, (0..80).collect());
 }
 
 #[actix_web::test]
