@@ -44,14 +44,16 @@ impl Promises {
         self.keys.values().sum::<u64>() + committed.map(|one| one.events.len() as u64).sum::<u64>()
     }
 
-    /// Every promise that is broken, given what a witness read from the beginning while it happened, and what was read
-    /// once more when everything had healed. Each in an order that respects what follows what.
-    pub(crate) fn broken(&self, live: &[Seen], again: &[Seen]) -> Vec<String> {
+    /// Every promise that is broken, given what a witness read from the beginning while it happened, what was read once more
+    /// when everything had healed, and what the readers of a group got. The first two in an order that respects what follows
+    /// what.
+    pub(crate) fn broken(&self, live: &[Seen], again: &[Seen], shared: &[Seen]) -> Vec<String> {
         let mut broken = places(live, "read live");
         broken.extend(places(again, "read again"));
         broken.extend(self.events(live));
         broken.extend(self.transactions(live));
         broken.extend(self.same(live, again));
+        broken.extend(self.shared(live, shared));
         broken.truncate(TOLD_MAX);
         broken
     }
@@ -119,24 +121,45 @@ impl Promises {
         broken
     }
 
+    /// Whether it was truncated.
+    pub(crate) fn is_before_head(&self, seen: &Seen) -> bool {
+        let cut = self.head.0.get(&seen.segment);
+        self.forgotten.contains(&seen.segment) || cut.is_some_and(|&offset| seen.offset < offset)
+    }
+
+    /// Each event came to one reader of the group, once; what was truncated may have come to none.
+    fn shared(&self, live: &[Seen], shared: &[Seen]) -> Vec<String> {
+        let mut broken = Vec::new();
+        let live: BTreeSet<&Seen> = live.iter().collect();
+        let mut there = BTreeSet::new();
+        for seen in shared {
+            if !there.insert(seen) {
+                broken.push(format!("{seen:?} came to the readers of a group twice"));
+            }
+            if !live.contains(seen) {
+                broken.push(format!("{seen:?} came to a reader of a group, and was not there"));
+            }
+        }
+        for seen in live.difference(&there).filter(|seen| !self.is_before_head(seen)) {
+            broken.push(format!("{seen:?} came to no reader of a group"));
+        }
+        broken
+    }
+
     /// What is read again is what was read, at the same places, from the head on and not before it.
     fn same(&self, live: &[Seen], again: &[Seen]) -> Vec<String> {
         let mut broken = Vec::new();
-        let before_head = |seen: &Seen| {
-            self.forgotten.contains(&seen.segment)
-                || self.head.0.get(&seen.segment).is_some_and(|&offset| seen.offset < offset)
-        };
         let live: BTreeMap<_, _> = live.iter().map(|seen| ((seen.segment, seen.offset), seen)).collect();
         let again: BTreeMap<_, _> = again.iter().map(|seen| ((seen.segment, seen.offset), seen)).collect();
         for (place, seen) in &again {
-            if before_head(seen) {
+            if self.is_before_head(seen) {
                 broken.push(format!("{seen:?} was truncated and is read"));
             } else if live.get(place).is_none_or(|before| before.text != seen.text) {
                 broken.push(format!("{seen:?} was {:?} before", live.get(place).map(|before| &before.text)));
             }
         }
         for (place, seen) in &live {
-            if !before_head(seen) && !again.contains_key(place) {
+            if !self.is_before_head(seen) && !again.contains_key(place) {
                 broken.push(format!("{seen:?} was read once and never again"));
             }
         }
@@ -196,7 +219,7 @@ mod tests {
     fn every_lie_is_noticed() {
         let again = vec![(B, 1, "k 2")];
         let check = |live: &[(SegmentId, u64, &str)], again: &[(SegmentId, u64, &str)], words: &str| {
-            let broken = promises().broken(&seen(live), &seen(again));
+            let broken = promises().broken(&seen(live), &seen(again), &seen(live));
             match words {
                 "" => assert!(broken.is_empty(), "{broken:?}"),
                 words => assert!(broken.iter().any(|one| one.contains(words)), "{words}: {broken:?}"),
@@ -220,6 +243,12 @@ mod tests {
         check(&swapped, &[], "where number 0 was due");
         let scattered = [(A, 0, "yes.a 0"), (A, 1, "k 0"), (A, 2, "yes.a 1"), (A, 3, "k 1"), (A, 4, "k 2")];
         check(&scattered, &[], "scattered");
+        let shared =
+            |shared: &[(SegmentId, u64, &str)]| promises().broken(&seen(&truth()), &seen(&again), &seen(shared));
+        assert!(shared(&again).is_empty(), "what was truncated need not have come to anybody");
+        assert!(shared(&without("k 2"))[0].contains("came to no reader"));
+        assert!(shared(&with((B, 1, "k 2")))[0].contains("twice"));
+        assert!(shared(&with((B, 2, "k 3")))[0].contains("was not there"));
         assert_eq!(promises().count(), 5);
     }
 }

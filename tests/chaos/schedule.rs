@@ -50,6 +50,8 @@ pub(crate) enum Fault {
     Pause { victim: Victim, for_ms: u64 },
     /// Stopped until others have taken over, then resumed with whatever it was doing.
     Zombie { victim: Victim, for_ms: u64 },
+    /// A segment-store dies by itself at a step of its work; see its setting `crash_point`.
+    Crash { store: u8, point: &'static str, passing: u8 },
     /// A stream's leader gives its place away.
     StepDown { container: u16 },
     /// A nats-server comes back with an empty disk.
@@ -77,6 +79,7 @@ impl Fault {
             Self::Kill { victim: Victim::Coordinator(_), .. } => "kill coordinator",
             Self::Pause { .. } => "pause",
             Self::Zombie { .. } => "zombie owner",
+            Self::Crash { .. } => "crash at a step",
             Self::StepDown { .. } => "leader step-down",
             Self::LoseDisk { .. } => "lost disk",
             Self::DamageBlock { .. } => "damaged block",
@@ -124,6 +127,20 @@ impl Schedule {
     }
 }
 
+/// Steps of a segment-store that a trial passes often enough to die there.
+const POINTS: [&str; 10] = [
+    "after_frame_append",
+    "after_apply",
+    "before_ack",
+    "after_chunk_put",
+    "after_chunk_committed",
+    "after_snapshot_part",
+    "before_manifest",
+    "after_manifest",
+    "before_purge",
+    "after_purge",
+];
+
 fn fault(random: &mut StdRng, nats_count: u8) -> Fault {
     let replicated = nats_count > 1;
     let container = random.random_range(0..CONTAINERS);
@@ -131,27 +148,26 @@ fn fault(random: &mut StdRng, nats_count: u8) -> Fault {
     let pick = random.random_range(0..64usize);
     let (short, down_ms) = (random.random_range(100..600), random.random_range(50..800));
     let replica = random.random_range(0..REPLICAS);
-    let victim = match random.random_range(0..5u8) {
-        0 | 1 => Victim::Store(replica),
-        2 | 3 => Victim::Coordinator(replica),
-        _ => Victim::Nats(node),
-    };
-    match random.random_range(0..if replicated { 16u8 } else { 12 }) {
-        0 => Fault::Kill { victim, down_ms },
-        1 | 2 => Fault::Kill { victim: Victim::Store(replica), down_ms },
-        3 => Fault::Kill { victim: Victim::Nats(node), down_ms },
-        4 => Fault::Pause { victim, for_ms: short },
-        5 => {
-            let victim = if pick.is_multiple_of(3) { Victim::Coordinator(replica) } else { Victim::Store(replica) };
-            Fault::Zombie { victim, for_ms: 2_500 + short }
-        }
-        6 => Fault::ObjectsReadOnly { for_ms: 800 + short },
-        7 => Fault::ObjectsFull { for_ms: 800 + short },
-        8 | 9 => Fault::Split { pick },
-        10 => Fault::Merge { pick },
-        11 => Fault::Truncate,
-        12 | 13 => Fault::StepDown { container },
-        14 => Fault::LoseDisk { node },
+    let (point, passing) = (POINTS[pick % POINTS.len()], random.random_range(1..20));
+    let any = [Victim::Store(replica), Victim::Coordinator(replica), Victim::Nats(node)];
+    let kill = |victim| Fault::Kill { victim, down_ms };
+    let zombie = |victim| Fault::Zombie { victim, for_ms: 2_500 + short };
+    match random.random_range(0..if replicated { 22u8 } else { 17 }) {
+        0 | 1 => kill(Victim::Store(replica)),
+        2 | 3 => kill(Victim::Coordinator(replica)),
+        4 => kill(Victim::Nats(node)),
+        5 => Fault::Pause { victim: any[pick % any.len()], for_ms: short },
+        6 => zombie(Victim::Store(replica)),
+        7 => zombie(Victim::Coordinator(replica)),
+        8 => Fault::ObjectsReadOnly { for_ms: 800 + short },
+        9 => Fault::ObjectsFull { for_ms: 800 + short },
+        10 | 11 => Fault::Split { pick },
+        12 => Fault::Merge { pick },
+        13 => Fault::Truncate,
+        14..=16 => Fault::Crash { store: replica, point, passing },
+        17 | 18 => Fault::StepDown { container },
+        19 => kill(Victim::Nats(node)),
+        20 => Fault::LoseDisk { node },
         _ => Fault::DamageBlock { node, container },
     }
 }
@@ -190,6 +206,6 @@ mod tests {
         }
         let copies = ["leader step-down", "lost disk", "damaged block"];
         assert!(copies.iter().all(|kind| replicated.contains(kind) && !single.contains(kind)));
-        assert_eq!((single.len(), replicated.len()), (10, 13));
+        assert_eq!((single.len(), replicated.len()), (11, 14));
     }
 }

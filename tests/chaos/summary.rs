@@ -37,7 +37,7 @@ impl Summary {
     pub(crate) fn text(&self) -> String {
         let mut rows = vec![("seeds".to_owned(), self.seeds.to_string())];
         rows.extend(self.faults.iter().map(|(kind, count)| (format!("fault: {kind}"), count.to_string())));
-        rows.extend(self.skipped.iter().map(|(kind, count)| (format!("not possible here: {kind}"), count.to_string())));
+        rows.extend(self.skipped.iter().map(|(kind, count)| (format!("did not happen: {kind}"), count.to_string())));
         rows.push(("events acknowledged".to_owned(), self.acknowledged.to_string()));
         rows.push(("transactions".to_owned(), self.transactions.to_string()));
         rows.push(("seconds".to_owned(), self.took.as_secs().to_string()));

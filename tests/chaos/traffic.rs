@@ -1,4 +1,4 @@
-//! What goes on while things go wrong: publishers, transactions and a witness that reads along.
+//! What goes on while things go wrong: publishers, writers, transactions, a group of readers, and a witness that reads along.
 
 use std::{
     collections::BTreeSet,
@@ -9,22 +9,23 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use bus::Bus;
-use client::Client;
-use logboom_tests::{Binding, Publisher, Seen, Streams, Walker, patiently};
+use client::{Client, Delivered, EventWriter, GroupOptions, GroupReader, WriterOptions};
+use logboom_tests::{Binding, Publisher, Seen, Streams, Walker, eventually, patiently};
 use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::{
-    task::{JoinHandle, JoinSet},
-    time::sleep,
+    runtime::Handle,
+    task::{JoinHandle, JoinSet, spawn_blocking},
+    time::{sleep, timeout},
 };
 use types::{RoutingKey, SegmentId, StreamCut, Timestamp};
 use wire::{
     block::BlockBuilder,
     coordinator::{
-        AbortTransaction, BeginTransaction, CommitTransaction, DescribeTransaction, NewTransaction, Transaction,
-        TransactionName, TransactionPhase, TransactionShare,
+        AbortTransaction, BeginTransaction, CommitTransaction, CutKind, DescribeTransaction, GroupConfig,
+        GroupRetention, NewTransaction, Transaction, TransactionName, TransactionPhase, TransactionShare,
     },
     segment_store::Append,
 };
@@ -35,6 +36,14 @@ use crate::promise::{Ending, Promises, Transacted};
 const KEYS: u64 = 6;
 /// The pause between two events of a key.
 const PACE: Duration = Duration::from_millis(10);
+/// Exactly-once writers, each with three keys of its own.
+const WRITERS: u64 = 2;
+/// Events that a writer has under way at once.
+const BATCH: u64 = 6;
+/// How long a batch may take: longer than any outage of a trial.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(90);
+/// Readers of the group.
+const READERS: u64 = 2;
 /// Events of one transaction, over three keys.
 const TRANSACTION_EVENTS: u64 = 6;
 /// The pause between two transactions.
@@ -42,6 +51,8 @@ const TRANSACTION_PACE: Duration = Duration::from_millis(150);
 const LEASE_MS: u32 = 20_000;
 /// How long one append of a transaction is tried.
 const APPEND_WITHIN: Duration = Duration::from_secs(60);
+/// How long the group may take behind the witness.
+const SHARED_WITHIN: Duration = Duration::from_secs(60);
 /// The pause of the witness when nothing is new.
 const IDLE: Duration = Duration::from_millis(20);
 
@@ -56,9 +67,13 @@ pub(crate) struct Standing {
 /// Running traffic of one trial.
 pub(crate) struct Traffic {
     stop: Arc<AtomicBool>,
-    publishers: JoinSet<Result<(String, u64)>>,
+    publishers: JoinSet<Result<Vec<(String, u64)>>>,
     transactions: JoinHandle<Result<Vec<Transacted>>>,
     witness: JoinHandle<Result<(Walker, Vec<Seen>)>>,
+    readers: Vec<JoinHandle<Result<()>>>,
+    shared: Arc<Mutex<Vec<Seen>>>,
+    /// For the readers, who go on longest.
+    end: Arc<AtomicBool>,
     pub(crate) standing: Arc<Mutex<Standing>>,
 }
 
@@ -71,32 +86,55 @@ impl Traffic {
             let (stop, publisher, subject) = (Arc::clone(&stop), publisher.clone(), binding.subject.clone());
             publishers.spawn(async move { publish(format!("k{number}"), &subject, &publisher, &stop).await });
         }
+        for number in 0..WRITERS {
+            let options = WriterOptions::new(format!("writer-{number}").parse()?);
+            let writer = client.event_writer(streams.index.clone(), options).await?;
+            let stop = Arc::clone(&stop);
+            publishers.spawn(async move { write(number, writer, &stop).await });
+        }
+        let (end, shared) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+        let readers = readers(client, streams, &end, &shared).await?;
         let transactor = Transactor { bus: streams.bus.clone(), client: client.clone(), streams: streams.clone() };
         let stopped = Arc::clone(&stop);
         let transactions = tokio::spawn(async move { transactor.run(seed, &stopped).await });
         let walker = Walker::from_head(client, streams).await?;
         let standing = Arc::new(Mutex::new(Standing { cut: walker.cut(), past: walker.past() }));
-        let (stopped, shared) = (Arc::clone(&stop), Arc::clone(&standing));
-        let witness = tokio::spawn(async move { witness(walker, &stopped, &shared).await });
-        Ok(Self { stop, publishers, transactions, witness, standing })
+        let (stopped, told) = (Arc::clone(&stop), Arc::clone(&standing));
+        let witness = tokio::spawn(async move { witness(walker, &stopped, &told).await });
+        Ok(Self { stop, publishers, transactions, witness, readers, shared, end, standing })
     }
 
-    /// Lets everybody end with what is begun; the witness reads to the end.
-    pub(crate) async fn finish(mut self, promises: &mut Promises) -> Result<Vec<Seen>> {
+    /// Lets everybody end with what is begun; answers what the witness has read to the end, and what the group has.
+    pub(crate) async fn finish(mut self, promises: &mut Promises) -> Result<(Vec<Seen>, Vec<Seen>)> {
         self.stop.store(true, Ordering::Relaxed);
         while let Some(sent) = self.publishers.join_next().await {
-            let (key, count) = sent??;
-            promises.keys.insert(key, count);
+            promises.keys.extend(sent??);
         }
         promises.transactions = self.transactions.await?.context("transactions")?;
         let (mut walker, mut seen) = self.witness.await?.context("the witness")?;
         seen.extend(walker.read_all().await.context("the witness at the end")?);
-        Ok(seen)
+        let due = seen.iter().filter(|one| !promises.is_before_head(one)).count();
+        // What is missing then is told by name.
+        drop(
+            eventually("the group has it all", SHARED_WITHIN, async || {
+                let shared = self.shared.lock();
+                let there = shared.iter().filter(|one| !promises.is_before_head(one)).count();
+                ensure!(there >= due, "{there} of {due}");
+                Ok(())
+            })
+            .await,
+        );
+        self.end.store(true, Ordering::Relaxed);
+        for reader in self.readers {
+            reader.await?.context("a reader of the group")?;
+        }
+        let shared = std::mem::take(&mut *self.shared.lock());
+        Ok((seen, shared))
     }
 }
 
 /// One event at a time: the next one only when this one is acknowledged, so that the key's order is known.
-async fn publish(key: String, subject: &str, publisher: &Publisher, stop: &AtomicBool) -> Result<(String, u64)> {
+async fn publish(key: String, subject: &str, publisher: &Publisher, stop: &AtomicBool) -> Result<Vec<(String, u64)>> {
     let mut number = 0;
     while !stop.load(Ordering::Relaxed) {
         let text = format!("{key} {number}");
@@ -105,7 +143,65 @@ async fn publish(key: String, subject: &str, publisher: &Publisher, stop: &Atomi
         number += 1;
         sleep(PACE).await;
     }
-    Ok((key, number))
+    Ok(vec![(key, number)])
+}
+
+/// Batches over three keys, each acknowledged before the next.
+async fn write(number: u64, writer: EventWriter, stop: &AtomicBool) -> Result<Vec<(String, u64)>> {
+    let names: Vec<String> = (0..3).map(|key| format!("w{number}.{key}")).collect();
+    let keys = names.iter().map(|name| RoutingKey::new(name)).collect::<Result<Vec<_>, _>>()?;
+    let mut count = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let mut batch = Vec::new();
+        for next in count..count + BATCH / 3 {
+            let events = names.iter().map(|name| format!("{{\"msg\":\"{name} {next}\"}}"));
+            batch.extend(keys.iter().map(Some).zip(events));
+        }
+        let written = writer.write_batch(batch).await?;
+        timeout(WRITTEN_WITHIN, written).await.context("a writer makes no progress")??;
+        count += BATCH / 3;
+        sleep(PACE).await;
+    }
+    Ok(names.into_iter().map(|name| (name, count)).collect())
+}
+
+/// A group that reads the stream from its beginning.
+async fn readers(
+    client: &Client,
+    streams: &Streams,
+    end: &Arc<AtomicBool>,
+    shared: &Arc<Mutex<Vec<Seen>>>,
+) -> Result<Vec<JoinHandle<Result<()>>>> {
+    let config = GroupConfig {
+        group: format!("of-{}", streams.index).parse()?,
+        scope: "tests".parse()?,
+        from: [(streams.index.clone(), CutKind::Unbounded)].into(),
+        to: Default::default(),
+        checkpoint_ms: 1_000,
+        retention: GroupRetention::None,
+    };
+    let group = client.create_group(&config).await?;
+    let mut readers = Vec::new();
+    for number in 0..READERS {
+        let options = GroupOptions { refresh: Duration::from_millis(300), ..GroupOptions::default() };
+        let reader = group.reader(format!("r{number}").parse()?, options).await?;
+        let (end, shared, runtime) = (Arc::clone(end), Arc::clone(shared), Handle::current());
+        // A thread of its own, as in a process of its own.
+        readers.push(spawn_blocking(move || runtime.block_on(follow(reader, &end, &shared))));
+    }
+    Ok(readers)
+}
+
+async fn follow(mut reader: GroupReader, end: &AtomicBool, shared: &Mutex<Vec<Seen>>) -> Result<()> {
+    while !end.load(Ordering::Relaxed) {
+        match reader.next(Duration::from_millis(100)).await {
+            Ok(Some(Delivered::Events { segment, batch, .. })) => shared.lock().extend(Seen::of(segment, &batch)?),
+            Ok(_) => {}
+            Err(problem) if problem.is_transient() => {}
+            Err(problem) => return Err(problem.into()),
+        }
+    }
+    Ok(reader.close().await?)
 }
 
 async fn witness(mut walker: Walker, stop: &AtomicBool, shared: &Mutex<Standing>) -> Result<(Walker, Vec<Seen>)> {

@@ -19,6 +19,8 @@ use crate::{
 
 /// How long everything may take to be whole again.
 const HEALED_WITHIN: Duration = Duration::from_secs(90);
+/// How long a store has to come to the step at which it dies.
+const CRASH_WITHIN: Duration = Duration::from_secs(6);
 /// Traffic before the first fault and after the last.
 const CALM: Duration = Duration::from_millis(500);
 /// Object storage of an installation, in MiB.
@@ -49,7 +51,7 @@ pub(crate) struct Arena {
 pub(crate) struct Outcome {
     /// Faults by kind.
     pub(crate) faults: BTreeMap<&'static str, u64>,
-    /// Kinds that this machine does not allow.
+    /// Kinds that this machine does not allow, or that found nothing to strike.
     pub(crate) skipped: BTreeMap<&'static str, u64>,
     pub(crate) acknowledged: u64,
     pub(crate) transactions: usize,
@@ -99,11 +101,11 @@ impl Arena {
         }
         sleep(CALM).await;
         self.whole().await.context("everything is whole again")?;
-        let live = traffic.finish(&mut promises).await?;
+        let (live, shared) = traffic.finish(&mut promises).await?;
         let again = Walker::from_head(&self.client, &streams).await?.read_all().await.context("read again")?;
         outcome.acknowledged = promises.count();
         outcome.transactions = promises.transactions.len();
-        outcome.broken = promises.broken(&live, &again);
+        outcome.broken = promises.broken(&live, &again, &shared);
         streams.check_epochs().await?;
         let head = streams.describe().await?.head;
         ensure!(
@@ -133,6 +135,7 @@ impl Arena {
             Fault::Pause { victim, for_ms } | Fault::Zombie { victim, for_ms } => {
                 self.pause(victim, ms(for_ms)).await?
             }
+            Fault::Crash { store, point, passing } => return self.crash(store, point, passing).await,
             Fault::StepDown { container } => {
                 let stream = format!("T1_{container}");
                 // In the middle of an election there is nobody to step down.
@@ -187,6 +190,19 @@ impl Arena {
             }
             (_, None) => Ok(()),
         }
+    }
+
+    /// Starts a store that will die at a step; false if the trial does not bring it there in time.
+    async fn crash(&mut self, store: u8, point: &str, passing: u8) -> Result<bool> {
+        let Some(name) = Victim::Store(store).replica() else { return Ok(false) };
+        self.cluster.kill9(&name)?;
+        self.cluster.spawn_with(&name, &[format!("segment_store.crash_point={point}:{passing}")])?;
+        let died = self.cluster.ends_within(&name, CRASH_WITHIN).await?;
+        if !died {
+            self.cluster.kill9(&name)?;
+        }
+        self.cluster.spawn(&name)?;
+        Ok(died)
     }
 
     async fn pause(&mut self, victim: Victim, how_long: Duration) -> Result<()> {

@@ -8,7 +8,7 @@ use types::{GroupName, StreamCut};
 use wire::{
     coordinator::{
         Consumed, CreateGroup, CutKind, DeleteGroup, GroupConfig, GroupDescription, GroupRetention, NamedGroup,
-        ReportConsumed, RetentionPolicy, StreamUpdate, UpdateStream,
+        ReportConsumed, RetentionChange, RetentionPolicy, StreamUpdate, UpdateStream,
     },
     segment_store::{DescribeSegment, SegmentName},
 };
@@ -19,7 +19,12 @@ use crate::{
 };
 
 async fn keep(streams: &Streams, retention: Option<RetentionPolicy>) {
-    let update = StreamUpdate { index: streams.index.clone(), scaling: None, retention: Some(retention), tags: None };
+    let update = StreamUpdate {
+        index: streams.index.clone(),
+        scaling: None,
+        retention: retention.map(RetentionChange::By),
+        tags: None,
+    };
     patiently::<UpdateStream>(&streams.bus, &(), &update).await.unwrap();
 }
 

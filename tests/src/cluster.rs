@@ -229,14 +229,28 @@ impl Cluster {
         self.wait_until_ready(name).await
     }
 
+    /// Waits until a replica has ended by itself, which is then no mistake; false if it still runs after `within`.
+    pub async fn ends_within(&mut self, name: &str, within: Duration) -> Result<bool> {
+        let ended = self.process(name)?.wait(within).await.is_ok();
+        if ended {
+            self.running.remove(name);
+        }
+        Ok(ended)
+    }
+
     /// Starts a replica, on the data that it had; it is not ready yet.
     pub fn spawn(&mut self, name: &str) -> Result<()> {
+        self.spawn_with(name, &[])
+    }
+
+    /// The same with settings that hold for this start only.
+    pub fn spawn_with(&mut self, name: &str, set: &[String]) -> Result<()> {
         let (service, replica) = name.split_once('/').context("a replica is named <service>/<replica>")?;
         let probe = self.probes.get(name).with_context(|| format!("there is no replica {name}"))?;
         let mut command = Command::new(logboom()?);
         command.arg(service).arg("--settings").arg(self.dir.path().join("keys/logboom.toml"));
         command.current_dir(self.dir.path());
-        for set in &self.set {
+        for set in self.set.iter().chain(set) {
             command.args(["--set", set]);
         }
         command.args(["--set", &format!("common.replica={replica}")]);

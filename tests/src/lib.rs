@@ -1,8 +1,9 @@
 //! What is tested across crates: the rules of the house, the manifests, the main job end to end.
 //!
-//! Owns the targets beside this folder (`tidy`, `kube`, `scenario`, `clients`, `bad_input`, `chaos`, `console`, `bench`) and what they
-//! share: an installation of real processes ([`Cluster`], [`Standalone`]), its public doors ([`Api`], [`Binding`]), and a receiver of
-//! webhooks ([`Webhook`]).
+//! Owns the targets beside this folder (`tidy`, `kube`, `scenario`, `segments`, `clients`, `bad_input`, `chaos`, `console`, `bench`)
+//! and what they share: an installation of real processes ([`Cluster`], [`Standalone`]), its public doors ([`Api`], [`Binding`]), its
+//! streams as no client shows them ([`Streams`], [`Walker`]), a disk that may be filled ([`Tmpfs`]), and a receiver of webhooks
+//! ([`Webhook`]).
 //! Deliberately does not know the inside of a service: every test here goes through files, public doors or a process, and this crate
 //! links neither the services nor the engine, only what a program of a user links: the client and what it stands on.
 //!

@@ -30,7 +30,7 @@ impl Apply<Counted> for Count {
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
+pub(crate) async fn main() -> Result<()> {
     let world = testkit::World::start().await?;
     let creds = Some(world.nats.platform_creds()?);
     let bus = bus::Bus::connect(bus::BusOptions { url: world.nats.url(), creds, ..Default::default() }).await?;

@@ -8,7 +8,7 @@ use client::{Client, RowChange, RowCondition};
 use types::Token;
 
 #[tokio::main]
-async fn main() -> Result<()> {
+pub(crate) async fn main() -> Result<()> {
     let world = testkit::World::start().await?;
     let creds = Some(world.nats.platform_creds()?);
     let bus = bus::Bus::connect(bus::BusOptions { url: world.nats.url(), creds, ..Default::default() }).await?;

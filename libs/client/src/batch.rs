@@ -116,7 +116,7 @@ impl Client {
         }
         let mut left = approximate_bytes.max(1);
         for _ in 0..ROUNDS_MAX {
-            let (moved, ended) = self.advance(&mut open, left).await?;
+            let (moved, ended) = self.step(&mut open, left).await?;
             left = left.saturating_sub(moved);
             let mut passed = false;
             for (segment, end) in ended {
@@ -139,7 +139,7 @@ impl Client {
     }
 
     /// Moves every open segment by its share; answers how many bytes that was, and which sealed segments are at their ends.
-    async fn advance(
+    async fn step(
         &self,
         open: &mut BTreeMap<SegmentId, (SegmentPlace, Offset)>,
         bytes: u64,

@@ -94,6 +94,7 @@ pub struct ReaderGroup {
 impl Client {
     /// Creates a reader group; creating it again with the same configuration gives it.
     ///
+    /// What is truncated already of what it is to read is left out: it begins at the stream's head there.
     /// Errors: Conflict `GroupDiffers`; BadRequest `InvalidCut`; NotFound `UnknownIndex`; Throttled `TooManySegments`.
     pub async fn create_group(&self, config: &GroupConfig) -> Result<ReaderGroup, Problem> {
         let description = self.bus.call::<CreateGroup>(&(), config).await?;
@@ -377,7 +378,10 @@ impl ReaderGroup {
                 Some(CutKind::Tail) => Some(self.client.tails(index).await?),
                 Some(CutKind::At(cut)) => Some(cut.clone()),
             };
+            // What was truncated since the cuts were taken is left out, as the coordinator does it.
+            let head = self.client.heads(index).await?;
             let graph = self.client.graph(index).await?;
+            let (from, to) = (graph.join(&from, &head), to.map(|to| graph.join(&to, &head)));
             checked(&self.client, index, &graph, &from, to.as_ref()).await?;
             let streams: BTreeSet<u32> = from.0.keys().map(|segment| segment.stream).collect();
             setup.indexes.extend(streams.into_iter().map(|stream| (stream, index.clone())));

@@ -87,6 +87,7 @@
 //! **Time.** Writers may say how far their event times are ([`Client::note_time`]); readers learn between which times they stand
 //! ([`Client::time_window`]).
 
+mod advance;
 mod batch;
 mod cut;
 mod document;

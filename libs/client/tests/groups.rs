@@ -348,6 +348,30 @@ async fn a_lagging_group_goes_on_at_the_head_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_group_from_cuts_that_are_truncated_begins_at_the_head_and_ends_where_it_should() {
+    let stage = Stage::new().await;
+    let shop = stage.stream("shop", 2);
+    stage.append_all(&shop, 10);
+    let (from, first) = (stage.client.heads(&shop).await.unwrap(), stage.client.tails(&shop).await.unwrap());
+    let merged = stage.scale(&shop, &stage.present(&shop), 1)[0];
+    stage.append(&shop, merged, 10);
+    let to = stage.client.tails(&shop).await.unwrap();
+    stage.append(&shop, merged, 10);
+    stage.truncate(&shop, &StreamCut([(merged, 4)].into()));
+    let at = |cut: &StreamCut| [(shop.clone(), CutKind::At(cut.clone()))].into();
+    let mut config = GroupConfig { from: at(&from), to: at(&to), ..config(&[]) };
+    let group = stage.client.create_group(&config).await.unwrap();
+    let mut all = vec![Seen::new(&group, "a").await];
+    until(&mut all, |all| all[0].ended).await;
+    assert_eq!(all[0].events, (4..10).map(|offset| (merged, offset)).collect::<Events>());
+    config.to = at(&first);
+    let group = group.reset(&config).await.unwrap();
+    let mut all = vec![Seen::new(&group, "a").await];
+    until(&mut all, |all| all[0].ended).await;
+    assert_eq!(count(&all), 0, "everything up to the end is gone");
+}
+
+#[tokio::test]
 async fn automatic_checkpoints_come_by_themselves_and_a_reader_closes_where_it_says() {
     let stage = Stage::new().await;
     let shop = stage.stream("shop", 1);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use types::{ContainerId, IndexName, KeyRange, RoutingKey, ScopeName, SegmentId, StreamCut, Tag, Timestamp};
 
 pub use group::{Consumed, CutKind, GroupConfig, GroupDescription, GroupList, GroupRetention, GroupsOf, NamedGroup};
-pub use policy::{RetentionPolicy, ScalingPolicy};
+pub use policy::{RetentionChange, RetentionPolicy, ScalingPolicy};
 pub use scale::{EpochPage, EpochRecord, EpochsOf, Scale, SegmentNode, SegmentNodes, SegmentsOf, SuccessorsOf};
 pub use transaction::{
     NewTransaction, Transaction, TransactionList, TransactionName, TransactionPhase, TransactionPing, TransactionShare,
@@ -141,9 +141,9 @@ pub struct StreamUpdate {
     /// When segments are split and merged.
     #[serde(default)]
     pub scaling: Option<ScalingPolicy>,
-    /// What goes first when there is too much; `Some(None)` keeps everything.
+    /// What goes first when there is too much.
     #[serde(default)]
-    pub retention: Option<Option<RetentionPolicy>>,
+    pub retention: Option<RetentionChange>,
     /// Labels.
     #[serde(default)]
     pub tags: Option<Vec<Tag>>,

@@ -45,8 +45,8 @@ pub use config::Config;
 pub use error::CoordinatorError;
 pub use placement::{Changes, Owner, Placed, Placing, Store};
 pub use state::{
-    Changed, Command, Event, Phase, SCOPES_MAX, SEGMENTS_MAX, STREAMS_MAX, ScopePhase, State, Stream, TAGS_MAX, Truncation,
-    graph,
+    Changed, Command, Event, Phase, SCOPES_MAX, SEGMENTS_MAX, STREAMS_MAX, ScopePhase, State, Stream, TAGS_MAX,
+    Truncation, graph,
 };
 
 /// The service.

@@ -193,12 +193,7 @@ impl State {
         self.retention.forget(stream);
     }
 
-    fn place(
-        &self,
-        stores: &[Store],
-        interval: Duration,
-        now: Timestamp,
-    ) -> Result<Vec<Event>, CoordinatorError> {
+    fn place(&self, stores: &[Store], interval: Duration, now: Timestamp) -> Result<Vec<Event>, CoordinatorError> {
         if self.container_count == 0 {
             return Err(CoordinatorError::NotInstalled);
         }

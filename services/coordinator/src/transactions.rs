@@ -22,15 +22,16 @@ use std::{
 use serde::{Deserialize, Serialize};
 use types::{IndexName, SegmentId, Timestamp, TransactionId};
 use wire::{
-    coordinator::{SegmentRange, Transaction, TransactionPhase, TransactionShare},
+    coordinator::{Transaction, TransactionShare},
     segment_store::SegmentPlace,
 };
 
-use crate::{CoordinatorError, State, Stream};
+use crate::{CoordinatorError, State};
 
 pub use error::TransactionError;
 pub use event::{Command, Event, Which, Wish};
-pub use live::{Live, Reason, Roll, Stage, Step};
+use live::Ended;
+pub use live::{Live, Present, Reason, Roll, Stage, Step};
 
 /// Transactions of one stream that have not ended: each keeps a shadow segment for every segment of the stream.
 pub const TRANSACTIONS_OPEN_MAX: usize = 100;
@@ -59,32 +60,6 @@ const SHADOW: u32 = 0x8000_0000;
 /// Parts of all transactions that have not ended: about 100 bytes each in the state and in its snapshots.
 pub const SHARES_MAX: usize = 200_000;
 
-/// What a decision has to know of a stream.
-#[derive(Debug, Clone, Copy)]
-pub struct Present<'a> {
-    /// The stream.
-    pub stream: u32,
-    /// Its epoch.
-    pub epoch: u32,
-    /// Its present segments by range.
-    pub segments: &'a [SegmentRange],
-    /// Whether a scale was begun and has not ended.
-    pub scaling: bool,
-    /// Whether it takes no appends, now or soon.
-    pub sealed: bool,
-}
-
-/// How a transaction ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Ended {
-    transaction: TransactionId,
-    epoch: u32,
-    begun: Timestamp,
-    at: Timestamp,
-    /// `None`: committed.
-    aborted: Option<Reason>,
-}
-
 /// The transactions of one stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct OfStream {
@@ -104,15 +79,6 @@ pub struct Transactions {
     live_count: usize,
     /// How many parts those have.
     share_count: usize,
-}
-
-impl<'a> Present<'a> {
-    /// What `stream` is now; `segments` are its present ones, or none where nobody looks at them.
-    pub fn of(stream: &Stream, segments: &'a [SegmentRange]) -> Self {
-        let graph = stream.graph();
-        let (scaling, sealed) = (graph.scaling().is_some(), stream.is_ending());
-        Self { stream: graph.stream(), epoch: graph.epoch(), segments, scaling, sealed }
-    }
 }
 
 impl Transactions {
@@ -426,19 +392,4 @@ impl Transactions {
 /// Where the segment of a part is.
 pub(crate) fn shadow_place(share: &TransactionShare) -> SegmentPlace {
     SegmentPlace { segment: share.shadow, container: share.container }
-}
-
-impl Ended {
-    fn describe(&self, index: &IndexName) -> Transaction {
-        Transaction {
-            index: index.clone(),
-            transaction: self.transaction,
-            epoch: self.epoch,
-            phase: if self.aborted.is_some() { TransactionPhase::Aborted } else { TransactionPhase::Committed },
-            shares: Vec::new(),
-            begun: self.begun,
-            expires: self.at,
-            reason: self.aborted.map(|reason| reason.as_str().to_owned()),
-        }
-    }
 }

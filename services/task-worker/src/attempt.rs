@@ -7,11 +7,11 @@ use flow::{Channel, ExecutionGraph, Partition, TaskId};
 use futures::future::BoxFuture;
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 use types::{JobId, ReplicaId, StreamCut};
 use wire::{
     Service,
-    job_manager::{PartRef, ReportTask, TaskReport, TaskStatus},
+    job_manager::{PartRef, TaskReport, TaskStatus},
     views::Member,
 };
 
@@ -22,9 +22,10 @@ use crate::{
     metrics::TASKS_FAILED,
     name::Submitted,
     part::Part,
+    report,
     retry::persist,
     sink::{AlertSink, IndexSink, Sink},
-    source::{Output, Source},
+    source::{Beginning, Output, Parts, Source},
     task::{Context, Shared, channel_id},
     window::Window,
 };
@@ -33,8 +34,6 @@ use crate::{
 pub(crate) const BARRIERS_MAX: usize = 16;
 /// How long an error that only echoes another task's end waits for the news that the attempt is over anyway.
 const ECHO_GRACE: Duration = Duration::from_millis(500);
-/// How long a report is repeated; afterwards the job manager learns it when it deploys the attempt again.
-const REPORT_WITHIN: Duration = Duration::from_secs(300);
 
 /// One attempt, ready to run.
 pub(crate) struct Attempt {
@@ -123,18 +122,9 @@ impl Attempt {
         self.report(task, TaskStatus::Failed(format!("task {id} on {}: {reason}", self.shared.replica)));
     }
 
-    /// Reports in the background, for the tasks do not wait for the job manager.
     fn report(&self, task: u32, status: TaskStatus) {
-        let bus = self.shared.bus.clone();
         let report = TaskReport { job: self.submitted.job.clone(), attempt: self.execution.attempt, task, status };
-        drop(tokio::spawn(async move {
-            let reported = persist("reporting a task", || bus.call::<ReportTask>(&(), &report));
-            match tokio::time::timeout(REPORT_WITHIN, reported).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => info!(job = %report.job, error = %error.reason(), "task report is not wanted"),
-                Err(_) => warn!(job = %report.job, "task report given up"),
-            }
-        }));
+        report::tell(&self.shared.bus, report);
     }
 
     /// Makes every task of this worker ready: inputs first, so that no peer waits for them longer than it must.
@@ -216,22 +206,23 @@ impl Attempt {
             Some(part) => Some(Part::fetch(&self.shared.objects, part, context.id, &context.uid).await?),
             None => None,
         };
-        let writers = restored.as_ref().map(|part| part.writers.clone()).unwrap_or_default();
         let Chain { head, stages, tail } = chain;
         match (head, tail) {
             (Head::Source(spec), tail) => {
                 let output = match tail {
-                    Tail::Index(index) => Output::Index(Box::new(IndexSink::open(&context, &index, writers).await?)),
+                    Tail::Index(index) => Output::Index(Box::new(IndexSink::open(&context, &index, restored.as_ref()).await?)),
                     Tail::Edges => Output::Edges(self.edges(channels, context.id, peers).await?),
                     Tail::Alerts(_) => return Err(TaskError::Plan("a source cannot feed a rule".to_owned())),
                 };
                 let barriers = self.barriers.remove(&context.number).ok_or_else(lost)?;
-                let source = Source::open(&context, spec, stages, &self.cut, restored, output).await?;
+                let parts = self.parts_of(context.id.vertex);
+                let beginning = Beginning { cut: &self.cut, restored, parts };
+                let source = Source::open(context, spec, stages, beginning, output).await?;
                 Ok(Box::pin(source.run(self.shared.client.clone(), barriers)))
             }
             (Head::Window(spec), tail) => {
                 let sink = match tail {
-                    Tail::Index(index) => Sink::Index(IndexSink::open(&context, &index, writers).await?),
+                    Tail::Index(index) => Sink::Index(IndexSink::open(&context, &index, restored.as_ref()).await?),
                     Tail::Alerts(rule) => Sink::Alerts(AlertSink::new(Arc::clone(&context), rule, spec.clone())),
                     Tail::Edges => return Err(TaskError::Plan("a window ends with a sink".to_owned())),
                 };
@@ -239,6 +230,12 @@ impl Attempt {
                 Ok(Box::pin(window.run()))
             }
         }
+    }
+
+    /// The parts from which the subtasks of a vertex begin.
+    fn parts_of(&self, vertex: u32) -> Parts {
+        let numbered = (0u32..).zip(&self.execution.tasks).filter(|(_, task)| task.id.vertex == vertex);
+        numbered.filter_map(|(number, task)| Some((self.restore.get(&number)?.clone(), task.id, task.uid.clone()))).collect()
     }
 
     async fn edges(

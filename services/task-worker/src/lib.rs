@@ -25,6 +25,7 @@ mod error;
 mod metrics;
 mod name;
 mod part;
+mod report;
 mod retry;
 mod sink;
 mod source;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use flow::{TaskId, Uid};
 use serde::{Deserialize, Serialize};
 use store::Objects;
-use types::{SegmentId, Timestamp};
+use types::SegmentId;
 use wire::job_manager::PartRef;
 
 use crate::{error::TaskError, retry::Pauses, split::Split};
@@ -16,7 +16,7 @@ const VERSION: u32 = 1;
 /// Tries to fetch a part before the attempt is given up; the next one tries again.
 const FETCHES_MAX: u32 = 5;
 
-/// The last event number of a writer in each segment of its target.
+/// The last event number of a writer in each of its targets.
 pub(crate) type Numbers = BTreeMap<SegmentId, u64>;
 
 /// What a task needs to go on as if nothing had happened.
@@ -32,19 +32,19 @@ pub(crate) struct Part {
     /// A window's state, as `flow` wrote it.
     #[serde(default)]
     pub(crate) window: Option<Bytes>,
-    /// The watermark of each input.
-    #[serde(default)]
-    pub(crate) inputs: Vec<Timestamp>,
     /// An index sink's writers, by the split that each writes for.
     #[serde(default)]
     pub(crate) writers: Vec<(Option<SegmentId>, Numbers)>,
+    /// The targets with which an index sink's writers begin; a writer that begins behind the checkpoint needs them.
+    #[serde(default)]
+    pub(crate) targets: Vec<SegmentId>,
 }
 
 impl Part {
     /// An empty part.
     pub(crate) fn new(task: TaskId, uid: Uid, checkpoint: u64) -> Self {
-        let (splits, inputs, writers) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Self { version: VERSION, task, uid, checkpoint, splits, window: None, inputs, writers }
+        let (splits, writers, targets) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Self { version: VERSION, task, uid, checkpoint, splits, window: None, writers, targets }
     }
 
     /// The bytes to store, and how a checkpoint refers to them under that key.
@@ -105,8 +105,8 @@ mod tests {
         let segment = SegmentId { stream: 3, epoch: 0, number: 1 };
         Part {
             window: Some(Bytes::from_static(b"state")),
-            inputs: vec![Timestamp::MIN, Timestamp::from_millis(5)],
             writers: vec![(None, Numbers::from([(segment, 9)])), (Some(segment), Numbers::new())],
+            targets: vec![segment],
             ..Part::new(TaskId { vertex: 1, subtask: 2 }, Uid("u".into()), 7)
         }
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod alerts;
 pub(crate) mod index;
+mod targets;
 
 pub(crate) use alerts::AlertSink;
 pub(crate) use index::IndexSink;

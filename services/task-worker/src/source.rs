@@ -1,16 +1,18 @@
 //! A source task: reads its splits in turn, drops what is late, filters, projects and gives on.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+mod begin;
+
+use std::{sync::Arc, time::Duration};
 
 use arrow::array::RecordBatch;
-use client::SegmentReader;
+use client::{Client, SegmentReader};
 use exchange::Message;
 use flow::{Combined, TIME_COLUMN};
 use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::{sync::mpsc, time::Instant};
 use tracing::info;
-use types::{RoutingKey, SegmentId, StreamCut, Timestamp};
-use wire::{Problem, coordinator::SegmentRange};
+use types::{IndexName, RoutingKey, SegmentId, StreamCut, Timestamp};
+use wire::{Problem, coordinator::SegmentRange, job_manager::TaskStatus};
 
 use crate::{
     chain::{SourceSpec, Stages},
@@ -19,7 +21,7 @@ use crate::{
     error::TaskError,
     metrics::{Meter, rows},
     part::Part,
-    retry::{Pauses, is_final, persist},
+    retry::{Pauses, is_final},
     sink::{IndexSink, index::events_at},
     split::Split,
     task::Context,
@@ -34,6 +36,18 @@ const LINGER: Duration = Duration::from_millis(5);
 /// The longest that a read is parked at the tail.
 const PARK_MAX: Duration = Duration::from_secs(1);
 
+pub(crate) use begin::Parts;
+
+/// From where a source goes on.
+pub(crate) struct Beginning<'a> {
+    /// Names exactly the segments that the job reads.
+    pub(crate) cut: &'a StreamCut,
+    /// The task's own part.
+    pub(crate) restored: Option<Part>,
+    /// Those of all subtasks.
+    pub(crate) parts: Parts,
+}
+
 /// Where a source's rows go.
 #[derive(Debug)]
 pub(crate) enum Output {
@@ -43,12 +57,15 @@ pub(crate) enum Output {
 
 /// One source task.
 pub(crate) struct Source {
+    context: Arc<Context>,
     spec: SourceSpec,
     stages: Arc<Stages>,
     splits: Vec<Reading>,
     combined: Combined,
     /// Whether the receivers know that nothing comes for a while.
     told_idle: bool,
+    /// Whether the job manager knows that a split was read to its end.
+    told_end: bool,
     output: Output,
     checkpoints: Checkpointer,
     meter: Meter,
@@ -72,44 +89,44 @@ struct Read {
 }
 
 impl Source {
-    /// A source over the subtask's share of the segments, from the cut on or as `restored` says.
+    /// A source over the subtask's share of the cut, from there on or as the checkpoint says.
     pub(crate) async fn open(
-        context: &Arc<Context>,
+        context: Arc<Context>,
         spec: SourceSpec,
         stages: Arc<Stages>,
-        cut: &StreamCut,
-        restored: Option<Part>,
+        beginning: Beginning<'_>,
         output: Output,
     ) -> Result<Self, TaskError> {
-        let client = &context.shared.client;
-        let stream = persist("describing the source index", || client.stream(&spec.index)).await?;
+        let Beginning { cut, restored, parts } = beginning;
         let checkpoint = restored.as_ref().map_or(0, |part| part.checkpoint);
         let known = restored.map(|part| part.splits).unwrap_or_default();
-        let mut splits = Vec::new();
-        for segment in share(stream.segments.clone(), context.id.subtask, context.parallelism) {
-            let split = begin(&spec, segment.segment, cut, &known)?;
-            splits.push(Reading { segment, split, fed: Instant::now(), idle: false, pauses: Pauses::default() });
-        }
+        let splits = begin::splits(&context, &spec, cut, known, parts).await?;
+        let reading = |(segment, split)| {
+            let (fed, idle, pauses) = (Instant::now(), false, Pauses::default());
+            Reading { segment, split, fed, idle, pauses }
+        };
+        let splits: Vec<Reading> = splits.into_iter().map(reading).collect();
         let mut combined = Combined::new(splits.len());
         for (number, reading) in splits.iter().enumerate() {
             combined.watermark(number, reading.split.watermark());
         }
         info!(task = %context.label, index = %spec.index, splits = splits.len(), checkpoint, "source begins");
         let meter = Meter::of(&context.label);
-        let checkpoints = Checkpointer::new(Arc::clone(context), checkpoint);
-        Ok(Self { spec, stages, splits, combined, told_idle: false, output, checkpoints, meter })
+        let checkpoints = Checkpointer::new(Arc::clone(&context), checkpoint);
+        let (told_idle, told_end) = (false, false);
+        Ok(Self { context, spec, stages, splits, combined, told_idle, told_end, output, checkpoints, meter })
     }
 
     /// Reads for ever; barriers come between batches.
     pub(crate) async fn run(
         mut self,
-        client: client::Client,
+        client: Client,
         mut barriers: mpsc::Receiver<u64>,
     ) -> Result<(), TaskError> {
         let park = (self.spec.idle_after.0 / 2).clamp(Duration::from_millis(10), PARK_MAX);
         self.rose(Some(self.combined.current()).filter(|w| *w > Timestamp::MIN)).await?;
         self.tell_if_idle().await?;
-        let mut reads = FuturesUnordered::new();
+        let (mut reads, mut ends) = (FuturesUnordered::new(), FuturesUnordered::new());
         for (number, reading) in self.splits.iter().enumerate() {
             reads.push(read(number, client.reader(reading.segment, reading.split.offset), Duration::ZERO, park));
         }
@@ -120,6 +137,11 @@ impl Source {
                 Some(checkpoint) = barriers.recv() => {
                     self.meter.waited();
                     self.barrier(checkpoint).await?;
+                    continue;
+                }
+                Some((split, last)) = ends.next() => {
+                    self.meter.waited();
+                    self.over(split, last).await?;
                     continue;
                 }
                 Some(read) = reads.next() => read,
@@ -142,10 +164,12 @@ impl Source {
                 }
             };
             if reader.at_end() {
-                // Nothing will ever follow in a sealed segment. The task lives on for the barriers.
-                let risen = self.combined.finish(split);
-                self.rose(risen).await?;
-                self.tell_if_idle().await?;
+                // The task lives on for the barriers.
+                if !std::mem::replace(&mut self.told_end, true) {
+                    self.context.report(TaskStatus::Finished);
+                }
+                let segment = self.splits[split].segment.segment;
+                ends.push(end(split, client.clone(), self.spec.index.clone(), segment));
             } else {
                 reads.push(read(split, reader, pause, park));
             }
@@ -211,6 +235,20 @@ impl Source {
         self.tell_if_idle().await
     }
 
+    /// A split was read to its end.
+    ///
+    /// What follows it is read by the next attempt, and no window may close without that: so the split holds the watermark
+    /// where it is, however long that takes. The last of its keys holds nothing back.
+    async fn over(&mut self, number: usize, last: bool) -> Result<(), TaskError> {
+        if !last {
+            info!(segment = %self.splits[number].segment.segment, "segment read to its end; the next attempt goes on");
+            return Ok(());
+        }
+        let risen = self.combined.finish(number);
+        self.rose(risen).await?;
+        self.tell_if_idle().await
+    }
+
     /// A split has rows again: it counts from now on, here and at the receivers.
     async fn speaks(&mut self, number: usize) -> Result<(), TaskError> {
         if !std::mem::take(&mut self.splits[number].idle) {
@@ -254,7 +292,7 @@ impl Source {
         let mut part = self.checkpoints.part(checkpoint);
         part.splits = self.splits.iter().map(|r| (r.segment.segment, r.split.clone())).collect();
         if let Output::Index(sink) = &self.output {
-            part.writers = sink.numbers();
+            sink.note(&mut part);
         }
         let cut = StreamCut(part.splits.iter().map(|(segment, split)| (*segment, split.offset)).collect());
         self.checkpoints.store(&part, cut);
@@ -270,63 +308,18 @@ async fn read(split: usize, mut reader: SegmentReader, pause: Duration, park: Du
     Read { split, reader, rows }
 }
 
-/// The subtask's share of a stream's segments: every subtask takes each `parallelism`-th.
-fn share(mut segments: Vec<SegmentRange>, subtask: u32, parallelism: u32) -> Vec<SegmentRange> {
-    segments.sort_unstable_by_key(|s| s.segment);
-    let numbered = (0u32..).zip(segments);
-    numbered.filter(|(i, _)| i % parallelism.max(1) == subtask).map(|(_, segment)| segment).collect()
-}
-
-/// Where a split begins: as a checkpoint left it, which must be where the job's cut says, or fresh at the cut.
-fn begin(
-    spec: &SourceSpec,
-    segment: SegmentId,
-    cut: &StreamCut,
-    known: &BTreeMap<SegmentId, Split>,
-) -> Result<Split, TaskError> {
-    let offset = cut.offset(segment);
-    match known.get(&segment) {
-        None => Ok(Split::new(spec, offset)),
-        Some(split) if split.offset == offset => Ok(split.clone()),
-        Some(split) => Err(TaskError::Cut { segment, cut: offset, checkpoint: split.offset }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use types::{ContainerId, KeyRange};
-
-    use super::*;
-
-    #[test]
-    fn every_segment_is_read_by_one_subtask() {
-        let segment = |number| SegmentRange {
-            segment: SegmentId { stream: 1, epoch: 0, number },
-            container: ContainerId(0),
-            range: KeyRange { first: 0, last: 0 },
-        };
-        let numbers = |subtask, parallelism| -> Vec<u32> {
-            let shuffled = [3, 0, 4, 1, 2].map(segment).to_vec();
-            share(shuffled, subtask, parallelism).iter().map(|s| s.segment.number).collect()
-        };
-        assert_eq!((numbers(0, 2), numbers(1, 2)), (vec![0, 2, 4], vec![1, 3]));
-        assert_eq!((numbers(0, 1), numbers(7, 8)), (vec![0, 1, 2, 3, 4], vec![]));
-    }
-
-    #[test]
-    fn a_checkpoint_that_does_not_fit_its_cut_is_refused() {
-        let spec = SourceSpec {
-            index: "shop".parse().unwrap(),
-            delay: types::DurationText(Duration::ZERO),
-            max_future_skew: types::DurationText(Duration::ZERO),
-            idle_after: types::DurationText(Duration::ZERO),
-            window: None,
-        };
-        let segment = SegmentId { stream: 1, epoch: 0, number: 0 };
-        let cut = StreamCut([(segment, 7)].into());
-        assert_eq!(begin(&spec, segment, &cut, &BTreeMap::new()).unwrap().offset, 7);
-        let known = BTreeMap::from([(segment, Split::new(&spec, 7))]);
-        assert_eq!(begin(&spec, segment, &cut, &known).unwrap().offset, 7);
-        assert!(begin(&spec, segment, &StreamCut::default(), &known).is_err());
+/// Waits until it is known whether a segment that was read to its end is the last of its keys: its stream is sealed.
+async fn end(split: usize, client: Client, index: IndexName, segment: SegmentId) -> (usize, bool) {
+    let mut pauses = Pauses::default();
+    loop {
+        // First the stream: once it is sealed nothing can follow any more.
+        let sealed = client.stream(&index).await.is_ok_and(|stream| stream.sealed);
+        match client.locate(&index, segment).await {
+            Ok(Some(node)) if node.successors.is_empty() && sealed => return (split, true),
+            Ok(Some(node)) if node.successors.is_empty() => {}
+            Ok(_) => return (split, false),
+            Err(problem) => info!(%segment, %problem, "what follows a segment is not known; it will be asked again"),
+        }
+        tokio::time::sleep(pauses.next()).await;
     }
 }

@@ -29,6 +29,11 @@ impl Split {
         Self { offset, watermark }
     }
 
+    /// The split that goes on where this one ended: what is late for the one is late for the other.
+    pub(crate) fn followed_at(&self, offset: Offset) -> Self {
+        Self { offset, watermark: self.watermark.clone() }
+    }
+
     /// Takes the next rows of the split and returns those that are not late.
     ///
     /// Order: all rows of the split, in offset order, before any filter; how they are cut into batches changes nothing.

@@ -6,6 +6,7 @@ use exchange::{ChannelId, Exchange};
 use flow::{Channel, TaskId, Uid};
 use store::Objects;
 use types::{JobId, ReplicaId};
+use wire::job_manager::{TaskReport, TaskStatus};
 
 use crate::name::Submitted;
 
@@ -40,6 +41,14 @@ pub(crate) struct Context {
     pub(crate) parallelism: u32,
     /// `<job>/<vertex>-<subtask>`, for people.
     pub(crate) label: String,
+}
+
+impl Context {
+    /// Tells the job manager what became of the task, without waiting for it.
+    pub(crate) fn report(&self, status: TaskStatus) {
+        let (job, attempt, task) = (self.submitted.job.clone(), self.attempt, self.number);
+        crate::report::tell(&self.shared.bus, TaskReport { job, attempt, task, status });
+    }
 }
 
 /// A channel's name in the exchange.

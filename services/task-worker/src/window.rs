@@ -27,8 +27,6 @@ pub(crate) struct Window {
     gate: Gate,
     state: TumblingState,
     combined: Combined,
-    /// The last watermark of each input.
-    inputs: Vec<Timestamp>,
     aligner: Aligner,
     sink: Sink,
     checkpoints: Checkpointer,
@@ -49,12 +47,8 @@ impl Window {
             Some(snapshot) => TumblingState::restore(spec, snapshot)?,
             None => TumblingState::new(spec)?,
         };
-        let mut combined = Combined::new(gate.len());
-        let mut inputs = vec![Timestamp::MIN; gate.len()];
-        for (input, watermark) in restored.iter().flat_map(|part| part.inputs.iter().enumerate()).take(gate.len()) {
-            inputs[input] = *watermark;
-            combined.watermark(input, *watermark);
-        }
+        // Inputs begin anew: a source tells its watermark first, and splits may have moved from one source to another since.
+        let combined = Combined::new(gate.len());
         let checkpoint = restored.map_or(0, |part| part.checkpoint);
         info!(task = %context.label, inputs = gate.len(), groups = state.groups(), checkpoint, "window begins");
         Ok(Self {
@@ -63,7 +57,6 @@ impl Window {
             gate,
             state,
             combined,
-            inputs,
             sink,
             checkpoints: Checkpointer::new(Arc::clone(context), checkpoint),
             meter: Meter::of(&context.label),
@@ -99,7 +92,6 @@ impl Window {
                 Ok(())
             }
             Message::Watermark(watermark) => {
-                self.inputs[input] = self.inputs[input].max(watermark);
                 let risen = self.combined.watermark(input, watermark);
                 self.advance(risen).await
             }
@@ -174,9 +166,8 @@ impl Window {
     fn checkpoint(&mut self, checkpoint: u64) -> Result<(), TaskError> {
         let mut part = self.checkpoints.part(checkpoint);
         part.window = Some(self.state.snapshot()?.into());
-        part.inputs = self.inputs.clone();
         if let Sink::Index(sink) = &self.sink {
-            part.writers = sink.numbers();
+            sink.note(&mut part);
         }
         self.checkpoints.store(&part, StreamCut::default());
         self.meter.ran();

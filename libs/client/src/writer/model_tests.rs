@@ -424,7 +424,7 @@ fn run(seed: u64, in_flight_max: usize, with: (bool, bool)) -> World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 250, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
     #[test]
     fn every_event_once_and_in_order_whatever_happens(seed: u64, in_flight_max in 1usize..5, with: (bool, bool)) {

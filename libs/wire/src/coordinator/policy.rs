@@ -55,3 +55,23 @@ pub enum RetentionPolicy {
         max_bytes: Option<u64>,
     },
 }
+
+/// Another retention policy, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RetentionChange {
+    /// Everything stays.
+    Forever,
+    /// By this policy.
+    By(RetentionPolicy),
+}
+
+impl RetentionChange {
+    /// The policy that holds afterwards.
+    pub fn policy(self) -> Option<RetentionPolicy> {
+        match self {
+            Self::Forever => None,
+            Self::By(policy) => Some(policy),
+        }
+    }
+}

@@ -93,9 +93,9 @@ pub struct EpochRecord {
     pub sealed: Vec<SegmentId>,
     /// Segments that began.
     pub created: Vec<SegmentRange>,
-    /// How many segments one was split into, over all that ended.
+    /// How many of the ended segments have more than one successor.
     pub splits: u32,
-    /// How many were merged into one, over all that began.
+    /// How many of the new segments have more than one predecessor.
     pub merges: u32,
 }
 

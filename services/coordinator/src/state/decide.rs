@@ -1,7 +1,7 @@
 //! What scopes and streams allow.
 
 use types::{ContainerId, IndexName, KeyRange, ScopeName, SegmentId, StreamCut};
-use wire::coordinator::{NewStream, RetentionPolicy, ScalingPolicy, StreamUpdate};
+use wire::coordinator::{NewStream, RetentionChange, RetentionPolicy, ScalingPolicy, StreamUpdate};
 
 use super::{Changed, Event, Phase, SCOPES_MAX, SEGMENTS_MAX, STREAMS_MAX, ScopePhase, State, Stream, TAGS_MAX};
 use crate::{error::CoordinatorError, transactions::Reason};
@@ -85,11 +85,12 @@ impl State {
     pub(super) fn update_stream(&self, update: StreamUpdate) -> Result<Vec<Event>, CoordinatorError> {
         let there = &self.live_stream(&update.index)?.description;
         // Days are a shorthand: whoever says that everything is kept means them too.
-        let retention_days = if update.retention == Some(None) { None } else { there.retention_days };
+        let retention_days =
+            if update.retention == Some(RetentionChange::Forever) { None } else { there.retention_days };
         let changed = Changed {
             retention_days,
             scaling: update.scaling.unwrap_or(there.scaling),
-            retention: update.retention.unwrap_or(there.retention),
+            retention: update.retention.map_or(there.retention, RetentionChange::policy),
             tags: update.tags.unwrap_or_else(|| there.tags.clone()),
         };
         check_policies(&changed.scaling, changed.retention.as_ref(), &changed.tags)?;

@@ -1,7 +1,7 @@
 use super::*;
 use host::ControlState;
 use types::{ContainerId, StreamCut, Tag};
-use wire::coordinator::{RetentionPolicy, ScalingPolicy, StreamUpdate};
+use wire::coordinator::{RetentionChange, RetentionPolicy, ScalingPolicy, StreamUpdate};
 
 use graph::{CutError, ScaleError};
 
@@ -256,7 +256,7 @@ fn an_update_changes_what_it_names_and_a_repeated_creation_still_fits() {
     run(&mut state, 4, keep(StreamUpdate { scaling: Some(by_rate), tags: Some(tags.clone()), ..nothing() })).unwrap();
     let there = state.describe(&index()).unwrap();
     assert_eq!((there.scaling, there.tags, there.retention_days), (by_rate, tags, Some(7)));
-    run(&mut state, 5, keep(StreamUpdate { retention: Some(None), ..nothing() })).unwrap();
+    run(&mut state, 5, keep(StreamUpdate { retention: Some(RetentionChange::Forever), ..nothing() })).unwrap();
     assert_eq!(state.describe(&index()).unwrap().retention_days, None, "everything is kept");
     assert_eq!(run(&mut state, 6, Command::BeginStream(new("a", "shop", 2))), Ok(vec![]));
     let bad_rate = ScalingPolicy::DataRate { target_kib: 0, factor: 2, min_segments: 1 };
@@ -264,7 +264,7 @@ fn an_update_changes_what_it_names_and_a_repeated_creation_still_fits() {
     let many = (0..17).map(|n| format!("t{n}").parse().unwrap()).collect();
     for bad in [
         StreamUpdate { scaling: Some(bad_rate), ..nothing() },
-        StreamUpdate { retention: Some(Some(upside_down)), ..nothing() },
+        StreamUpdate { retention: Some(RetentionChange::By(upside_down)), ..nothing() },
         StreamUpdate { tags: Some(many), ..nothing() },
         StreamUpdate { tags: Some(vec!["a".parse().unwrap(); 2]), ..nothing() },
     ] {

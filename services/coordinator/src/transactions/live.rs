@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use types::{ContainerId, IndexName, KeyRange, SegmentId, Timestamp, TransactionId};
 use wire::coordinator::{SegmentRange, Transaction, TransactionPhase, TransactionShare};
 
-use super::{LIFE_LEASES_MAX, LIFE_MAX, Present};
+use super::{LIFE_LEASES_MAX, LIFE_MAX};
+use crate::Stream;
 
 /// Why a transaction is aborted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +111,21 @@ pub enum Step {
     },
     /// Everything is done; write it down.
     End,
+}
+
+/// What a decision has to know of a stream.
+#[derive(Debug, Clone, Copy)]
+pub struct Present<'a> {
+    /// The stream.
+    pub stream: u32,
+    /// Its epoch.
+    pub epoch: u32,
+    /// Its present segments by range.
+    pub segments: &'a [SegmentRange],
+    /// Whether a scale was begun and has not ended.
+    pub scaling: bool,
+    /// Whether it takes no appends, now or soon.
+    pub sealed: bool,
 }
 
 /// A transaction that has not ended.
@@ -240,6 +256,15 @@ fn opened(roll: &Roll, present: Present<'_>) -> Option<Vec<SegmentRange>> {
     roll.shares.iter().map(opened_for).collect()
 }
 
+impl<'a> Present<'a> {
+    /// What `stream` is now; `segments` are its present ones, or none where nobody looks at them.
+    pub fn of(stream: &Stream, segments: &'a [SegmentRange]) -> Self {
+        let graph = stream.graph();
+        let (scaling, sealed) = (graph.scaling().is_some(), stream.is_ending());
+        Self { stream: graph.stream(), epoch: graph.epoch(), segments, scaling, sealed }
+    }
+}
+
 impl Present<'_> {
     /// The present segment with exactly this range.
     fn at(&self, range: KeyRange) -> Option<SegmentRange> {
@@ -249,5 +274,31 @@ impl Present<'_> {
 
     fn holds(&self, segment: SegmentId, range: KeyRange) -> bool {
         self.at(range).is_some_and(|there| there.segment == segment)
+    }
+}
+
+/// How a transaction ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Ended {
+    pub(super) transaction: TransactionId,
+    pub(super) epoch: u32,
+    pub(super) begun: Timestamp,
+    pub(super) at: Timestamp,
+    /// `None`: committed.
+    pub(super) aborted: Option<Reason>,
+}
+
+impl Ended {
+    pub(super) fn describe(&self, index: &IndexName) -> Transaction {
+        Transaction {
+            index: index.clone(),
+            transaction: self.transaction,
+            epoch: self.epoch,
+            phase: if self.aborted.is_some() { TransactionPhase::Aborted } else { TransactionPhase::Committed },
+            shares: Vec::new(),
+            begun: self.begun,
+            expires: self.at,
+            reason: self.aborted.map(|reason| reason.as_str().to_owned()),
+        }
     }
 }

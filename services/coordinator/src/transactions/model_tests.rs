@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use types::KeyRange;
+use wire::coordinator::TransactionPhase;
 
 use super::{
     transactions_tests::{LEASE, STREAM, Sim},

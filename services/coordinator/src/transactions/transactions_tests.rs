@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 
 use types::{ContainerId, KeyRange};
+use wire::coordinator::{SegmentRange, TransactionPhase};
 
 use super::*;
 use crate::graph::Graph;

@@ -6,8 +6,8 @@ use types::{ScopeName, Tag};
 use wire::{
     Code, Empty,
     coordinator::{
-        CreateScope, CreateStream, DeleteScope, ListScopes, ListStreams, NewStream, RetentionPolicy, ScalingPolicy,
-        ScopeDeletion, ScopeRef, StreamUpdate, StreamsOf, UpdateStream,
+        CreateScope, CreateStream, DeleteScope, ListScopes, ListStreams, NewStream, RetentionChange, RetentionPolicy,
+        ScalingPolicy, ScopeDeletion, ScopeRef, StreamUpdate, StreamsOf, UpdateStream,
     },
     views::{SYNCHRONIZERS, TABLES},
 };
@@ -73,7 +73,7 @@ async fn policies_and_tags_change_and_streams_are_found_by_them() -> Result<()> 
     let update = StreamUpdate {
         index: index("shop"),
         scaling: Some(scaling),
-        retention: Some(Some(retention)),
+        retention: Some(RetentionChange::By(retention)),
         tags: Some(vec![blue.clone(), red.clone()]),
     };
     let updated = host.bus.call::<UpdateStream>(&(), &update).await?;

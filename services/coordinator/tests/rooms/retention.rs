@@ -4,8 +4,8 @@ use anyhow::Result;
 use testkit::{World, eventually};
 use types::StreamCut;
 use wire::coordinator::{
-    Consumed, CreateGroup, CutKind, GroupConfig, GroupRetention, NewStream, ReportConsumed, RetentionPolicy,
-    StreamUpdate, UpdateStream,
+    Consumed, CreateGroup, CutKind, GroupConfig, GroupRetention, NewStream, ReportConsumed, RetentionChange,
+    RetentionPolicy, StreamUpdate, UpdateStream,
 };
 
 use crate::stage::{EVENT_BYTES, SOON, caller, coordinator, create, described, index, new, split_first, store_doors};
@@ -54,7 +54,7 @@ async fn nothing_goes_that_a_subscriber_still_wants() -> Result<()> {
     let leader = coordinator(&world, "a", &["coordinator.retention_interval=100ms"]).await?;
     let host = caller(&world).await?;
     let (store, _doors) = store_doors(&host).await?;
-    let retention = Some(RetentionPolicy::Size { min_bytes: 0, max_bytes: None });
+    let retention = Some(RetentionChange::By(RetentionPolicy::Size { min_bytes: 0, max_bytes: None }));
     let stream = create(&host, &new("shop", 2)).await?;
     let group = GroupConfig {
         group: "readers".parse()?,
@@ -68,7 +68,7 @@ async fn nothing_goes_that_a_subscriber_still_wants() -> Result<()> {
     for there in stream.segments.iter().cycle().take(40) {
         store.lock().unwrap().append(there.segment, "event");
     }
-    let update = StreamUpdate { index: index("shop"), scaling: None, retention: Some(retention), tags: None };
+    let update = StreamUpdate { index: index("shop"), scaling: None, retention, tags: None };
     host.bus.call::<UpdateStream>(&(), &update).await?;
     let (a, b) = (stream.segments[0].segment, stream.segments[1].segment);
     let consumed = |first, second| Consumed {

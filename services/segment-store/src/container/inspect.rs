@@ -33,6 +33,13 @@ impl Container {
         Ok(self.readable()?.state.segment(segment)?.table())
     }
 
+    /// The same of a segment whose end is final; `None` while it takes appends.
+    pub(crate) fn final_writers(&self, segment: SegmentId) -> Result<Option<WriterTable>, Error> {
+        let books = self.readable()?;
+        let known = books.state.segment(segment)?;
+        Ok(known.sealed.then(|| known.table()))
+    }
+
     /// Describes the container.
     pub fn inspect(&self) -> Result<ContainerInfo, Error> {
         let books = self.readable()?;

@@ -54,28 +54,22 @@ async fn ask(
 ) -> Result<Option<(SegmentId, WriterTable)>, Error> {
     let SegmentPlace { segment, container } = place;
     let table = match peers.owned.get(container) {
-        Some(own) => {
-            own.describe(segment).map(|info| info.sealed).and_then(|sealed| Ok((sealed, own.writers(segment)?)))
-        }
+        Some(own) => own.final_writers(segment),
         None => {
-            let (name, within) = (SegmentName { segment }, deadline.since(clock.now()));
-            let info = peers.bus.call_within::<DescribeSegment>(&container, &name, within).await;
-            let answer = match info {
+            let (name, left) = (SegmentName { segment }, || deadline.since(clock.now()));
+            let asked = async {
                 // What it has is final only once it is sealed.
-                Ok(info) if info.sealed => {
-                    let within = deadline.since(clock.now());
-                    let table = peers.bus.call_within::<DescribeWriters>(&container, &name, within).await;
-                    table.map(|table| (true, table))
+                if !peers.bus.call_within::<DescribeSegment>(&container, &name, left()).await?.sealed {
+                    return Ok(None);
                 }
-                Ok(_) => Ok((false, WriterTable::default())),
-                Err(problem) => Err(problem),
+                peers.bus.call_within::<DescribeWriters>(&container, &name, left()).await.map(Some)
             };
-            answer.map_err(|problem| silent(segment, &problem))
+            asked.await.map_err(|problem| silent(segment, &problem))
         }
     };
     match table {
-        Ok((true, table)) => Ok(Some((segment, table))),
-        Ok((false, _)) => Err(Error::NotSealed(segment)),
+        Ok(Some(table)) => Ok(Some((segment, table))),
+        Ok(None) => Err(Error::NotSealed(segment)),
         Err(Error::UnknownSegment(_)) => Ok(None),
         Err(error) => Err(error),
     }

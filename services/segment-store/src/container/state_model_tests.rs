@@ -231,7 +231,6 @@ impl World {
             (Expected::Taken(new), Effect::Appended { answer, .. }) => (new, answer),
             (Expected::Refused(kind), Effect::Refused(why)) => {
                 assert_eq!(wire::Problem::from(why.clone()).kind, kind);
-                eprintln!("COV {kind}");
                 return;
             }
             (expected, effect) => panic!("expected {expected:?}, happened {effect:?}"),
@@ -285,7 +284,6 @@ impl World {
         let payloads = chunks.iter().flat_map(|c| self.objects[&c.key].1.clone()).collect();
         let meta = self.put(segment, chunks[0].from, payloads);
         let at = self.now();
-        if chunks.len() > 1 { eprintln!("COV compact"); }
         assert_eq!(self.one(Entry::ChunksReplaced { segment, meta, at }), Effect::Replaced);
     }
 
@@ -306,7 +304,6 @@ impl World {
             Effect::Refused(Error::BeyondEnd { .. }) => assert!(before > end),
             Effect::Refused(Error::Transactional(_)) => assert!(model.open),
             Effect::Truncated(info) => {
-                if info.start > 0 { eprintln!("COV truncate"); }
                 model.start = model.start.max(before);
                 assert_eq!(info.start, model.start);
             }
@@ -323,7 +320,6 @@ impl World {
                 let shadow = self.model.remove(&source).unwrap();
                 let (from, count) = (parent.events.len() as u64, shadow.events.len() as u64);
                 assert_eq!(merged, Merged { from, count, repeated: false });
-                if count > 0 { eprintln!("COV merge"); }
                 let parent = self.model.get_mut(&into).unwrap();
                 parent.events.extend(shadow.events);
                 parent.ids.extend(shadow.ids);
@@ -339,8 +335,7 @@ impl World {
     fn recovered(&self, snapshot: &[u8]) -> Books {
         let mut books = Books::new(CONTAINER);
         books.restore(rmp_serde::from_slice(snapshot).unwrap());
-        let after = books.state.segments.values().filter_map(|s| s.pieces.front()).map(|p| p.seq).min().unwrap_or(books.state.applied_seq + 1);
-        let restored = books.state.applied_seq;
+        let (restored, after) = (books.state.applied_seq, books.state.tail_seq());
         let purged = self.books.state.tail_seq().min(restored + 1);
         let places = books.places();
         for (seq, record) in (1u64..).zip(&self.log).filter(|(seq, _)| *seq >= after.max(purged)) {

@@ -170,6 +170,7 @@ impl Tiering {
             written += 1;
         }
         if self.snapshot_is_due() {
+            self.nudge().await?;
             self.snapshot().await?;
         }
         self.chores(written).await;
@@ -288,12 +289,23 @@ impl Tiering {
         (full || books.log.held() > self.container.limits.log_bytes_max / 2) && self.purged < books.state.tail_seq()
     }
 
-    /// Writes a snapshot if anything changed since the last one or the log is nearly full, and purges what no restore can need.
+    /// Commits an entry that changes nothing if there would be nothing new to snapshot.
+    ///
+    /// The same state again would do to purge the log; but then it would be purged to its last frame, and a log without
+    /// frames looks like a new one if all snapshots are lost.
+    async fn nudge(&self) -> Result<(), Error> {
+        if self.container.books.read().state.frame_number > self.marked.frame_number {
+            return Ok(());
+        }
+        let entry = Entry::Collected { keys: Vec::new(), at: self.container.clock.now() };
+        self.container.submit(entry, Timestamp::MAX, None).await.map(drop)
+    }
+
+    /// Writes a snapshot if anything changed since the last one, and purges what no restore can need.
     pub(crate) async fn snapshot(&mut self) -> Result<(), Error> {
         let (state, mark) = {
             let books = self.container.books.read();
-            let unchanged = books.state.frame_number == self.marked.frame_number && !self.is_pressed(&books);
-            if matches!(books.phase, Phase::ReadOnly(_)) || unchanged {
+            if matches!(books.phase, Phase::ReadOnly(_)) || books.state.frame_number == self.marked.frame_number {
                 return Ok(());
             }
             let (frame_number, log_written) = (books.state.frame_number, books.log.written());

@@ -274,6 +274,28 @@ async fn of_two_clients_exactly_one_wins_each_offset() {
 }
 
 #[actix::test]
+async fn appends_are_slowed_down_before_they_are_refused() {
+    let set = [
+        "segment_store.flush_interval=1h",
+        "segment_store.flush_bytes=1MiB",
+        "segment_store.tail_bytes_max=1MiB",
+        "segment_store.frame_linger=0ms",
+    ];
+    let stage = Stage::with_store(&set).await;
+    let segment = stage.stream("shop", 1, 1).await.segments[0];
+    let writer = stage.client.writer("shop".parse().unwrap(), "w1".parse().unwrap());
+    // 700 KiB: below three quarters, so that nothing goes to Tier 2; (700 - 512) / (921 - 512) of 50 ms.
+    writer.append(segment, 1, &[Bytes::from("x".repeat(700 << 10))]).await.unwrap();
+    for number in 2..5 {
+        let begun = std::time::Instant::now();
+        writer.append(segment, number, &events("e", number..number + 1)).await.unwrap();
+        assert!(begun.elapsed() >= Duration::from_millis(20), "{:?}", begun.elapsed());
+    }
+    let container = stage.bus.call::<DescribeContainer>(&segment.container, &wire::Empty {}).await.unwrap();
+    assert!(container.tail_bytes > 700 << 10, "the tail stayed as it was");
+}
+
+#[actix::test]
 async fn a_container_says_what_it_has_and_takes() {
     let set = ["segment_store.flush_interval=1h", "segment_store.load_interval=100ms"];
     let stage = Stage::with_store(&set).await;

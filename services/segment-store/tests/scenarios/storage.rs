@@ -234,7 +234,7 @@ async fn a_log_that_cannot_be_purged_throttles_and_recovers() {
     // The log holds four times the tail; a file stands where the snapshots have to be.
     let set =
         &["segment_store.flush_interval=100ms", "segment_store.flush_bytes=64KiB", "segment_store.tail_bytes_max=1MiB"];
-    let stage = Stage::with_store(set).await;
+    let mut stage = Stage::with_store(set).await;
     let segment = stage.stream("shop", 1, 1).await.segments[0];
     stage.objects.put_if_absent("snap", Bytes::from_static(b"in the way")).await.unwrap();
     let noise = |n: u64| {
@@ -271,6 +271,14 @@ async fn a_log_that_cannot_be_purged_throttles_and_recovers() {
     let writer = stage.client.writer("shop".parse().unwrap(), "w1".parse().unwrap());
     writer.append(segment, count + 1, &[noise(count)]).await.unwrap();
     assert_exact(&all(&stage, segment, count + 1).await, "e", count + 1);
+    // However far it was purged: without its snapshots it does not look like a new one.
+    stage.stop("a").await;
+    for key in stage.objects("snap").await {
+        stage.objects.delete(&key).await.unwrap();
+    }
+    stage.start("a", set).await;
+    let refused = writer.append(segment, count + 2, &[noise(count + 1)]).await.unwrap_err();
+    assert_eq!(refused.kind, "ContainerReadOnly", "{refused}");
 }
 
 #[actix::test]

@@ -3,7 +3,7 @@
 //! A writer numbers its events from 1 in each segment of the target and a checkpoint holds the last numbers; a new attempt
 //! repeats what follows the checkpoint under the same numbers, and the target drops what it has. So the order of a writer's
 //! rows must be the same in every attempt: a window fires in `(window end, key)` order, and rows without a window have a
-//! writer per split, because how splits interleave is chance.
+//! writer per split, because how splits interleave is chance. How numbers go on when the target is scaled: [`super::targets`].
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -13,20 +13,20 @@ use arrow::{
     util::display::{ArrayFormatter, FormatOptions},
 };
 use bytes::Bytes;
-use client::{Client, Writer};
-use futures::future::try_join_all;
+use client::{Client, SegmentGraph, Writer};
 use tracing::warn;
 use types::{EVENT_BYTES_MAX, IndexName, ROUTING_KEY_BYTES_MAX, RoutingKey, SegmentId};
 use wire::{
     Problem,
-    coordinator::{SegmentRange, StreamDescription},
+    coordinator::{SegmentNode, SegmentRange, StreamDescription},
 };
 
+use super::targets::{Segments, Targets};
 use crate::{
     error::TaskError,
     metrics::{ROWS_REFUSED, ROWS_REPEATED, rows},
     name::Submitted,
-    part::Numbers,
+    part::{Numbers, Part},
     retry::persist,
     task::Context,
 };
@@ -38,12 +38,24 @@ pub(crate) struct IndexSink {
     stream: Arc<StreamDescription>,
     submitted: Submitted,
     subtask: u32,
+    first: First,
     writers: BTreeMap<Option<SegmentId>, Numbered>,
+}
+
+/// The targets with which every writer of the job begins.
+///
+/// They stay those of the first attempt: a writer may have begun behind the checkpoint, in an attempt that is over, and must
+/// begin with the same targets again.
+struct First {
+    /// As the first attempt found them.
+    names: Vec<SegmentId>,
+    /// The stream when this attempt began.
+    graph: SegmentGraph,
 }
 
 struct Numbered {
     writer: Writer,
-    last: Numbers,
+    targets: Targets,
 }
 
 impl std::fmt::Debug for IndexSink {
@@ -57,27 +69,36 @@ impl IndexSink {
     pub(crate) async fn open(
         context: &Context,
         index: &IndexName,
-        restored: Vec<(Option<SegmentId>, Numbers)>,
+        restored: Option<&Part>,
     ) -> Result<Self, TaskError> {
         let client = context.shared.client.clone();
         let stream = persist("describing the target index", || client.stream(index)).await?;
+        let graph = persist("listing the segments of the target index", || client.graph(index)).await?;
+        let (names, writers): (Vec<SegmentId>, &[(Option<SegmentId>, Numbers)]) =
+            restored.map_or((Vec::new(), &[]), |part| (part.targets.clone(), &part.writers));
+        // A part of a release that did not write them down.
+        let sparse = names.is_empty();
+        let names = if sparse { stream.segments.iter().map(|s| s.segment).collect() } else { names };
         let mut sink = Self {
             client,
             index: index.clone(),
             stream,
             submitted: context.submitted.clone(),
             subtask: context.id.subtask,
+            first: First { names, graph },
             writers: BTreeMap::new(),
         };
-        for (split, last) in restored {
-            sink.numbered(split)?.last = last;
+        for (split, numbers) in writers {
+            let numbered = sink.numbered(*split, numbers, sparse).await?;
+            sink.writers.insert(*split, numbered);
         }
         Ok(sink)
     }
 
-    /// The last numbers, all of them acknowledged.
-    pub(crate) fn numbers(&self) -> Vec<(Option<SegmentId>, Numbers)> {
-        self.writers.iter().map(|(split, numbered)| (*split, numbered.last.clone())).collect()
+    /// Writes down where the writers are; everything that they were given is acknowledged.
+    pub(crate) fn note(&self, part: &mut Part) {
+        part.writers = self.writers.iter().map(|(split, numbered)| (*split, numbered.targets.numbers())).collect();
+        part.targets.clone_from(&self.first.names);
     }
 
     /// Appends events, each to the segment of its key; when it returns all of them are durable.
@@ -88,67 +109,85 @@ impl IndexSink {
         split: Option<SegmentId>,
         events: Vec<(Option<RoutingKey>, Vec<u8>)>,
     ) -> Result<(), TaskError> {
-        let routed = routed(&self.stream, events)?;
-        let numbered = self.numbered(split)?;
-        let runs = runs(&numbered.last, routed);
-        let writer = &numbered.writer;
-        let appends =
-            runs.iter().map(|run| persist("appending results", || writer.append(run.segment, run.first, &run.events)));
-        let appended = try_join_all(appends).await?;
-        for run in &runs {
-            numbered.last.insert(run.segment.segment, run.first + rows(run.events.len()) - 1);
+        let hashed = hashed(&self.stream, events);
+        if !self.writers.contains_key(&split) {
+            let numbers = self.first.names.iter().map(|segment| (*segment, 0)).collect();
+            let numbered = self.numbered(split, &numbers, false).await?;
+            self.writers.insert(split, numbered);
         }
-        ROWS_REPEATED.add(appended.iter().map(|a| u64::from(a.duplicate_count)).sum());
+        if let Some(Numbered { writer, targets }) = self.writers.get_mut(&split) {
+            let live = Live { client: &self.client, index: &self.index, writer };
+            ROWS_REPEATED.add(targets.append(&live, hashed).await?);
+        }
         Ok(())
     }
 
-    fn numbered(&mut self, split: Option<SegmentId>) -> Result<&mut Numbered, TaskError> {
-        let writer = self.submitted.writer(self.subtask, split)?;
-        let fresh = || Numbered { writer: self.client.writer(self.index.clone(), writer), last: Numbers::new() };
-        Ok(self.writers.entry(split).or_insert_with(fresh))
+    async fn numbered(
+        &self,
+        split: Option<SegmentId>,
+        numbers: &Numbers,
+        sparse: bool,
+    ) -> Result<Numbered, TaskError> {
+        let writer = self.client.writer(self.index.clone(), self.submitted.writer(self.subtask, split)?);
+        let live = Live { client: &self.client, index: &self.index, writer: &writer };
+        let present = &self.stream.segments;
+        let targets = Targets::restore(&live, numbers, &self.first.graph, present, sparse).await?;
+        Ok(Numbered { writer, targets })
     }
 }
 
-/// The segment of each event that is not too large.
-fn routed(
-    stream: &StreamDescription,
-    events: Vec<(Option<RoutingKey>, Vec<u8>)>,
-) -> Result<Vec<(SegmentRange, Bytes)>, TaskError> {
+/// The segments themselves.
+struct Live<'a> {
+    client: &'a Client,
+    index: &'a IndexName,
+    writer: &'a Writer,
+}
+
+impl Segments for Live<'_> {
+    async fn append(&self, segment: SegmentRange, first: u64, events: &[Bytes]) -> Result<Option<u64>, TaskError> {
+        let append = || async {
+            match self.writer.append(segment, first, events).await {
+                Ok(appended) => Ok(Some(u64::from(appended.duplicate_count))),
+                Err(problem) if problem.kind == "SegmentSealed" => Ok(None),
+                Err(problem) => Err(problem),
+            }
+        };
+        persist("appending results", append).await
+    }
+
+    async fn last(&self, segment: SegmentRange) -> Result<u64, TaskError> {
+        persist("asking what is stored of a writer", || self.writer.resume(segment)).await
+    }
+
+    async fn behind(&self, sealed: SegmentId) -> Result<SegmentGraph, TaskError> {
+        let look = || async {
+            let stream = self.client.stream(self.index).await?;
+            let graph = self.client.graph(self.index).await?;
+            let follows = |node: &SegmentNode| node.successors.iter().any(|s| graph.node(*s).is_some());
+            match graph.node(sealed) {
+                Some(node) if follows(node) => Ok(graph),
+                Some(_) if stream.sealed => {
+                    Err(Problem::conflict("StreamSealed", format_args!("index {} takes no more rows", self.index)))
+                }
+                Some(_) => Err(Problem::unavailable("EpochNotOpen", format_args!("nothing follows {sealed} yet"))),
+                None => Err(Problem::not_found("UnknownSegment", format_args!("segment {sealed} was truncated away"))),
+            }
+        };
+        persist("looking for what follows a sealed segment", look).await
+    }
+}
+
+/// The events that are not too large, each with its key's place in the hash space.
+fn hashed(stream: &StreamDescription, events: Vec<(Option<RoutingKey>, Vec<u8>)>) -> Vec<(u64, Bytes)> {
     let all = events.len();
     let fitting = events.into_iter().filter(|(_, event)| event.len() <= EVENT_BYTES_MAX);
-    let routed: Result<Vec<_>, _> = fitting
-        .map(|(key, event)| {
-            let missing = || Problem::unavailable("NoSegment", format_args!("stream {} has a gap", stream.index));
-            let segment = stream.route(key.as_ref()).ok_or_else(missing)?;
-            Ok((segment, Bytes::from(event)))
-        })
-        .collect();
-    let routed = routed.map_err(|problem| TaskError::Call { what: "routing results", problem })?;
-    if routed.len() < all {
-        let count = all - routed.len();
+    let hashed: Vec<_> = fitting.map(|(key, event)| (stream.hash(key.as_ref()), Bytes::from(event))).collect();
+    if hashed.len() < all {
+        let count = all - hashed.len();
         warn!(index = %stream.index, count, limit = EVENT_BYTES_MAX, "result rows left out, larger than an event may be");
         ROWS_REFUSED.add(rows(count));
     }
-    Ok(routed)
-}
-
-/// Consecutive events of a writer in one segment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Run {
-    segment: SegmentRange,
-    first: u64,
-    events: Vec<Bytes>,
-}
-
-/// Numbers the events behind `last`, in their order within each segment.
-fn runs(last: &Numbers, routed: Vec<(SegmentRange, Bytes)>) -> Vec<Run> {
-    let mut runs: BTreeMap<SegmentId, Run> = BTreeMap::new();
-    for (segment, event) in routed {
-        let first = last.get(&segment.segment).copied().unwrap_or(0) + 1;
-        let run = runs.entry(segment.segment).or_insert_with(|| Run { segment, first, events: Vec::new() });
-        run.events.push(event);
-    }
-    runs.into_values().collect()
+    hashed
 }
 
 /// One JSON event per row, with `_time` first; the rows' own `_time`, if any, gives way.
@@ -183,71 +222,19 @@ pub(crate) fn routing_keys(batch: &RecordBatch, keys: &[String]) -> Result<Vec<O
 #[cfg(test)]
 mod tests {
     use arrow::array::{Float64Array, Int64Array, StringArray, TimestampNanosecondArray};
-    use proptest::prelude::*;
-    use types::{ContainerId, KeyRange, Timestamp};
+    use types::Timestamp;
 
     use super::*;
 
-    fn stream() -> StreamDescription {
-        let ranges = (0u32..).zip(KeyRange::split_evenly(4));
-        let segment = |number| SegmentId { stream: 9, epoch: 0, number };
-        let segments = ranges.map(|(n, range)| SegmentRange { segment: segment(n), container: ContainerId(0), range });
+    #[test]
+    fn an_event_that_is_too_large_takes_no_number_and_what_has_no_key_has_one_place() {
         let (scope, index) = ("tenant".parse().unwrap(), "sums".parse().unwrap());
-        StreamDescription::new((9, Timestamp::MIN), scope, index, segments.collect())
-    }
-
-    fn event(key: &str, text: &str) -> (Option<RoutingKey>, Vec<u8>) {
-        (RoutingKey::new(key).ok(), text.as_bytes().to_vec())
-    }
-
-    #[test]
-    fn numbers_go_on_behind_the_checkpoint_in_each_segment() {
-        let stream = stream();
-        let segment = stream.route(RoutingKey::new("a").ok().as_ref()).unwrap();
-        let last = Numbers::from([(segment.segment, 41)]);
-        let routed = routed(&stream, vec![event("a", "1"), event("a", "2")]).unwrap();
-        assert_eq!(runs(&last, routed), [Run { segment, first: 42, events: vec!["1".into(), "2".into()] }]);
-    }
-
-    #[test]
-    fn an_event_that_is_too_large_takes_no_number() {
+        let stream = StreamDescription::new((9, Timestamp::MIN), scope, index, Vec::new());
         let large = (None, vec![b'x'; EVENT_BYTES_MAX + 1]);
-        let routed = routed(&stream(), vec![(None, b"1".to_vec()), large, (None, b"2".to_vec())]).unwrap();
-        assert_eq!(runs(&Numbers::new(), routed)[0].events, [Bytes::from("1"), Bytes::from("2")]);
-    }
-
-    proptest! {
-        /// What a new attempt repeats must have the numbers that it had before, wherever batches were cut.
-        #[test]
-        fn numbers_do_not_depend_on_batches(
-            keys in prop::collection::vec("[a-f]", 1..80), sizes in prop::collection::vec(1usize..20, 1..20),
-        ) {
-            let stream = stream();
-            let all: Vec<_> = keys.iter().enumerate().map(|(i, key)| event(key, &i.to_string())).collect();
-            let number = |batches: Vec<Vec<(Option<RoutingKey>, Vec<u8>)>>| {
-                let (mut last, mut found) = (Numbers::new(), BTreeMap::new());
-                for batch in batches {
-                    for run in runs(&last, routed(&stream, batch).unwrap()) {
-                        for (number, event) in (run.first..).zip(run.events) {
-                            last.insert(run.segment.segment, number);
-                            found.insert((run.segment.segment, number), event);
-                        }
-                    }
-                }
-                found
-            };
-            let mut rest = all.as_slice();
-            let mut cut = Vec::new();
-            for size in sizes.iter().cycle() {
-                if rest.is_empty() { break }
-                let (batch, behind) = rest.split_at((*size).min(rest.len()));
-                cut.push(batch.to_vec());
-                rest = behind;
-            }
-            let whole = number(vec![all.clone()]);
-            prop_assert_eq!(whole.len(), all.len());
-            prop_assert_eq!(number(cut), whole);
-        }
+        let keyed = (RoutingKey::new("a").ok(), b"2".to_vec());
+        let (none, a) = (types::hash64(b"sums"), RoutingKey::new("a").unwrap().hash());
+        let found = hashed(&stream, vec![(None, b"1".to_vec()), large, keyed]);
+        assert_eq!(found, [(none, Bytes::from("1")), (a, Bytes::from("2"))]);
     }
 
     #[test]
