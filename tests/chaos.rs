@@ -44,8 +44,8 @@ use crate::{
 /// What everybody calls a seed that nobody has chosen.
 const SEED: u64 = 2026;
 const SECONDS: u64 = 60;
-/// What is run among the other tests: every kind of fault comes, and the fourth is of three nats-servers.
-const SEEDS: [u64; 6] = [1, 2, 3, 4, 5, 6];
+/// What is run among the other tests: every kind of fault comes, and the last two are of three nats-servers.
+pub(crate) const SEEDS: [u64; 6] = [21, 29, 27, 15, 0, 56];
 
 pub(crate) const INDEX: &str = "chaos";
 pub(crate) const SUMS: &str = "chaos_sums";

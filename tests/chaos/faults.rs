@@ -1,10 +1,14 @@
-//! Kills: one process after the other, in an order and at moments that the seed decides.
+//! Kills: one process after the other, in an order and at moments that the seed decides, each while another one is stopped.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use logboom_tests::Cluster;
-use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
+use rand::{
+    Rng, SeedableRng,
+    rngs::StdRng,
+    seq::{IndexedRandom, SliceRandom},
+};
 use tokio::time::{Instant, sleep};
 
 const NATS: &str = "nats-server";
@@ -26,7 +30,11 @@ pub(crate) async fn run(cluster: &mut Cluster, seed: u64, how_long: Duration) ->
                 return Ok(kills);
             }
             let (down, up) = (pause(500, 1_500), pause(1_000, 4_000));
-            kill_and_restart(cluster, &victim, down).await.with_context(|| format!("kill {kills}: {victim}"))?;
+            let others: Vec<_> = cluster.replicas().into_iter().filter(|name| *name != victim).collect();
+            let stopped = others.choose(&mut order).context("there is another process")?;
+            kill_and_restart(cluster, &victim, stopped, down)
+                .await
+                .with_context(|| format!("kill {kills}: {victim}"))?;
             kills += 1;
             sleep(up).await;
             // A death that nobody caused is a defect, also when Kubernetes would cover it up.
@@ -35,17 +43,21 @@ pub(crate) async fn run(cluster: &mut Cluster, seed: u64, how_long: Duration) ->
     }
 }
 
-async fn kill_and_restart(cluster: &mut Cluster, victim: &str, down: Duration) -> Result<()> {
+async fn kill_and_restart(cluster: &mut Cluster, victim: &str, stopped: &str, down: Duration) -> Result<()> {
     let begun = Instant::now();
+    cluster.pause(stopped)?;
     if victim == NATS {
         cluster.nats.kill(0)?;
-        sleep(down).await;
-        cluster.nats.restart(0).await?;
     } else {
         cluster.kill9(victim)?;
-        sleep(down).await;
+    }
+    sleep(down).await;
+    cluster.resume(stopped)?;
+    if victim == NATS {
+        cluster.nats.restart(0).await?;
+    } else {
         cluster.restart(victim).await?;
     }
-    println!("chaos: {victim} was away for {} ms", begun.elapsed().as_millis());
+    println!("chaos: {victim} was away for {} ms, {stopped} was stopped meanwhile", begun.elapsed().as_millis());
     Ok(())
 }

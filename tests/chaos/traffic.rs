@@ -36,6 +36,8 @@ use crate::promise::{Ending, Promises, Transacted};
 const KEYS: u64 = 6;
 /// The pause between two events of a key.
 const PACE: Duration = Duration::from_millis(10);
+/// How long a publisher waits before it repeats: what is asked of a process that dies is never answered.
+const ACK_WITHIN: Duration = Duration::from_secs(1);
 /// Exactly-once writers, each with three keys of its own.
 const WRITERS: u64 = 2;
 /// Events that a writer has under way at once.
@@ -77,11 +79,19 @@ pub(crate) struct Traffic {
     pub(crate) standing: Arc<Mutex<Standing>>,
 }
 
+impl Drop for Traffic {
+    /// A trial that failed leaves nobody behind.
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.end.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Traffic {
     pub(crate) async fn start(binding: &Binding, client: &Client, streams: &Streams, seed: u64) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut publishers = JoinSet::new();
-        let publisher = binding.publisher().await?;
+        let publisher = Publisher::hasty(binding.connect().await?, ACK_WITHIN);
         for number in 0..KEYS {
             let (stop, publisher, subject) = (Arc::clone(&stop), publisher.clone(), binding.subject.clone());
             publishers.spawn(async move { publish(format!("k{number}"), &subject, &publisher, &stop).await });
@@ -110,8 +120,8 @@ impl Traffic {
         while let Some(sent) = self.publishers.join_next().await {
             promises.keys.extend(sent??);
         }
-        promises.transactions = self.transactions.await?.context("transactions")?;
-        let (mut walker, mut seen) = self.witness.await?.context("the witness")?;
+        promises.transactions = (&mut self.transactions).await?.context("transactions")?;
+        let (mut walker, mut seen) = (&mut self.witness).await?.context("the witness")?;
         seen.extend(walker.read_all().await.context("the witness at the end")?);
         let due = seen.iter().filter(|one| !promises.is_before_head(one)).count();
         // What is missing then is told by name.
@@ -125,7 +135,7 @@ impl Traffic {
             .await,
         );
         self.end.store(true, Ordering::Relaxed);
-        for reader in self.readers {
+        for reader in std::mem::take(&mut self.readers) {
             reader.await?.context("a reader of the group")?;
         }
         let shared = std::mem::take(&mut *self.shared.lock());

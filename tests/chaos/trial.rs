@@ -20,7 +20,7 @@ use crate::{
 /// How long everything may take to be whole again.
 const HEALED_WITHIN: Duration = Duration::from_secs(90);
 /// How long a store has to come to the step at which it dies.
-const CRASH_WITHIN: Duration = Duration::from_secs(6);
+const CRASH_WITHIN: Duration = Duration::from_secs(4);
 /// Traffic before the first fault and after the last.
 const CALM: Duration = Duration::from_millis(500);
 /// Object storage of an installation, in MiB.

@@ -23,13 +23,19 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub struct Publisher {
     client: Client,
     jetstream: jetstream::Context,
+    ack_within: Duration,
 }
 
 impl Publisher {
     /// A publisher on a connection.
     pub fn new(client: Client) -> Self {
-        let jetstream = jetstream::ContextBuilder::new().timeout(ACK_WITHIN).build(client.clone());
-        Self { client, jetstream }
+        Self::hasty(client, ACK_WITHIN)
+    }
+
+    /// A publisher that repeats as soon as an acknowledgement does not come within this time.
+    pub fn hasty(client: Client, ack_within: Duration) -> Self {
+        let jetstream = jetstream::ContextBuilder::new().timeout(ack_within).build(client.clone());
+        Self { client, jetstream, ack_within }
     }
 
     /// The connection.
@@ -44,7 +50,7 @@ impl Publisher {
             let ack = self.jetstream.send_publish(subject.to_owned(), message).await?;
             anyhow::Ok(ack.await?)
         };
-        timeout(ACK_WITHIN, publish).await.context("no acknowledgement")?
+        timeout(self.ack_within, publish).await.context("no acknowledgement")?
     }
 
     /// Publishes and repeats with the same id until it is acknowledged.

@@ -90,6 +90,18 @@ impl Bus {
         self.ensure_stream(&config).await?;
         Ok(bucket)
     }
+
+    /// Opens a bucket as it is; only where it is absent it is created, with so many replicas.
+    ///
+    /// For those who do not run the installation: they must not change what its services have set.
+    pub async fn join_bucket(&self, name: &str, replicas: u8) -> Result<Bucket, BusError> {
+        let bucket = Bucket { bus: self.clone(), stream: format!("KV_{name}"), prefix: format!("$KV.{name}.") };
+        let mut config = stream_config(bucket.stream.clone(), vec![format!("{}>", bucket.prefix)], replicas);
+        config.max_messages_per_subject = 1;
+        config.allow_rollup = true;
+        self.join_stream(&config).await?;
+        Ok(bucket)
+    }
 }
 
 enum Write<'a> {

@@ -154,16 +154,24 @@ impl Bus {
 
     /// Creates the stream, or brings an existing one to this configuration.
     pub(crate) async fn ensure_stream(&self, config: &stream::Config) -> Result<(), BusError> {
-        let name = &config.name;
-        let body = serde_json::to_value(config)
-            .map_err(|e| BusError::Malformed { what: format!("configuration of {name}"), reason: e.to_string() })?;
-        let refused = |error: ApiError| BusError::Refused { what: format!("stream {name}"), reason: error.to_string() };
-        match self.api::<Value>(&format!("STREAM.CREATE.{name}"), &body).await? {
-            Ok(_) => Ok(()),
-            Err(error) if error.err_code == STREAM_NAME_IN_USE => {
-                self.api::<Value>(&format!("STREAM.UPDATE.{name}"), &body).await?.map(|_| ()).map_err(refused)
-            }
-            Err(error) => Err(refused(error)),
+        if self.create_stream(config).await? {
+            return Ok(());
+        }
+        let answer = self.api::<Value>(&format!("STREAM.UPDATE.{}", config.name), &body_of(config)?).await?;
+        answer.map(|_| ()).map_err(|error| refused_stream(config, &error))
+    }
+
+    /// Creates a stream where it is absent, and leaves it as it is where it is not.
+    pub(crate) async fn join_stream(&self, config: &stream::Config) -> Result<(), BusError> {
+        self.create_stream(config).await.map(drop)
+    }
+
+    /// Whether the stream is as wanted; false if there is one of this name in another shape.
+    async fn create_stream(&self, config: &stream::Config) -> Result<bool, BusError> {
+        match self.api::<Value>(&format!("STREAM.CREATE.{}", config.name), &body_of(config)?).await? {
+            Ok(_) => Ok(true),
+            Err(error) if error.err_code == STREAM_NAME_IN_USE => Ok(false),
+            Err(error) => Err(refused_stream(config, &error)),
         }
     }
 
@@ -295,6 +303,18 @@ impl RawStored {
             payload: payload.into(),
         })
     }
+}
+
+fn body_of(config: &stream::Config) -> Result<Value, BusError> {
+    let malformed = |e: serde_json::Error| BusError::Malformed {
+        what: format!("configuration of {}", config.name),
+        reason: e.to_string(),
+    };
+    serde_json::to_value(config).map_err(malformed)
+}
+
+fn refused_stream(config: &stream::Config, error: &ApiError) -> BusError {
+    BusError::Refused { what: format!("stream {}", config.name), reason: error.to_string() }
 }
 
 /// What every stream of ours has in common: file storage, reads through the leader, no single deletes.

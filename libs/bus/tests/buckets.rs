@@ -126,3 +126,17 @@ async fn a_silent_holder_is_replaced_even_where_nothing_expires() {
     eventually("the lease moves", async || second.try_acquire().await.unwrap()).await;
     assert!(!first.renew().await.unwrap());
 }
+
+#[tokio::test]
+async fn whoever_joins_a_bucket_changes_nothing_of_it() {
+    let server = Server::open();
+    let bus = server.bus("owner").await;
+    let owned = bus.bucket("kept", Some(Duration::from_secs(1)), 1).await.unwrap();
+    let joined = server.bus("guest").await.join_bucket("kept", 1).await.unwrap();
+    joined.put("key", "value").await.unwrap();
+    // The owner's lifetime still holds.
+    eventually("the entry expires", async || owned.get("key").await.unwrap().is_none()).await;
+    let made = server.bus("guest").await.join_bucket("made", 1).await.unwrap();
+    made.put("key", "value").await.unwrap();
+    assert_eq!(&made.get("key").await.unwrap().unwrap().value[..], b"value");
+}

@@ -36,19 +36,15 @@ impl Client {
             if unknown.is_empty() {
                 return Ok(cut);
             }
-            let places: Result<Vec<SegmentPlace>, _> = unknown.into_iter().map(|segment| graph.place(segment)).collect();
+            let places: Result<Vec<SegmentPlace>, _> =
+                unknown.into_iter().map(|segment| graph.place(segment)).collect();
             ends.extend(self.describe_all(places?).await?.into_iter().map(|info| (info.segment, info.end)));
         }
     }
 }
 
 /// Follows the graph as far as the known ends of segments lead.
-fn advance(
-    graph: &SegmentGraph,
-    head: &StreamCut,
-    from: &StreamCut,
-    ends: &BTreeMap<SegmentId, Offset>,
-) -> Advanced {
+fn advance(graph: &SegmentGraph, head: &StreamCut, from: &StreamCut, ends: &BTreeMap<SegmentId, Offset>) -> Advanced {
     let (mut frontier, mut open, mut unknown) = (Frontier::default(), from.0.clone(), BTreeSet::new());
     let mut next: Vec<SegmentId> = open.keys().copied().collect();
     while let Some(segment) = next.pop() {

@@ -50,7 +50,7 @@ pub(crate) struct Document<T> {
 impl Client {
     /// Opens a bucket.
     pub(crate) async fn bucket(&self, name: &str) -> Result<Bucket, Problem> {
-        Ok(self.bus.bucket(name, None, self.bucket_replicas).await?)
+        Ok(self.bus.join_bucket(name, self.bucket_replicas).await?)
     }
 }
 

@@ -131,9 +131,7 @@ pub use patience::Patience;
 pub use reader::SegmentReader;
 pub use spill::SpillOptions;
 pub use stream_reader::StreamReader;
-pub use synchronizer::{
-    Apply, COMPACT_FROM_BYTES, COMPACT_FROM_UPDATES, SYNCHRONIZED_BYTES_MAX, StateSynchronizer,
-};
+pub use synchronizer::{Apply, COMPACT_FROM_BYTES, COMPACT_FROM_UPDATES, SYNCHRONIZED_BYTES_MAX, StateSynchronizer};
 pub use table::{
     PRIMARY_BYTES_MAX, PRIMARY_KEY_BYTES_MAX, RowChange, RowCondition, SECONDARY_KEY_BYTES_MAX, TABLE_CHANGES_MAX,
     TABLE_PAGE_MAX, TABLE_VALUE_BYTES_MAX, Table, TableEntry, TableError, TablePage, Version, Versioned,
@@ -174,13 +172,13 @@ impl Client {
             chunks: Cache::builder().weigher(weigh).max_capacity(CHUNKS_BYTES_MAX).build(),
             bucket_replicas: 1,
             views: view::Views::default(),
-            conditional: writer::Conditional::new(),
+            conditional: writer::Conditional::default(),
         }
     }
 
     /// The same client where buckets have so many replicas: as many as the setting `journal_replicas` of the installation.
     ///
-    /// Reader groups, synchronizers, tables and time notes are in buckets; a bucket takes the number of whoever opens it.
+    /// Reader groups, synchronizers, tables and time notes are in buckets; a bucket keeps the number of whoever made it.
     #[must_use]
     pub fn with_bucket_replicas(self, replicas: u8) -> Self {
         Self { bucket_replicas: replicas.max(1), ..self }

@@ -9,15 +9,13 @@ use std::{
 use bus::SystemClock;
 use serde::{Deserialize, Serialize};
 use types::{Clock, IndexName, StreamCut, Timestamp, WriterId};
-use wire::Problem;
+use wire::{Problem, views::WATERMARKS};
 
 use crate::{
     Client, SegmentGraph,
     document::{Document, Verdict},
 };
 
-/// Bucket of writers' time notes; key = index.
-const WATERMARKS: &str = "lb_watermarks";
 /// A writer that notes nothing for so long is no longer waited for.
 pub const WRITER_SILENT_AFTER: Duration = Duration::from_secs(30);
 /// Writers of a stream that note times; beyond, the one silent for longest is forgotten.

@@ -23,6 +23,9 @@ pub const SYNCHRONIZERS: &str = "lb_synchronizers";
 /// Bucket of users' key-value tables; key = `<scope>.<table>.<hex of the primary key>`.
 pub const TABLES: &str = "lb_tables";
 
+/// Bucket of writers' times; key = index; written by clients, compare-and-set.
+pub const WATERMARKS: &str = "lb_watermarks";
+
 /// The key of the container placement in [`VIEWS`].
 pub const PLACEMENT_KEY: &str = "placement";
 

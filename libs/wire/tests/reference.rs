@@ -1,5 +1,7 @@
 //! `docs/subjects.md` and `docs/errors/` are generated: these tests compare them, and write them when `UPDATE=1` is set.
 
+#![allow(clippy::unwrap_used, reason = "helpers of a test")]
+
 use std::{fs, path::Path};
 
 /// Compares a generated page below `docs/` with the committed one, or writes it.

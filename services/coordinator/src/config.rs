@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use settings::{Findings, Section};
+use settings::{Findings, Secret, SecretRef, Section};
 use types::DurationText;
 
 /// `[coordinator]`.
@@ -20,6 +20,10 @@ pub struct Config {
     pub retention_interval: DurationText,
     /// How long a minute of the rules of automatic scaling lasts.
     pub autoscale_minute: DurationText,
+    /// Address of the REST interface; empty is off.
+    pub rest_address: String,
+    /// Users of the REST interface and what they may do; empty lets nobody in.
+    pub rest_password_file: Secret,
 }
 
 impl Section for Config {
@@ -35,5 +39,11 @@ impl Section for Config {
         let fits = within(self.retention_interval, 100, 86_400_000);
         found.require(fits, "retention_interval", "must be from 100ms to 24h");
         found.require(within(self.autoscale_minute, 60, 3_600_000), "autoscale_minute", "must be from 60ms to 1h");
+        let socket = self.rest_address.is_empty() || self.rest_address.parse::<std::net::SocketAddr>().is_ok();
+        found.require(socket, "rest_address", "must be an address and a port, for example 0.0.0.0:7703, or empty");
+        let file = !matches!(self.rest_password_file.reference(), Some(SecretRef::Env(_)));
+        found.require(file, "rest_password_file", "must be file:PATH: it is read again when it changes");
+        let served = self.rest_password_file.reference().is_none() || !self.rest_address.is_empty();
+        found.require(served, "rest_password_file", "is read by the REST interface only: set rest_address too");
     }
 }

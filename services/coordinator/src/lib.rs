@@ -30,6 +30,7 @@ pub mod groups;
 mod lead;
 mod metrics;
 mod placement;
+mod rest;
 pub mod retention;
 mod sighting;
 mod state;
@@ -44,6 +45,7 @@ use wire::views::{GROUPS, MEMBERS, SYNCHRONIZERS, TABLES, VIEWS};
 pub use config::Config;
 pub use error::CoordinatorError;
 pub use placement::{Changes, Owner, Placed, Placing, Store};
+pub use rest::{PasswordError, password_line};
 pub use state::{
     Changed, Command, Event, Phase, SCOPES_MAX, SEGMENTS_MAX, STREAMS_MAX, ScopePhase, State, Stream, TAGS_MAX,
     Truncation, graph,
@@ -68,6 +70,7 @@ impl host::Service for Coordinator {
         let streams = streams::Streams::new(host.bus.clone(), ledger.clone(), views.clone(), documents);
         let rooms = lead::Rooms::new(&host, &ledger, &streams);
         let held = host.bus.bucket(GROUPS, None, replicas).await?;
+        let rest = rest::serve(&config, &host, &ledger, members.clone(), held.clone()).await?;
         let readers = groups::doors::Readers::new(host.bus.clone(), ledger.clone(), held);
         let commits = rooms.commits.clone();
         let desk = actor::Desk { ledger: ledger.clone(), streams: streams.clone(), commits, readers }.start();
@@ -77,6 +80,10 @@ impl host::Service for Coordinator {
             "leading",
             async move { host::while_leading(&ledger, |token| leader.clone().lead(token)).await },
         );
-        Ok(Running::idle())
+        Ok(Running::new(async move {
+            if let Some(rest) = rest {
+                rest.stop(true).await;
+            }
+        }))
     }
 }

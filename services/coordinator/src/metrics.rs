@@ -12,4 +12,7 @@ telemetry::metrics! {
     COMMIT_STEPS: Counter["result"] = "lb_coordinator_commit_steps_total", "Steps of commits that were tried.";
     WATCHED: Gauge = "lb_coordinator_autoscale_segments", "Segments whose load is watched.";
     EFFECTS: Counter["result"] = "lb_coordinator_effects_total", "Pieces of work on streams that were tried: creations, scales, truncations, seals, deletions.";
+    REST_REQUESTS: Counter["status"] = "lb_coordinator_rest_requests_total", "Requests to the REST interface by status.";
+    REST_REFUSED: Counter["reason"] = "lb_coordinator_rest_refused_total", "Requests to the REST interface that were refused for who asked: missing, malformed, wrong, not_allowed, busy, no_file.";
+    REST_PASSWORDS: Counter["result"] = "lb_coordinator_rest_password_files_total", "Changes of the password file that were looked at: taken, refused.";
 }

@@ -247,7 +247,7 @@ impl Retained {
             }
             Event::CutsForgotten { stream, count } => {
                 if let Some(kept) = self.streams.get_mut(stream) {
-                    let passed = kept.cuts.drain(..(*count).min(kept.cuts.len())).last();
+                    let passed = kept.cuts.drain(..(*count).min(kept.cuts.len())).next_back();
                     kept.truncated_bytes = passed.map_or(kept.truncated_bytes, |cut| cut.bytes);
                 }
             }

@@ -70,13 +70,23 @@ impl Views {
     pub(crate) async fn rewrite(&self, live: &[StreamDescription]) -> Result<(), Problem> {
         let shown = self.bucket.list("stream.").await.map_err(problem)?;
         let keys: BTreeSet<String> = live.iter().map(|s| stream_key(&s.index)).collect();
-        for (key, _) in shown.iter().filter(|(key, _)| !keys.contains(key)) {
-            self.bucket.delete(key).await.map_err(problem)?;
+        let newest = live.iter().map(|s| s.stream).max();
+        for (key, entry) in shown.iter().filter(|(key, _)| !keys.contains(key)) {
+            // A stream that is younger than all that are known here was made by a leader after this one.
+            let younger = |s: StreamDescription| newest.is_none_or(|newest| s.stream > newest);
+            if decode::<StreamDescription>(&entry.value).is_ok_and(younger) {
+                continue;
+            }
+            match self.bucket.delete_at(key, entry.revision).await {
+                // What was changed meanwhile is somebody else's business.
+                Ok(()) | Err(BucketError::Exists { .. } | BucketError::Conflict { .. }) => {}
+                Err(error) => return Err(problem(error)),
+            }
         }
         for stream in live {
             let (key, value) = (stream_key(&stream.index), encode(stream));
             if !shown.iter().any(|(k, entry)| *k == key && entry.value == value) {
-                self.bucket.put(&key, value).await.map_err(problem)?;
+                self.show(stream).await?;
             }
         }
         Ok(())

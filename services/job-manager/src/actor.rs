@@ -61,7 +61,8 @@ async fn submit(
     }
     let start = match &new.start {
         StartAt::Latest if !known => client.tails(&source).await?,
-        StartAt::Cut(cut) => cut.clone(),
+        // Its segments are exactly those that the job reads first.
+        StartAt::Cut(cut) => client.check_cut(&source, cut).await.map(|()| cut.clone())?,
         StartAt::Earliest | StartAt::Latest => client.heads(&source).await?,
     };
     ledger.submit(Command::Submit(Box::new((new, PlannedJob { plan, start })))).await?;

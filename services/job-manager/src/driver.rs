@@ -3,13 +3,14 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use bus::Bus;
-use flow::{Ack, CheckpointLimits, Checkpoints, ExecutionGraph, FreeSlots, TaskId};
+use client::Client;
+use flow::{Ack, CheckpointLimits, Checkpoints, ExecutionGraph, FreeSlots, OperatorSpec, TaskId};
 use host::Ledger;
 use store::Objects;
 use tokio::{sync::mpsc, time};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use types::{Clock, JobId, ReplicaId, StreamCut, Timestamp};
+use types::{Clock, IndexName, JobId, ReplicaId, StreamCut, Timestamp};
 use wire::{
     Problem, Service,
     job_manager::{CheckpointReport, JobStatus, PartRef, TaskReport, TaskStatus},
@@ -46,6 +47,8 @@ pub(crate) enum Report {
 enum End {
     /// Something broke.
     Failed(String),
+    /// Nothing broke, but another attempt is needed; the text says why.
+    Anew(String),
     /// The job is cancelled, or this replica leads no more.
     Over,
 }
@@ -59,6 +62,9 @@ pub(crate) struct Driver {
     pub(crate) bus: Bus,
     pub(crate) members: bus::Bucket,
     pub(crate) objects: Objects,
+    pub(crate) client: Client,
+    /// The attempt that this driver placed.
+    pub(crate) placed: Option<u32>,
     pub(crate) config: Config,
     pub(crate) reports: mpsc::Receiver<Report>,
     pub(crate) stop: CancellationToken,
@@ -74,6 +80,7 @@ impl Driver {
                 Some(execution) => match self.attempt(&job, &execution).await {
                     End::Over => break,
                     End::Failed(reason) => self.fail(&job, &execution, reason).await,
+                    End::Anew(reason) => self.replan(&job, &execution, reason).await,
                 },
             };
             if let Err(problem) = outcome {
@@ -115,7 +122,9 @@ impl Driver {
         match ExecutionGraph::place(job.graph.clone(), job.attempt + 1, &offers) {
             Ok(execution) => {
                 let started = workers.into_iter().map(|(replica, w)| (replica, w.started)).collect();
+                let attempt = execution.attempt;
                 self.ledger.submit(Command::Place(self.job.clone(), Box::new(execution), started)).await?;
+                self.placed = Some(attempt);
             }
             Err(error) => {
                 info!(job = %self.job, %error, "job waits for slots");
@@ -137,6 +146,14 @@ impl Driver {
         Ok(())
     }
 
+    /// Ends an attempt that did not fail, so that the next one begins at once.
+    async fn replan(&mut self, job: &Job, execution: &ExecutionGraph, reason: String) -> Result<(), Problem> {
+        info!(job = %self.job, attempt = execution.attempt, %reason, "attempt ends");
+        self.end_tasks(execution, job.order).await;
+        self.ledger.submit(Command::Replan { job: self.job.clone(), attempt: execution.attempt, reason }).await?;
+        Ok(())
+    }
+
     /// Ends the tasks of an attempt on every worker that still answers; the next deployment ends the rest.
     async fn end_tasks(&self, execution: &ExecutionGraph, submission: u64) {
         let name = AttemptName { job: self.job.clone(), attempt: execution.attempt, submission };
@@ -152,8 +169,26 @@ impl Driver {
         futures::future::join_all(calls).await;
     }
 
-    async fn deploy(&self, job: &Job, execution: &ExecutionGraph) -> Result<(), Problem> {
+    /// The cut from which an attempt begins, with the segments that there are now; tries until the coordinator is there.
+    async fn beginning(&self, job: &Job, cut: &StreamCut, attempt: u32) -> Result<StreamCut, End> {
+        loop {
+            match self.client.advance(&job.source, cut).await {
+                Ok(cut) => return Ok(cut),
+                Err(problem) if problem.is_transient() => {
+                    info!(job = %self.job, %problem, "segments of the source not known; the job waits");
+                    self.pause(SLOTS_PAUSE).await;
+                }
+                Err(problem) => return Err(End::Failed(format!("the source index cannot be read: {problem}"))),
+            }
+            if self.stop.is_cancelled() || self.ledger.read(|s| s.current(&self.job, attempt).is_none()) {
+                return Err(End::Over);
+            }
+        }
+    }
+
+    async fn deploy(&self, job: &Job, execution: &ExecutionGraph) -> Result<(), End> {
         let (cut, parts) = job.begin();
+        let cut = self.beginning(job, &cut, execution.attempt).await?;
         let number = |id: &TaskId| execution.tasks.iter().position(|t| t.id == *id);
         let restore: Vec<Restore> = parts
             .into_iter()
@@ -172,13 +207,19 @@ impl Driver {
             };
             async move { self.bus.call_within::<DeployTasks>(&worker, &deployment, DEPLOY_WITHIN).await }
         });
-        futures::future::try_join_all(calls).await.map(drop)
+        let deployed = futures::future::try_join_all(calls).await.map(drop);
+        deployed.map_err(|problem| End::Failed(format!("tasks could not be started: {problem}")))
     }
 
     /// Runs one attempt to its end.
     async fn attempt(&mut self, job: &Job, execution: &ExecutionGraph) -> End {
-        if let Err(problem) = self.deploy(job, execution).await {
-            return End::Failed(format!("tasks could not be started: {problem}"));
+        let taken_over = self.placed != Some(execution.attempt);
+        if taken_over && job.status != JobStatus::Running {
+            // Some of its tasks may run, from a cut that nobody knows any more; all must begin with the same segments.
+            return End::Anew("its leader changed while the tasks were started".to_owned());
+        }
+        if let Err(end) = self.deploy(job, execution).await {
+            return end;
         }
         if job.status != JobStatus::Running
             && let Err(problem) = self.ledger.submit(Command::Run(self.job.clone(), execution.attempt)).await
@@ -197,6 +238,9 @@ impl Driver {
             execution,
             workers: job.workers.clone(),
             submission: job.order,
+            source: job.source.clone(),
+            // Whoever led before may have been told.
+            ended: taken_over,
             reserved: first + crate::state::CHECKPOINTS_RESERVED,
             checkpoints: Checkpoints::new(tasks, limits, first),
         };
@@ -272,7 +316,11 @@ impl Driver {
         match report {
             Report::Task(report) if report.attempt == running.execution.attempt => match report.status {
                 TaskStatus::Failed(reason) => Err(End::Failed(reason)),
-                TaskStatus::Running | TaskStatus::Finished => Ok(()),
+                TaskStatus::Running => Ok(()),
+                TaskStatus::Finished => {
+                    running.ended |= running.is_source(report.task);
+                    Ok(())
+                }
             },
             Report::Checkpoint(report) if report.attempt == running.execution.attempt => {
                 let task = usize::try_from(report.task).ok().and_then(|i| running.execution.tasks.get(i));
@@ -303,7 +351,7 @@ impl Driver {
             CHECKPOINTS_LOST.inc();
             return Ok(());
         }
-        let number = checkpoint.number;
+        let (number, cut) = (checkpoint.number, checkpoint.cut.clone());
         let command = Command::Complete { job: self.job.clone(), attempt: running.execution.attempt, checkpoint };
         if let Err(problem) = self.ledger.submit(command).await {
             warn!(job = %self.job, %problem, "checkpoint not recorded");
@@ -312,7 +360,22 @@ impl Driver {
         running.checkpoints.committed(permit, bus::SystemClock.now());
         CHECKPOINTS_COMPLETED.inc();
         manifest::forget_older(&self.objects, place, number).await;
-        Ok(())
+        if running.ended { self.look_ahead(running, &cut).await } else { Ok(()) }
+    }
+
+    /// Ends the attempt if there are segments behind a complete checkpoint; else the next checkpoint looks again.
+    async fn look_ahead(&self, running: &Running<'_>, cut: &StreamCut) -> Result<(), End> {
+        match self.client.advance(&running.source, cut).await {
+            Ok(advanced) if advanced.0.keys().any(|segment| !cut.0.contains_key(segment)) => Err(End::Anew(format!(
+                "index {} was scaled: the job goes on with the successors of its segments",
+                running.source
+            ))),
+            Ok(_) => Ok(()),
+            Err(problem) => {
+                info!(job = %self.job, %problem, "what follows the source's segments is not known");
+                Ok(())
+            }
+        }
     }
 }
 
@@ -321,8 +384,20 @@ struct Running<'a> {
     execution: &'a ExecutionGraph,
     workers: BTreeMap<ReplicaId, Timestamp>,
     submission: u64,
+    source: IndexName,
+    /// Whether a source came to the end of a segment, so that each checkpoint is followed by a look for successors.
+    ended: bool,
     reserved: u64,
     checkpoints: Checkpoints<Part>,
+}
+
+impl Running<'_> {
+    fn is_source(&self, task: u32) -> bool {
+        let task = usize::try_from(task).ok().and_then(|task| self.execution.tasks.get(task));
+        let vertex = task.and_then(|task| usize::try_from(task.id.vertex).ok());
+        let vertex = vertex.and_then(|vertex| self.execution.graph.vertices.get(vertex));
+        vertex.and_then(|vertex| vertex.operators.first()).is_some_and(|o| matches!(o, OperatorSpec::Source { .. }))
+    }
 }
 
 fn workers_of(execution: &ExecutionGraph) -> Vec<ReplicaId> {

@@ -8,6 +8,7 @@ use std::{
 
 use actix::Addr;
 use bus::Doors;
+use client::Client;
 use host::{Host, Ledger};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
@@ -64,6 +65,7 @@ pub(crate) struct Leader {
     pub(crate) ledger: Ledger<State>,
     pub(crate) drivers: Drivers,
     pub(crate) desk: Addr<Desk>,
+    pub(crate) client: Client,
 }
 
 impl Leader {
@@ -141,6 +143,8 @@ impl Leader {
                 bus: self.host.bus.clone(),
                 members: members.clone(),
                 objects: self.host.objects.clone(),
+                client: self.client.clone(),
+                placed: None,
                 config: self.config.clone(),
                 reports,
                 stop: stop.clone(),

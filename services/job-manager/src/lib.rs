@@ -45,8 +45,8 @@ impl host::Service for JobManager {
         let ledger = Ledger::<State>::start(&host).await?;
         let client = Client::new(host.bus.clone(), host.objects.clone());
         let drivers = lead::Drivers::default();
-        let desk = actor::Desk { ledger: ledger.clone(), client, drivers: drivers.clone() }.start();
-        let leader = lead::Leader { host: host.clone(), config, ledger: ledger.clone(), drivers, desk };
+        let desk = actor::Desk { ledger: ledger.clone(), client: client.clone(), drivers: drivers.clone() }.start();
+        let leader = lead::Leader { host: host.clone(), config, ledger: ledger.clone(), drivers, desk, client };
         host.spawn("leading", async move { host::while_leading(&ledger, |token| leader.clone().lead(token)).await });
         Ok(Running::idle())
     }

@@ -81,6 +81,15 @@ pub enum Command {
         /// Failures without a complete checkpoint between them before the job is given up.
         restarts_max: u32,
     },
+    /// An attempt came to the end of segments; the next one begins with their successors. No failure.
+    Replan {
+        /// The job.
+        job: JobId,
+        /// The attempt.
+        attempt: u32,
+        /// Why, for people.
+        reason: String,
+    },
     /// Take more checkpoint numbers.
     Reserve(JobId),
     /// A checkpoint's manifest is stored.
@@ -143,6 +152,14 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// The attempt ended where its segments did; the job goes on with what follows them.
+    Replanned {
+        /// The job.
+        job: JobId,
+        /// Why.
+        #[serde(default)]
+        reason: String,
+    },
     /// The job is given up.
     GivenUp {
         /// The job.
@@ -192,6 +209,10 @@ impl host::ControlState for State {
             Command::Fail { job, attempt, reason, restarts_max } => Ok(match self.current(&job, attempt) {
                 Some(known) if known.failures >= restarts_max => vec![Event::GivenUp { job, reason }],
                 Some(_) => vec![Event::AttemptFailed { job, reason }],
+                None => Vec::new(),
+            }),
+            Command::Replan { job, attempt, reason } => Ok(match self.current(&job, attempt) {
+                Some(_) => vec![Event::Replanned { job, reason }],
                 None => Vec::new(),
             }),
             Command::Reserve(job) => Ok(match self.live(&job) {
@@ -251,6 +272,10 @@ impl host::ControlState for State {
                 j.execution = None;
                 j.failures += 1;
                 j.failure = Some(reason.chars().take(FAILURE_CHARS_MAX).collect());
+            }),
+            Event::Replanned { job, reason: _ } => self.update(job, |j| {
+                j.status = JobStatus::Restarting;
+                j.execution = None;
             }),
             Event::GivenUp { job, reason } => self.update(job, |j| {
                 j.status = JobStatus::Failed;

@@ -128,3 +128,24 @@ fn checkpoint_numbers_are_never_used_twice() {
     run(&mut state, Command::Reserve(job.clone()));
     assert_eq!(state.jobs[&job].reserved, 2 * CHECKPOINTS_RESERVED);
 }
+
+#[test]
+fn a_job_whose_index_was_scaled_begins_again_and_that_is_no_failure() {
+    let mut state = State::default();
+    let job = submit(&mut state, "a");
+    place(&mut state, &job);
+    run(&mut state, fail(&job, 1));
+    let (failures, failure) = (state.jobs[&job].failures, state.jobs[&job].failure.clone());
+    let replan = |attempt| Command::Replan { job: job.clone(), attempt, reason: "index shop was scaled".into() };
+    // More often than a job may fail in a row.
+    for attempt in 2..=9 {
+        place(&mut state, &job);
+        run(&mut state, Command::Run(job.clone(), attempt));
+        assert!(run(&mut state, replan(attempt - 1)).is_empty(), "an older attempt ends nothing");
+        assert_eq!(run(&mut state, replan(attempt)).len(), 1);
+        assert!(run(&mut state, replan(attempt)).is_empty(), "an attempt ends once");
+        assert_eq!((state.jobs[&job].status, state.jobs[&job].attempt), (JobStatus::Restarting, attempt));
+        assert!(state.used_slots().is_empty());
+    }
+    assert_eq!((state.jobs[&job].failures, &state.jobs[&job].failure), (failures, &failure));
+}

@@ -9,8 +9,8 @@ use crate::{
     screen::Screen,
     standalone,
     tools::{
-        BindingsCommand, Connection, IndexCommand, JobCommand, PublishArgs, QueryArgs, RuleCommand, StatusArgs,
-        TailArgs, ToolError,
+        AdminArgs, BindingsCommand, Connection, IndexCommand, JobCommand, PublishArgs, QueryArgs, RuleCommand,
+        StatusArgs, TailArgs, ToolError,
     },
     walk,
 };
@@ -84,6 +84,8 @@ enum Command {
     Bindings(BindingsCommand),
     /// What runs, and where
     Status(StatusArgs),
+    /// Streams, segments and containers from inside, for operators
+    Admin(Box<AdminArgs>),
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -95,7 +97,7 @@ enum Command {
 fn exit_code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref::<ToolError>() {
         Some(ToolError::Refused { .. }) => 3,
-        Some(ToolError::Unreachable { .. }) => 4,
+        Some(ToolError::Unreachable { .. } | ToolError::NoNats { .. }) => 4,
         None => 1,
     }
 }
@@ -148,6 +150,7 @@ impl Cli {
             Command::Rule(c) => tool(c.run(&connection, screen)).map(done),
             Command::Bindings(c) => tool(c.run(&connection, screen)).map(done),
             Command::Status(c) => tool(c.run(&connection, screen)).map(done),
+            Command::Admin(c) => tool(c.run(&connection, screen)).map(done),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The tools: each is one request to a public door, and one way to show its answer.
 
+mod admin;
 mod connection;
 pub(crate) mod index;
 mod job;
@@ -7,6 +8,7 @@ mod logs;
 mod rule;
 mod status;
 
+pub(crate) use admin::AdminArgs;
 pub(crate) use connection::{Api, Connection, RunFile, ToolError};
 pub(crate) use index::{BindingsCommand, IndexCommand};
 pub(crate) use job::JobCommand;

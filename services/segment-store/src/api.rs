@@ -4,7 +4,7 @@ use std::future::Future;
 
 use bus::{BusError, Door, Doors, Incoming};
 use wire::{
-    Call, Empty, Problem,
+    Call, Empty,
     segment_store::{
         AppendEvents, CreateSegment, DeleteSegment, DescribeContainer, DescribeSegment, DescribeWriter,
         DescribeWriters, FlushContainer, ListContainerSegments, MergeSegment, ReadSegment, SealSegment,
@@ -34,7 +34,9 @@ async fn looks(doors: &Doors, container: &Container) -> Result<Vec<Door>, BusErr
     let writer =
         |c: Container, i: Incoming<DescribeWriter>| async move { c.writer(i.request.segment, &i.request.writer) };
     open.push(serve(doors, container, writer).await?);
-    let writers = |c: Container, i: Incoming<DescribeWriters>| async move { c.writers(i.request.segment) };
+    let writers = |c: Container, i: Incoming<DescribeWriters>| async move {
+        c.final_writers(i.request.segment)?.ok_or(Error::NotSealed(i.request.segment))
+    };
     open.push(serve(doors, container, writers).await?);
     let inspect = |c: Container, _: Incoming<DescribeContainer>| async move { c.inspect() };
     open.push(serve(doors, container, inspect).await?);
@@ -90,8 +92,13 @@ where
     let key = container.id;
     let container = container.clone();
     let handler = move |incoming| {
-        let answering = answer(container.clone(), incoming);
-        async move { answering.await.map_err(Problem::from) }
+        let (container, answering) = (container.clone(), answer(container.clone(), incoming));
+        async move {
+            match answering.await {
+                Ok(reply) => Ok(reply),
+                Err(error) => Err(container.sure(error).await.into()),
+            }
+        }
     };
     doors.serve::<C, _, _>(Some(&key), handler).await
 }

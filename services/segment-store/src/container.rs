@@ -26,12 +26,13 @@ pub(crate) mod tiering;
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+use bus::ContainerLog;
 use parking_lot::RwLock;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use types::{Clock, ContainerId, Generation, ReplicaId};
@@ -125,6 +126,8 @@ pub struct Shared {
     pub(crate) answers: Answers,
     /// Tells the storage writer to look now.
     pub(crate) kick: Notify,
+    /// Its log, to ask who owns the container; set once it is open.
+    pub(crate) log: OnceLock<ContainerLog>,
     /// The frame up to which somebody wants everything to be in Tier 2 and in a snapshot.
     pub(crate) flush_wanted: AtomicU64,
     /// The frame up to which the storage writer has done that.
@@ -164,6 +167,7 @@ impl Container {
             books: RwLock::new(Books::new(id)),
             answers,
             kick: Notify::new(),
+            log: OnceLock::new(),
             flush_wanted: AtomicU64::new(0),
             flushed: watch::Sender::new(0),
             log_full: AtomicBool::new(false),

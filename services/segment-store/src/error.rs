@@ -69,7 +69,9 @@ pub enum Error {
     #[error("segment {0} belongs to no transaction and cannot be merged")]
     NotTransactional(SegmentId),
     /// An open transaction is full.
-    #[error("segment {0} of an open transaction holds 64 MiB: commit, and go on in another transaction")]
+    #[error(
+        "segment {0} of an open transaction holds 64 MiB, or all of them half of what a container keeps in memory: commit, and go on in another transaction"
+    )]
     TransactionTooLarge(SegmentId),
     /// Too many objects wait for their removal.
     #[error("container {0} has too many objects that wait for their removal")]

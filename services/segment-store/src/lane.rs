@@ -144,6 +144,8 @@ struct Front {
     gather: Gather,
     running: FuturesUnordered<BoxFuture<'static, Done>>,
     verified: Instant,
+    /// When the look was begun that is under way.
+    asked: Instant,
     verifying: bool,
     /// When nothing waits any longer; while the lane is not to stop, none.
     drained_by: Option<Instant>,
@@ -154,7 +156,8 @@ impl Front {
         let writer = format!("lane-{}-{}-{}", title.container, title.generation, title.owner_seq);
         let (gather, running) = (Gather::new(writer, LANE_BYTES_MAX), FuturesUnordered::new());
         let (context, verified) = (Arc::new(context), Instant::now());
-        Self { context, title, stop, gather, running, verified, verifying: false, drained_by: None }
+        let (asked, verifying) = (verified, false);
+        Self { context, title, stop, gather, running, verified, asked, verifying, drained_by: None }
     }
 
     /// Sends what can go, or first looks whether it still may.
@@ -167,7 +170,7 @@ impl Front {
                 self.running.push(sent.boxed());
             }
         } else if self.gather.has_ready() && !self.verifying {
-            self.verifying = true;
+            (self.verifying, self.asked) = (true, Instant::now());
             self.running.push(verify(self.title.clone()).boxed());
         }
     }
@@ -227,7 +230,8 @@ impl Front {
             Done::Verified(mine) => {
                 self.verifying = false;
                 match mine {
-                    Some(true) => self.verified = Instant::now(),
+                    // What was true when it was asked; the answer may have taken its time.
+                    Some(true) => self.verified = self.asked,
                     Some(false) => return false,
                     None => tokio::time::sleep(VERIFIED_FOR / 10).await,
                 }

@@ -109,6 +109,8 @@ async fn recover(
     let (container, queue) = Container::new((id, generation), host.replica.clone(), shared.limits, clock, answers);
     let options = LogOptions { replicas: host.common.journal_replicas, bytes_max: shared.limits.log_bytes_max };
     let log = insist(stop, "open log", &container, || host.bus.container_log(id, options)).await?;
+    // The only place that sets it: a tenure opens its log once.
+    drop(container.log.set(log.clone()));
     let owner_seq = claim(&container, &log, &host.replica, stop).await?;
     crash::point("after_owner_record");
     let mut snapshots = Snapshots::new(host.objects.clone(), id);

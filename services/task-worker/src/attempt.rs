@@ -210,7 +210,9 @@ impl Attempt {
         match (head, tail) {
             (Head::Source(spec), tail) => {
                 let output = match tail {
-                    Tail::Index(index) => Output::Index(Box::new(IndexSink::open(&context, &index, restored.as_ref()).await?)),
+                    Tail::Index(index) => {
+                        Output::Index(Box::new(IndexSink::open(&context, &index, restored.as_ref()).await?))
+                    }
                     Tail::Edges => Output::Edges(self.edges(channels, context.id, peers).await?),
                     Tail::Alerts(_) => return Err(TaskError::Plan("a source cannot feed a rule".to_owned())),
                 };
@@ -235,7 +237,9 @@ impl Attempt {
     /// The parts from which the subtasks of a vertex begin.
     fn parts_of(&self, vertex: u32) -> Parts {
         let numbered = (0u32..).zip(&self.execution.tasks).filter(|(_, task)| task.id.vertex == vertex);
-        numbered.filter_map(|(number, task)| Some((self.restore.get(&number)?.clone(), task.id, task.uid.clone()))).collect()
+        numbered
+            .filter_map(|(number, task)| Some((self.restore.get(&number)?.clone(), task.id, task.uid.clone())))
+            .collect()
     }
 
     async fn edges(

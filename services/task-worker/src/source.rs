@@ -118,11 +118,7 @@ impl Source {
     }
 
     /// Reads for ever; barriers come between batches.
-    pub(crate) async fn run(
-        mut self,
-        client: Client,
-        mut barriers: mpsc::Receiver<u64>,
-    ) -> Result<(), TaskError> {
+    pub(crate) async fn run(mut self, client: Client, mut barriers: mpsc::Receiver<u64>) -> Result<(), TaskError> {
         let park = (self.spec.idle_after.0 / 2).clamp(Duration::from_millis(10), PARK_MAX);
         self.rose(Some(self.combined.current()).filter(|w| *w > Timestamp::MIN)).await?;
         self.tell_if_idle().await?;

@@ -66,6 +66,12 @@ pub(crate) async fn fill(writer: &EventWriter, bytes: usize, count: usize) -> Re
     Ok(())
 }
 
+/// Events of a steady load up to an instant.
+#[allow(clippy::cast_possible_truncation, reason = "below 2^53")]
+pub(crate) fn so_far(rate: f64, since: Duration) -> usize {
+    (rate * since.as_secs_f64()) as usize
+}
+
 /// Sends at a steady rate and measures one event of each step, from its turn and not from when it got it.
 async fn latency(writer: &EventWriter, rate: f64) -> Result<Vec<Duration>> {
     let (keys, lines) = (keys(), lines(300));
@@ -79,7 +85,7 @@ async fn latency(writer: &EventWriter, rate: f64) -> Result<Vec<Duration>> {
             biased;
             Some(took) = waiting.next() => all.push(took?),
             due = ticks.tick() => {
-                let upto = (rate * (due - begun).as_secs_f64()) as usize;
+                let upto = so_far(rate, due - begun);
                 let events = (sent..upto).map(|n| (keys.get(n % keys.len()), &lines[n % lines.len()]));
                 drop(writer.write_batch(events).await?);
                 sent = upto.max(sent);

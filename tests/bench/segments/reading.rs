@@ -10,7 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use wire::{Empty, coordinator::SegmentRange, segment_store::FlushContainer};
 
 use super::{
-    appending::fill,
+    appending::{fill, so_far},
     setting::{Setting, Span, keys},
 };
 use crate::figure::{Figure, Figures, Goal};
@@ -43,7 +43,7 @@ pub(crate) async fn tail(figures: &mut Figures) -> Result<()> {
     let mut sent = 0;
     while sent < total {
         let due = ticks.tick().await;
-        let upto = total.min((RATE as f64 * (due - begun).as_secs_f64()) as usize);
+        let upto = total.min(so_far(RATE as f64, due - begun));
         let at = nanos()?;
         let events = (sent..upto).map(|n| (keys.get(n % keys.len()), format!("{{\"at\":{at},\"msg\":\"event {n}\"}}")));
         drop(writer.write_batch(events).await?);

@@ -187,15 +187,14 @@ impl Model {
         let (first, last) = (self.nodes[&sealed[0]].range.first, self.nodes[&sealed[sealed.len() - 1]].range.last);
         let middle = first + (last - first) / 3;
         let ranges = match (merge, sealed.len()) {
-            (true, 2) if self.epoch % 2 == 0 => vec![KeyRange { first, last }],
+            (true, 2) if self.epoch.is_multiple_of(2) => vec![KeyRange { first, last }],
             _ => vec![KeyRange { first, last: middle }, KeyRange { first: middle + 1, last }],
         };
         self.epoch += 1;
-        let mut number = u32::try_from(self.nodes.len()).unwrap();
+        let next = u32::try_from(self.nodes.len()).unwrap();
         let mut created = Vec::new();
-        for range in ranges {
+        for (number, range) in (next..).zip(ranges) {
             let segment = SegmentId { stream: 1, epoch: self.epoch, number };
-            number += 1;
             let before = sealed.iter().filter(|s| self.nodes[s].range.overlaps(range));
             let predecessors: Vec<SegmentId> = before.copied().collect();
             for p in &predecessors {
@@ -340,7 +339,7 @@ fn a_dead_reader_is_told_from_one_that_took_its_name() {
     model.state.join(&old, now()).unwrap();
     assert_eq!(model.state.join(&new, now()), Err(GroupError::ReaderExists(new.reader.clone())));
     assert_eq!(model.state.silent_since(now()), []);
-    assert_eq!(model.state.silent_since(now() + Duration::from_secs(1)), [old.reader.clone()]);
+    assert_eq!(model.state.silent_since(now() + Duration::from_secs(1)), std::slice::from_ref(&old.reader));
     assert!(model.state.offline(&old.reader, None) && !model.state.offline(&old.reader, None));
     model.state.join(&new, now()).unwrap();
     model.state.acquire(&new).unwrap();

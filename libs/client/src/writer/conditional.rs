@@ -28,21 +28,19 @@ const BLOCK_BYTES_MAX: usize = (1 << 20) + (64 << 10);
 /// Segments of which the last number is remembered; beyond it those that are not in use are asked again.
 const SEGMENTS_MAX: usize = 10_000;
 
-/// The client's own writer of conditional appends; clones share it.
-#[derive(Clone)]
+/// The client's own writers of conditional appends; clones share them.
+#[derive(Clone, Default)]
 pub(crate) struct Conditional {
-    writer: WriterId,
     segments: Arc<Mutex<HashMap<SegmentId, Numbers>>>,
 }
 
-/// The last number in a segment, if it is known; held while an append is under way, because numbers have no gaps.
-type Numbers = Arc<tokio::sync::Mutex<Option<u64>>>;
+/// The writer in a segment with its last number; held while an append is under way, because numbers have no gaps.
+///
+/// `None` where something is in doubt: an append that may still arrive must not meet another one with its numbers, which
+/// would be taken for its repeat. So the next one has a writer of its own.
+type Numbers = Arc<tokio::sync::Mutex<Option<(WriterId, u64)>>>;
 
 impl Conditional {
-    pub(crate) fn new() -> Self {
-        Self { writer: fresh_writer("conditional"), segments: Arc::default() }
-    }
-
     fn numbers(&self, segment: SegmentId) -> Numbers {
         let mut segments = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
         if segments.len() >= SEGMENTS_MAX {
@@ -75,27 +73,22 @@ impl Client {
         if events.is_empty() {
             return Ok(Appended { offsets: Vec::new(), duplicate_count: 0, duplicates: Vec::new() });
         }
-        let writer = self.conditional.writer.clone();
         let numbers = self.conditional.numbers(segment.segment);
         let mut last = numbers.lock().await;
+        // Taken until it is known what became of this append, also if nobody waits for it any more.
+        let (writer, known) = last.take().unwrap_or_else(|| (fresh_writer("conditional"), 0));
         let name = WriterName { segment: segment.segment, writer: writer.clone() };
-        let known = match *last {
-            Some(known) => known,
-            None => self.bus.call::<DescribeWriter>(&segment.container, &name).await?.last_event_number,
-        };
         let count = u64::try_from(events.len()).unwrap_or(u64::MAX);
-        // Until it is known what became of it, also if nobody waits for it any more.
-        *last = None;
         let append = Append {
             segment: segment.segment,
-            writer,
+            writer: writer.clone(),
             first_event_number: known + 1,
             block,
             expected_end: Some(expected_end),
         };
         match self.append(segment.container, append, APPEND_WITHIN).await {
             Ok(appended) => {
-                *last = Some(known + count);
+                *last = Some((writer, known + count));
                 Ok(appended)
             }
             Err(problem) if problem.kind == "ConditionFailed" => {
@@ -104,18 +97,20 @@ impl Client {
                 if problem.outcome == Outcome::Unknown {
                     let stored = self.bus.call::<DescribeWriter>(&segment.container, &name).await?.last_event_number;
                     if stored >= known + count {
-                        *last = Some(stored);
+                        *last = Some((writer, stored));
                         let offsets = (expected_end..expected_end + count).map(Some).collect();
                         return Ok(Appended { offsets, duplicate_count: 0, duplicates: Vec::new() });
                     }
                 }
-                *last = Some(known);
+                // A fresh writer where an earlier attempt may still arrive.
+                *last = (problem.outcome == Outcome::NotApplied).then_some((writer, known));
                 let end = self.describe(segment).await?.end;
                 let (segment, expected) = (segment.segment, expected_end);
                 Err(WriteError::not_applied(WriteCause::ConditionFailed { segment, expected, end }))
             }
             Err(problem) => {
-                *last = (problem.outcome == Outcome::NotApplied && problem.kind != "EventNumberGap").then_some(known);
+                let certain = problem.outcome == Outcome::NotApplied && problem.kind != "EventNumberGap";
+                *last = certain.then_some((writer, known));
                 Err(problem.into())
             }
         }

@@ -142,7 +142,7 @@ fn each_window_has_its_own_threshold() {
 #[test]
 fn the_number_of_segments_follows_the_load() {
     let mut sim = Sim::new(policy(100, 2, 1), 1);
-    let day = |second: u64| if (second / 3_600) % 2 == 0 { 190.0 } else { 5.0 };
+    let day = |second: u64| if (second / 3_600).is_multiple_of(2) { 190.0 } else { 5.0 };
     let counts: Vec<_> = sim.run(60 * 6, day).iter().map(|(_, count)| *count).collect();
     assert_eq!(counts, [2, 1, 2, 1, 2, 1], "one change for each change of the load");
 }
@@ -150,7 +150,7 @@ fn the_number_of_segments_follows_the_load() {
 #[test]
 fn a_load_that_swings_around_the_target_does_not_flap() {
     // Two minutes above, two below: the rules look at ten and twenty minutes before they act on so little.
-    let swinging = |second: u64| if (second / 120) % 2 == 0 { 120.0 } else { 40.0 };
+    let swinging = |second: u64| if (second / 120).is_multiple_of(2) { 120.0 } else { 40.0 };
     assert_eq!(Sim::new(policy(100, 4, 1), 1).run(60 * 12, swinging), []);
     assert_eq!(Sim::new(policy(100, 4, 1), 2).run(60 * 12, swinging).len(), 1, "80 is enough for one, once");
     // What is split once is not cold: 48 per segment, and cold is below 50 over twenty minutes.

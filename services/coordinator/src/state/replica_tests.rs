@@ -19,7 +19,7 @@ fn command(state: &State, kind: u8, a: usize, b: u64) -> Command {
         0 | 1 => Command::BeginStream(new("a", "shop", 3)),
         2 => Command::EndStream { stream, index: index() },
         3 | 4 => match picked(a) {
-            Some(s) if b % 2 == 0 && s.range.first < s.range.last => {
+            Some(s) if b.is_multiple_of(2) && s.range.first < s.range.last => {
                 let middle = s.range.first + (s.range.last - s.range.first) / 2;
                 let low = KeyRange { first: s.range.first, last: middle };
                 scale(&[s.segment], &[KeyRange { first: middle + 1, last: s.range.last }, low])
@@ -39,11 +39,11 @@ fn command(state: &State, kind: u8, a: usize, b: u64) -> Command {
             Command::BeginTruncation { index: index(), cut }
         }
         8 => Command::EndTruncation { stream, number: b },
-        9 if a % 8 == 0 => Command::BeginSeal { index: index() },
+        9 if a.is_multiple_of(8) => Command::BeginSeal { index: index() },
         9 => Command::EndSeal { stream },
-        10 if a % 4 == 0 => Command::BeginDeletion { index: index() },
+        10 if a.is_multiple_of(4) => Command::BeginDeletion { index: index() },
         10 => Command::EndDeletion { stream },
-        _ => Command::BeginScopeDeletion { scope: "a".parse().unwrap(), recursive: a % 16 == 0 },
+        _ => Command::BeginScopeDeletion { scope: "a".parse().unwrap(), recursive: a.is_multiple_of(16) },
     }
 }
 

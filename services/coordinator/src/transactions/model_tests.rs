@@ -134,10 +134,10 @@ impl Run {
             }
             Action::EndAbort(t) => {
                 self.sim.wish(Wish::EndAbort(TransactionId(t))).unwrap();
-                if let Some(one) = self.model.get_mut(&TransactionId(t)) {
-                    if one.phase == TransactionPhase::Aborting {
-                        one.phase = TransactionPhase::Aborted;
-                    }
+                if let Some(one) = self.model.get_mut(&TransactionId(t))
+                    && one.phase == TransactionPhase::Aborting
+                {
+                    one.phase = TransactionPhase::Aborted;
                 }
             }
             Action::Step(lost) => {

@@ -230,10 +230,11 @@ async fn commits_of_one_stream_come_one_after_the_other() -> Result<()> {
     let segments = described(&host, "shop").await?.segments;
     assert_eq!(segments.len(), 2, "what was scaled stays scaled");
     // Whole transactions in a row, wherever they went.
-    let store = store.lock().unwrap();
-    let visible = store.segments.values().filter(|there| !there.new.transactional);
-    for there in visible {
-        assert!(there.events.chunks(2).all(|pair| pair == ["0a", "0b"]), "{:?}", there.events);
+    {
+        let store = store.lock().unwrap();
+        for there in store.segments.values().filter(|there| !there.new.transactional) {
+            assert!(there.events.chunks(2).all(|pair| pair == ["0a", "0b"]), "{:?}", there.events);
+        }
     }
     leader.stop().await?;
     Ok(())

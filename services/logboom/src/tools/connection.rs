@@ -90,6 +90,16 @@ pub(crate) enum ToolError {
         /// Why.
         source: reqwest::Error,
     },
+    /// NATS could not be reached.
+    #[error(
+        "cannot reach NATS at {url}: {reason}\n  is it running? `./justw up` starts everything; --settings, or --nats and --creds, name another installation"
+    )]
+    NoNats {
+        /// Where.
+        url: String,
+        /// Why.
+        reason: String,
+    },
 }
 
 impl Connection {

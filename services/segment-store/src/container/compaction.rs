@@ -172,7 +172,9 @@ mod tests {
 
     #[test]
     fn what_is_merged_is_said_by_the_tiers() {
-        let cases: &[(&[u64], bool, Option<Range<usize>>)] = &[
+        /// Rows of chunks, whether the segment is closed, what is merged.
+        type Case = (&'static [u64], bool, Option<Range<usize>>);
+        let cases: &[Case] = &[
             (&[], true, None),
             (&[5], true, None),
             (&[5; 7], false, None),

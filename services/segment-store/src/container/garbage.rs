@@ -47,6 +47,8 @@ const BATCH_MAX: usize = 256;
 const DELETES_AT_ONCE: usize = 8;
 /// Deleted segments swept in one round.
 const SWEEPS_MAX: usize = 16;
+/// Ended transactions' segments forgotten in one round: each is an entry of the log.
+const SHADOWS_MAX: usize = 64;
 /// Segments of transactions have numbers from here on; nothing of theirs is ever put.
 const TRANSACTIONS_FROM: u32 = 0x8000_0000;
 /// Orphans watched at the same time; others are seen when these are gone.
@@ -96,7 +98,7 @@ impl Collector {
         self.swept.retain(|segment, _| gone.contains_key(segment));
         let watch = self.watch;
         let (shadows, gone): (Vec<_>, Vec<_>) = gone.into_iter().partition(|(s, _)| s.number >= TRANSACTIONS_FROM);
-        for (segment, _) in shadows {
+        for (segment, _) in shadows.into_iter().take(SHADOWS_MAX) {
             container.submit(Entry::Swept { segment }, Timestamp::MAX, None).await?;
         }
         let due = |segment: &SegmentId| self.swept.get(segment).is_none_or(|first| now.since(*first) >= watch);

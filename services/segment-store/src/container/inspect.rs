@@ -28,12 +28,7 @@ impl Container {
         Ok(WriterInfo { last_event_number })
     }
 
-    /// By what a segment recognises repeats.
-    pub fn writers(&self, segment: SegmentId) -> Result<WriterTable, Error> {
-        Ok(self.readable()?.state.segment(segment)?.table())
-    }
-
-    /// The same of a segment whose end is final; `None` while it takes appends.
+    /// By what a segment recognises repeats, once that is final; `None` while it takes appends.
     pub(crate) fn final_writers(&self, segment: SegmentId) -> Result<Option<WriterTable>, Error> {
         let books = self.readable()?;
         let known = books.state.segment(segment)?;

@@ -73,7 +73,11 @@ impl Owner {
             }
             match self.commit(ops).await {
                 Ok(()) | Err(Setback::Passing) => {}
-                Err(Setback::Fenced) => break Ended::Superseded,
+                Err(Setback::Fenced) => {
+                    // At once: from here on everything that it knows may be out of date.
+                    self.container.close();
+                    break Ended::Superseded;
+                }
                 Err(Setback::Unknown) => {
                     if let Err(ended) = self.resync(&halt).await {
                         break ended;

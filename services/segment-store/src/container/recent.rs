@@ -48,13 +48,16 @@ impl RecentIds {
         self.order.iter().map(|(id, received)| (*id, *received, self.find(*id).flatten()))
     }
 
-    /// Remembers an id that is not known; 0 is no id, but its time counts. Without an offset a predecessor has it.
+    /// Remembers an id that is not known; 0 is no id. Without an offset a predecessor has it.
+    ///
+    /// Only events with an id move the horizon: lanes stamp those with the store's clock, the rest bears a client's.
     pub fn insert(&mut self, id: u128, received: Timestamp, offset: Option<Offset>) {
-        self.newest = self.newest.max(received);
-        if id != 0 {
-            self.order.push_back((id, received));
-            self.offsets.insert(id, offset.unwrap_or(ELSEWHERE));
+        if id == 0 {
+            return;
         }
+        self.newest = self.newest.max(received);
+        self.order.push_back((id, received));
+        self.offsets.insert(id, offset.unwrap_or(ELSEWHERE));
         let horizon = self.newest - WINDOW;
         while let Some((oldest, at)) = self.order.front().copied() {
             if self.order.len() <= IDS_MAX && at >= horizon {
@@ -120,8 +123,10 @@ mod tests {
         ids.insert(1, at(0), Some(10));
         ids.insert(2, at(120), Some(11));
         assert_eq!(ids.find(1), Some(Some(10)), "exactly two minutes are inside");
-        ids.insert(0, at(121), Some(12));
-        assert_eq!((ids.find(1), ids.find(2), ids.len()), (None, Some(Some(11)), 1));
+        ids.insert(0, at(9_999), Some(12));
+        assert_eq!(ids.len(), 2, "an event without an id may bear the clock of anybody");
+        ids.insert(3, at(121), Some(13));
+        assert_eq!((ids.find(1), ids.find(2), ids.len()), (None, Some(Some(11)), 2));
         assert_eq!(ids.find(0), None);
     }
 

@@ -63,10 +63,11 @@ impl Container {
         let block = Block::open(request.block).map_err(|e| Error::BadBlock(e.to_string()))?;
         let Append { segment, writer, first_event_number, expected_end, .. } = request;
         let entry = Entry::Append { segment, writer, first_event_number, expected_end, block };
-        let held = self.admit(entry.raw_bytes()).inspect_err(|_| metrics::REFUSALS.with("throttled").inc())?;
-        match self.submit(entry, deadline, Some(held)).await? {
-            Effect::Appended { answer, .. } => Ok(answer),
-            other => Err(self.unexpected(&other)),
+        let held = self.admit(segment, entry.raw_bytes()).inspect_err(|_| metrics::REFUSALS.with("throttled").inc())?;
+        match self.submit(entry, deadline, Some(held)).await {
+            Ok(Effect::Appended { answer, .. }) => Ok(answer),
+            Ok(other) => Err(self.unexpected(&other)),
+            Err(error) => Err(self.sure(error).await),
         }
     }
 
@@ -126,9 +127,7 @@ impl Container {
 
     /// Deletes a segment; its objects go afterwards.
     pub async fn delete(&self, segment: SegmentId, deadline: Timestamp) -> Result<(), Error> {
-        if !self.serving()?.state.segments.contains_key(&segment) {
-            return Ok(());
-        }
+        // Also where it is not known: a creation of it may be on its way to the log, and must not come behind.
         self.submit(Entry::Delete { segment }, deadline, None).await.map(drop)
     }
 
@@ -144,13 +143,28 @@ impl Container {
         }
     }
 
-    fn admit(&self, bytes: usize) -> Result<Held, Error> {
+    /// The same complaint from somebody who knows: whoever lost the container may not have heard of a new segment.
+    pub(crate) async fn sure(&self, error: Error) -> Error {
+        let (Error::UnknownSegment(_), Some(log)) = (&error, self.log.get()) else { return error };
+        match log.owner().await {
+            Ok(Some((_, record))) if record.generation == self.generation => error,
+            Ok(_) => Error::Fenced(self.id),
+            Err(_) => self.unavailable("its owner record cannot be read"),
+        }
+    }
+
+    fn admit(&self, segment: SegmentId, bytes: usize) -> Result<Held, Error> {
         let throttled = |limit| Error::Throttled { container: self.id, limit };
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         let (tail, log) = {
             let books = self.serving()?;
+            let transactional = books.state.segment(segment).is_ok_and(|s| s.transactional);
+            // Half of the tail is for what can go to Tier 2: else open transactions would wait for each other.
+            if transactional && books.tail.withheld_bytes() + bytes > self.limits.tail_bytes_max / 2 {
+                return Err(Error::TransactionTooLarge(segment));
+            }
             (books.tail.bytes(), books.log.held())
         };
-        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         if tail + self.queued.load(Ordering::Relaxed) + bytes > self.limits.tail_bytes_max {
             self.kick.notify_one();
             return Err(throttled("tail_bytes_max of events wait for object storage"));

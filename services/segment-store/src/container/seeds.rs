@@ -8,7 +8,7 @@ use futures::{StreamExt, TryStreamExt};
 use types::{Clock, SegmentId, Timestamp, WriterId};
 use wire::{
     Problem,
-    segment_store::{DescribeSegment, DescribeWriters, SegmentName, SegmentPlace, WriterTable},
+    segment_store::{DescribeWriters, SegmentName, SegmentPlace, WriterTable},
 };
 
 use crate::{
@@ -54,17 +54,14 @@ async fn ask(
 ) -> Result<Option<(SegmentId, WriterTable)>, Error> {
     let SegmentPlace { segment, container } = place;
     let table = match peers.owned.get(container) {
-        Some(own) => own.final_writers(segment),
+        Some(own) => match own.final_writers(segment) {
+            Err(error) => Err(own.sure(error).await),
+            table => table,
+        },
         None => {
-            let (name, left) = (SegmentName { segment }, || deadline.since(clock.now()));
-            let asked = async {
-                // What it has is final only once it is sealed.
-                if !peers.bus.call_within::<DescribeSegment>(&container, &name, left()).await?.sealed {
-                    return Ok(None);
-                }
-                peers.bus.call_within::<DescribeWriters>(&container, &name, left()).await.map(Some)
-            };
-            asked.await.map_err(|problem| silent(segment, &problem))
+            let left = deadline.since(clock.now());
+            let asked = peers.bus.call_within::<DescribeWriters>(&container, &SegmentName { segment }, left).await;
+            asked.map(Some).map_err(|problem| silent(segment, &problem))
         }
     };
     match table {
@@ -76,10 +73,11 @@ async fn ask(
 }
 
 fn silent(segment: SegmentId, problem: &Problem) -> Error {
-    if problem.kind == "UnknownSegment" {
-        return Error::UnknownSegment(segment);
+    match problem.kind.as_str() {
+        "UnknownSegment" => Error::UnknownSegment(segment),
+        "NotSealed" => Error::NotSealed(segment),
+        _ => Error::PredecessorSilent { segment, why: problem.to_string() },
     }
-    Error::PredecessorSilent { segment, why: problem.to_string() }
 }
 
 /// One table of several: of each writer the largest number, of each message id the latest receipt.

@@ -237,15 +237,16 @@ impl World {
         };
         let (new, answer) = new;
         let mut next = from;
-        for (at, (new, event)) in new.iter().zip(events).enumerate() {
-            assert_eq!(answer.duplicates.contains(&(at as u32)), !new);
-            match answer.offsets[at] {
+        assert_eq!(answer.offsets.len(), events.len());
+        for ((place, offset), (new, event)) in (0u32..).zip(&answer.offsets).zip(new.iter().zip(events)) {
+            assert_eq!(answer.duplicates.contains(&place), !new);
+            match *offset {
                 Some(offset) if *new => {
                     assert_eq!(offset, next, "offsets have no holes");
                     next += 1;
                 }
                 Some(offset) => {
-                    let stored = &self.model[&segment].events[offset as usize];
+                    let stored = &self.model[&segment].events[index(offset)];
                     let same = (stored.writer, stored.number) == (event.writer, event.number);
                     assert!(same || (event.id != 0 && stored.id == event.id), "{stored:?} is not {event:?}");
                 }
@@ -358,13 +359,13 @@ impl World {
             let (from, payloads) = &self.objects[&chunk.key];
             assert_eq!((chunk.from, chunk.to), (*from, from + payloads.len() as u64));
             assert!(chunk.from <= next && next < chunk.to, "chunks have no holes");
-            seen.extend(payloads[(next - from) as usize..].iter().cloned());
+            seen.extend(payloads[index(next - from)..].iter().cloned());
             next = chunk.to;
         }
         assert!(next >= known.tail_from, "nothing lies between Tier 2 and the tail");
         for block in books.tail.blocks(segment, next, u64::MAX) {
             assert!(block.base() <= next && next < block.end(), "the tail has no holes");
-            seen.extend(block.events().skip((next - block.base()) as usize).map(|e| text(&e.payload)));
+            seen.extend(block.events().skip(index(next - block.base())).map(|e| text(&e.payload)));
             next = block.end();
         }
         assert_eq!(next, known.end);
@@ -376,11 +377,11 @@ impl World {
         for (segment, model) in &self.model {
             let known = &books.state.segments[segment];
             assert_eq!((known.start, known.end), (model.start, model.events.len() as u64));
-            let expected: Vec<_> = model.events[model.start as usize..].iter().map(Event::payload).collect();
+            let expected: Vec<_> = model.events[index(model.start)..].iter().map(Event::payload).collect();
             assert_eq!(self.read(books, *segment), expected, "{segment}");
             let bytes: usize = model.events.iter().map(|e| e.payload().len()).sum();
             assert_eq!(known.bytes, bytes as u64);
-            let truncated: usize = model.events[..model.start as usize].iter().map(|e| e.payload().len()).sum();
+            let truncated: usize = model.events[..index(model.start)].iter().map(|e| e.payload().len()).sum();
             assert!(known.truncated_bytes <= truncated as u64, "only what is truncated counts");
             if model.start == known.end {
                 assert_eq!(known.truncated_bytes, known.bytes, "and all of it in the end");
@@ -398,6 +399,10 @@ impl World {
         });
         assert!(of_segments.into_iter().all(|key| named.contains(key)), "what is not named is garbage");
     }
+}
+
+fn index(offset: u64) -> usize {
+    usize::try_from(offset).unwrap()
 }
 
 fn text(payload: &[u8]) -> String {

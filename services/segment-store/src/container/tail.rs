@@ -167,6 +167,11 @@ impl Tail {
         take(blocks.blocks.iter().skip(first), bytes_max)
     }
 
+    /// Bytes of open transactions: they cannot go to Tier 2.
+    pub fn withheld_bytes(&self) -> u64 {
+        self.segments.values().filter(|blocks| blocks.withheld).map(|blocks| blocks.bytes).sum()
+    }
+
     /// Wakes everybody.
     pub fn notify_all(&self) {
         self.segments.values().for_each(|blocks| blocks.wake.notify_waiters());
@@ -183,7 +188,7 @@ impl Tail {
         bytes_max: u64,
         sealed: impl Fn(SegmentId) -> bool,
     ) -> Option<Due> {
-        let full = self.bytes >= rule.total;
+        let full = self.bytes - self.withheld_bytes() >= rule.total;
         let open = || self.segments.iter().filter(|(_, blocks)| !blocks.withheld);
         let largest = open().max_by_key(|(_, b)| b.bytes).map(|(id, _)| *id);
         let due = |id: SegmentId, blocks: &Blocks| {
@@ -299,7 +304,9 @@ mod tests {
         push(&mut tail, B, 0, &[&big], &[], 0);
         push(&mut tail, B, 1, &["c", "d", "e"], &[1], 0);
         let due = |tail: &Tail, second| tail.due(at(second), RULE, 10_000, |_| false).map(|d| d.segment);
-        assert_eq!(due(&tail, 5), Some(A), "full, and the larger one is withheld");
+        assert_eq!(tail.withheld_bytes(), tail.segments[&B].bytes);
+        assert_eq!(due(&tail, 5), None, "what cannot go makes nothing else due");
+        assert_eq!(due(&tail, 10), Some(A));
         tail.drop_below(A, 2);
         assert_eq!(due(&tail, 3_600), None);
         let held = tail.bytes();

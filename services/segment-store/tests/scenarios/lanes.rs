@@ -302,7 +302,9 @@ async fn a_publish_to_a_sealed_segment_waits_for_its_successors() {
     let early = tokio::time::timeout(Duration::from_millis(500), &mut waiting[0]).await;
     assert!(early.is_err(), "answered before there is a successor: {early:?}");
     scaled.follow(&ended, &KeyRange::split_evenly(2)).await;
-    join_all(waiting).await.into_iter().for_each(|published| drop(published.unwrap().unwrap()));
+    for published in join_all(waiting).await {
+        published.unwrap().unwrap();
+    }
     let mut texts: Vec<_> = scaled.read().await.into_iter().map(|(_, text)| text).collect();
     texts[1..].sort_unstable();
     assert_eq!(texts, ["e 0", "e 1", "e 2", "e 3"]);

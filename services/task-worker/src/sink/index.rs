@@ -66,11 +66,7 @@ impl std::fmt::Debug for IndexSink {
 
 impl IndexSink {
     /// A sink that goes on behind the numbers of a checkpoint.
-    pub(crate) async fn open(
-        context: &Context,
-        index: &IndexName,
-        restored: Option<&Part>,
-    ) -> Result<Self, TaskError> {
+    pub(crate) async fn open(context: &Context, index: &IndexName, restored: Option<&Part>) -> Result<Self, TaskError> {
         let client = context.shared.client.clone();
         let stream = persist("describing the target index", || client.stream(index)).await?;
         let graph = persist("listing the segments of the target index", || client.graph(index)).await?;
@@ -122,12 +118,7 @@ impl IndexSink {
         Ok(())
     }
 
-    async fn numbered(
-        &self,
-        split: Option<SegmentId>,
-        numbers: &Numbers,
-        sparse: bool,
-    ) -> Result<Numbered, TaskError> {
+    async fn numbered(&self, split: Option<SegmentId>, numbers: &Numbers, sparse: bool) -> Result<Numbered, TaskError> {
         let writer = self.client.writer(self.index.clone(), self.submitted.writer(self.subtask, split)?);
         let live = Live { client: &self.client, index: &self.index, writer: &writer };
         let present = &self.stream.segments;

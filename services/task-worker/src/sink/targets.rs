@@ -126,7 +126,8 @@ impl Targets {
         segments: &S,
         events: impl IntoIterator<Item = (u64, Bytes)>,
     ) -> Result<u64, TaskError> {
-        let mut rest: Vec<Row> = events.into_iter().enumerate().map(|(place, (hash, event))| (place, hash, event)).collect();
+        let mut rest: Vec<Row> =
+            events.into_iter().enumerate().map(|(place, (hash, event))| (place, hash, event)).collect();
         let mut repeated = 0;
         while !rest.is_empty() {
             while let Some(behind) = self.behind_another() {
@@ -168,7 +169,8 @@ impl Targets {
             let hash = row.1;
             let holds = |target: &&mut Target| target.segment.range.contains(hash) && !target.is_used_up();
             let Some(target) = self.0.values_mut().find(holds) else {
-                let problem = Problem::unavailable("NoSegment", format_args!("no segment takes the key at {hash:016x}"));
+                let problem =
+                    Problem::unavailable("NoSegment", format_args!("no segment takes the key at {hash:016x}"));
                 return Err(TaskError::Call { what: "routing results", problem });
             };
             if target.end.is_some() {

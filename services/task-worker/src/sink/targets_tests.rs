@@ -166,12 +166,14 @@ impl Segments for Store {
 }
 
 /// One attempt from a checkpoint: rows in batches of any size, checkpoints between them, until it ends or breaks.
-fn attempt(store: &Store, checkpoints: &mut Vec<(u64, Numbers)>) -> bool {
+///
+/// Later attempts get more calls, so that a run comes to its end however far it is thrown back.
+fn attempt(store: &Store, checkpoints: &mut Vec<(u64, Numbers)>, number: u64) -> bool {
     let from = {
         let mut world = store.0.borrow_mut();
         let count = u64::try_from(checkpoints.len()).unwrap();
         let back = if world.dice.roll(2) == 0 { 0 } else { world.dice.roll(count) };
-        world.calls = 5 + world.dice.roll(120);
+        world.calls = 5 + world.dice.roll(100 + 10 * number);
         usize::try_from(count - 1 - back).unwrap()
     };
     checkpoints.truncate(from + 1);
@@ -193,13 +195,13 @@ fn attempt(store: &Store, checkpoints: &mut Vec<(u64, Numbers)>) -> bool {
     futures::executor::block_on(work).is_ok()
 }
 
-/// How many epochs, attempts and repeated rows a run had.
+/// How many epochs and attempts a run had.
 fn run(seed: u64) -> (u32, u32) {
     let store = Store(RefCell::new(World::new(seed)));
     let first = store.0.borrow().present().iter().map(|s| (s.segment, 0)).collect();
     let mut checkpoints = vec![(0, first)];
     let mut attempts = 1;
-    while !attempt(&store, &mut checkpoints) {
+    while !attempt(&store, &mut checkpoints, u64::from(attempts)) {
         attempts += 1;
         assert!(attempts < 1_000, "seed {seed}: no attempt comes to an end");
     }

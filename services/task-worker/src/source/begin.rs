@@ -7,14 +7,7 @@ use flow::{TaskId, Uid};
 use types::{Offset, SegmentId, StreamCut};
 use wire::{Problem, coordinator::SegmentRange, job_manager::PartRef};
 
-use crate::{
-    chain::SourceSpec,
-    error::TaskError,
-    part::Part,
-    retry::persist,
-    split::Split,
-    task::Context,
-};
+use crate::{chain::SourceSpec, error::TaskError, part::Part, retry::persist, split::Split, task::Context};
 
 /// The checkpointed parts of all subtasks of a source.
 pub(crate) type Parts = Vec<(PartRef, TaskId, Uid)>;
@@ -30,7 +23,8 @@ pub(super) async fn splits(
     mut known: BTreeMap<SegmentId, Split>,
     parts: Parts,
 ) -> Result<Vec<(SegmentRange, Split)>, TaskError> {
-    let graph = persist("listing the segments of the source index", || context.shared.client.graph(&spec.index)).await?;
+    let graph =
+        persist("listing the segments of the source index", || context.shared.client.graph(&spec.index)).await?;
     let mine = share(cut, context.id.subtask, context.parallelism);
     if mine.keys().any(|segment| !known.contains_key(segment)) {
         for (part, task, uid) in parts.iter().filter(|(_, task, _)| *task != context.id) {

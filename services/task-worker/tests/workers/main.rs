@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
+mod scaling;
 mod scene;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -56,7 +57,7 @@ fn publish(scene: &Scene, events: &[Event]) {
     for event in events {
         let time = BASE * 1_000 + event.millis;
         let json = serde_json::json!({"_time": rfc3339(time), "k": format!("key-{}", event.key), "bytes": event.bytes});
-        scene.publish(event.split, Timestamp::from_millis(time), json.to_string());
+        scene.publish(segment(1, event.split), Timestamp::from_millis(time), json.to_string());
     }
 }
 

@@ -20,9 +20,12 @@ use wire::{
     Empty, Problem, Service,
     alerter::{Observation, ObserveRows},
     block::Block,
-    coordinator::{DescribeStream, SegmentRange, StreamDescription},
+    coordinator::{DescribeStream, ListSegments, SegmentNode, SegmentNodes, SegmentsOf, StreamDescription},
     job_manager::{CheckpointReport, ReportCheckpoint, ReportTask, TaskReport, TaskStatus},
-    segment_store::{Append, AppendEvents, Appended, ReadFrom, ReadSegment, SegmentRead},
+    segment_store::{
+        Append, AppendEvents, Appended, DescribeSegment, DescribeWriter, ReadFrom, ReadSegment, SegmentInfo,
+        SegmentRead, WriterInfo, WriterName,
+    },
     task_worker::{AttemptName, Barrier, CancelTasks, DeployTasks, Deployment, Restore, TriggerCheckpoint},
     views::{MEMBERS, Member},
 };
@@ -33,8 +36,9 @@ const WITHIN: Duration = Duration::from_secs(30);
 const ANSWER_ROWS: usize = 7;
 
 /// What the fakes hold and were told.
-#[derive(Default)]
 pub(crate) struct Told {
+    /// Every segment; one with successors is sealed.
+    nodes: BTreeMap<SegmentId, SegmentNode>,
     /// Events by segment.
     pub(crate) events: BTreeMap<SegmentId, Vec<(Timestamp, Bytes)>>,
     writers: BTreeMap<(SegmentId, WriterId), u64>,
@@ -52,6 +56,7 @@ pub(crate) struct Scene {
     pub(crate) world: World,
     pub(crate) told: Arc<Mutex<Told>>,
     bus: Bus,
+    client: client::Client,
     _doors: Vec<(Doors, Vec<Door>)>,
     workers: BTreeMap<String, Running>,
 }
@@ -61,24 +66,119 @@ pub(crate) fn segment(stream: u32, number: u32) -> SegmentId {
     SegmentId { stream, epoch: 0, number }
 }
 
-/// Two segments each: `shop` is stream 1, `sums` is stream 2.
-fn describe(index: &IndexName) -> Result<StreamDescription, Problem> {
-    let stream = match index.as_str() {
-        "shop" => 1,
-        "sums" => 2,
-        _ => return Err(Problem::not_found("UnknownIndex", index)),
-    };
-    let ranges = (0u32..).zip(KeyRange::split_evenly(2));
-    let segments =
-        ranges.map(|(n, range)| SegmentRange { segment: segment(stream, n), container: ContainerId(0), range });
-    let scope = "tenant".parse().unwrap();
-    Ok(StreamDescription::new((stream, Timestamp::MIN), scope, index.clone(), segments.collect()))
+/// `shop` is stream 1, `sums` is stream 2.
+fn number(index: &IndexName) -> Result<u32, Problem> {
+    match index.as_str() {
+        "shop" => Ok(1),
+        "sums" => Ok(2),
+        _ => Err(Problem::not_found("UnknownIndex", index)),
+    }
+}
+
+impl Default for Told {
+    /// Two segments each.
+    fn default() -> Self {
+        let mut told = Self {
+            nodes: BTreeMap::new(),
+            events: BTreeMap::new(),
+            writers: BTreeMap::new(),
+            repeated: 0,
+            gaps: Vec::new(),
+            tasks: Vec::new(),
+            checkpoints: Vec::new(),
+            observations: Vec::new(),
+        };
+        for stream in [1, 2] {
+            told.create(stream, 0, &KeyRange::split_evenly(2), &[]);
+        }
+        told
+    }
 }
 
 impl Told {
+    fn create(&mut self, stream: u32, epoch: u32, ranges: &[KeyRange], ended: &[SegmentId]) -> Vec<SegmentId> {
+        let first = self.nodes.keys().filter(|s| s.stream == stream).count();
+        let mut created = Vec::new();
+        for (number, range) in (u32::try_from(first).unwrap()..).zip(ranges) {
+            let segment = SegmentId { stream, epoch, number };
+            let overlapping = ended.iter().filter(|s| self.nodes[s].range.overlaps(*range));
+            let predecessors: Vec<SegmentId> = overlapping.copied().collect();
+            for before in &predecessors {
+                self.nodes.get_mut(before).unwrap().successors.push(segment);
+                let known = self.writers.iter().filter(|((s, _), _)| s == before);
+                let known: Vec<(WriterId, u64)> = known.map(|((_, writer), last)| (writer.clone(), *last)).collect();
+                for (writer, last) in known {
+                    let seeded = self.writers.entry((segment, writer)).or_default();
+                    *seeded = last.max(*seeded);
+                }
+            }
+            let (container, sealed_in, successors) = (ContainerId(0), None, Vec::new());
+            let node = SegmentNode { segment, container, range: *range, sealed_in, predecessors, successors };
+            self.nodes.insert(segment, node);
+            created.push(segment);
+        }
+        created
+    }
+
+    /// Replaces segments by others; the new ones count on from the writers of those that they follow.
+    pub(crate) fn scale(&mut self, ended: &[SegmentId], ranges: &[KeyRange]) -> Vec<SegmentId> {
+        let epoch = self.nodes.keys().filter(|s| s.stream == ended[0].stream).map(|s| s.epoch).max().unwrap() + 1;
+        self.create(ended[0].stream, epoch, ranges, ended)
+    }
+
+    /// The keys of a segment.
+    pub(crate) fn range(&self, segment: SegmentId) -> KeyRange {
+        self.nodes[&segment].range
+    }
+
+    fn is_sealed(&self, segment: SegmentId) -> bool {
+        self.nodes.get(&segment).is_some_and(|node| !node.successors.is_empty())
+    }
+
+    fn describe(&self, index: &IndexName) -> Result<StreamDescription, Problem> {
+        let stream = number(index)?;
+        let present = self.nodes.values().filter(|n| n.segment.stream == stream && n.successors.is_empty());
+        let segments: Vec<_> = present.map(SegmentNode::segment_range).collect();
+        let epoch = segments.iter().map(|s| s.segment.epoch).max().unwrap();
+        let scope = "tenant".parse().unwrap();
+        let described = StreamDescription::new((stream, Timestamp::MIN), scope, index.clone(), segments);
+        Ok(StreamDescription { epoch, ..described })
+    }
+
+    fn list(&self, of: &SegmentsOf) -> Result<SegmentNodes, Problem> {
+        let stream = number(&of.index)?;
+        let all = self.nodes.values().filter(|n| n.segment.stream == stream && Some(n.segment) > of.after);
+        let segments: Vec<SegmentNode> = all.take(usize::try_from(of.limit).unwrap()).cloned().collect();
+        Ok(SegmentNodes { segments, more: false })
+    }
+
+    fn info(&self, segment: SegmentId) -> SegmentInfo {
+        SegmentInfo {
+            segment,
+            index: "any".parse().unwrap(),
+            start: 0,
+            tail_from: 0,
+            end: u64::try_from(self.events.get(&segment).map_or(0, Vec::len)).unwrap(),
+            sealed: self.is_sealed(segment),
+            chunks: Vec::new(),
+            bytes: 0,
+            truncated_bytes: 0,
+            transactional: false,
+        }
+    }
+
+    fn writer(&self, name: &WriterName) -> WriterInfo {
+        let last = self.writers.get(&(name.segment, name.writer.clone()));
+        WriterInfo { last_event_number: last.copied().unwrap_or(0) }
+    }
+
     fn append(&mut self, append: &Append) -> Result<Appended, Problem> {
         let block = Block::open(append.block.clone()).map_err(|e| Problem::bad_request("MalformedBlock", e))?;
+        let sealed = self.is_sealed(append.segment);
         let last = self.writers.entry((append.segment, append.writer.clone())).or_default();
+        if sealed && append.first_event_number + u64::try_from(block.iter().count()).unwrap() > *last + 1 {
+            return Err(Problem::conflict("SegmentSealed", append.segment));
+        }
         if append.first_event_number > *last + 1 {
             let gap = format!("{} after {last} of {}", append.first_event_number, append.writer);
             self.gaps.push(gap.clone());
@@ -112,7 +212,7 @@ impl Told {
             _ => stream(&ingest::to_batch(from.segment, from.from, rows.iter().copied())),
         };
         let next = from.from + u64::try_from(rows.len()).unwrap();
-        SegmentRead { from: from.from, next, end, sealed: false, chunks: Vec::new(), columns }
+        SegmentRead { from: from.from, next, end, sealed: self.is_sealed(from.segment), chunks: Vec::new(), columns }
     }
 }
 
@@ -126,8 +226,16 @@ fn stream(batch: &RecordBatch) -> Bytes {
 async fn fakes(host: &Host, told: &Arc<Mutex<Told>>) -> anyhow::Result<Vec<(Doors, Vec<Door>)>> {
     let doors = |service| Doors::new(&host.bus, service, &host.replica);
     let coordinator = doors(Service::Coordinator);
-    let described =
-        coordinator.serve::<DescribeStream, _, _>(None, |i| async move { describe(&i.request.index) }).await?;
+    let (describing, listing) = (Arc::clone(told), Arc::clone(told));
+    let described = coordinator.serve::<DescribeStream, _, _>(None, move |i| {
+        let described = describing.lock().describe(&i.request.index);
+        async { described }
+    });
+    let listed = coordinator.serve::<ListSegments, _, _>(None, move |i| {
+        let listed = listing.lock().list(&i.request);
+        async { listed }
+    });
+    let coordinator_doors = vec![described.await?, listed.await?];
     let store = doors(Service::SegmentStore);
     let (appending, reading) = (Arc::clone(told), Arc::clone(told));
     let appended = store.serve::<AppendEvents, _, _>(None, move |i| {
@@ -144,7 +252,16 @@ async fn fakes(host: &Host, told: &Arc<Mutex<Told>>) -> anyhow::Result<Vec<(Door
             Ok(told.lock().read(&i.request))
         }
     });
-    let store_doors = vec![appended.await?, read.await?];
+    let (looking, asking) = (Arc::clone(told), Arc::clone(told));
+    let info = store.serve::<DescribeSegment, _, _>(None, move |i| {
+        let info = looking.lock().info(i.request.segment);
+        async { Ok(info) }
+    });
+    let writer = store.serve::<DescribeWriter, _, _>(None, move |i| {
+        let writer = asking.lock().writer(&i.request);
+        async { Ok(writer) }
+    });
+    let store_doors = vec![appended.await?, read.await?, info.await?, writer.await?];
     let manager = doors(Service::JobManager);
     let (tasks, checkpoints) = (Arc::clone(told), Arc::clone(told));
     let reported = manager.serve::<ReportTask, _, _>(None, move |i| {
@@ -163,7 +280,12 @@ async fn fakes(host: &Host, told: &Arc<Mutex<Told>>) -> anyhow::Result<Vec<(Door
         async { Ok(Empty {}) }
     });
     let observed = observed.await?;
-    Ok(vec![(coordinator, vec![described]), (store, store_doors), (manager, manager_doors), (alerter, vec![observed])])
+    Ok(vec![
+        (coordinator, coordinator_doors),
+        (store, store_doors),
+        (manager, manager_doors),
+        (alerter, vec![observed]),
+    ])
 }
 
 impl Scene {
@@ -173,7 +295,8 @@ impl Scene {
         let host = Host::connect(Service::Coordinator, world.common("fakes", &[])?).await?;
         let told = Arc::default();
         let doors = fakes(&host, &told).await?;
-        Ok(Self { world, told, bus: host.bus.clone(), _doors: doors, workers: BTreeMap::new() })
+        let client = client::Client::new(host.bus.clone(), host.objects.clone());
+        Ok(Self { world, told, bus: host.bus.clone(), client, _doors: doors, workers: BTreeMap::new() })
     }
 
     /// Starts a worker with four slots.
@@ -199,14 +322,16 @@ impl Scene {
     }
 
     /// Stores an event in a segment of `shop`.
-    pub(crate) fn publish(&self, number: u32, received: Timestamp, event: String) {
-        self.told.lock().events.entry(segment(1, number)).or_default().push((received, event.into()));
+    pub(crate) fn publish(&self, segment: SegmentId, received: Timestamp, event: String) {
+        let mut told = self.told.lock();
+        assert!(!told.is_sealed(segment), "nothing is stored in {segment} any more");
+        told.events.entry(segment).or_default().push((received, event.into()));
     }
 
     /// Events of `sums`, as JSON.
     pub(crate) fn results(&self) -> Vec<serde_json::Value> {
         let told = self.told.lock();
-        let events = [0, 1].into_iter().filter_map(|n| told.events.get(&segment(2, n))).flatten();
+        let events = told.events.iter().filter(|(segment, _)| segment.stream == 2).flat_map(|(_, events)| events);
         events.map(|(_, event)| serde_json::from_slice(event).unwrap()).collect()
     }
 
@@ -223,12 +348,16 @@ impl Scene {
         worker: &ReplicaId,
         from: Option<u64>,
     ) -> anyhow::Result<Deployment> {
-        let mut cut = StreamCut::default();
+        let mut cut = match from {
+            None => StreamCut([(segment(1, 0), 0), (segment(1, 1), 0)].into()),
+            Some(_) => StreamCut::default(),
+        };
         let mut restore = Vec::new();
         for report in self.told.lock().checkpoints.iter().filter(|r| Some(r.checkpoint) == from) {
             cut.0.extend(report.cut.0.iter().map(|(segment, offset)| (*segment, *offset)));
             restore.extend(report.part.clone().map(|part| Restore { task: report.task, part }));
         }
+        let cut = self.client.advance(&"shop".parse()?, &cut).await?;
         Ok(Deployment {
             job: "job".parse()?,
             attempt: execution.attempt,
@@ -293,8 +422,10 @@ impl Scene {
 
     /// Waits for a number of results.
     pub(crate) async fn until_results(&self, count: usize) {
-        let in_segment = |told: &Told, n| told.events.get(&segment(2, n)).map_or(0, Vec::len);
-        self.until(&format!("{count} results"), |told| in_segment(told, 0) + in_segment(told, 1) >= count).await;
+        let stored = |told: &Told| -> usize {
+            told.events.iter().filter(|(segment, _)| segment.stream == 2).map(|(_, events)| events.len()).sum()
+        };
+        self.until(&format!("{count} results"), |told| stored(told) >= count).await;
     }
 
     /// The failures that tasks reported.

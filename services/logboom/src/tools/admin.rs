@@ -1,0 +1,242 @@
+//! `logboom admin`: streams, segments and containers from inside, over the calls of the services themselves.
+
+mod containers;
+mod log;
+mod password;
+mod ranges;
+mod streams;
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::Context;
+use host::{Host, StartError};
+use reqwest::StatusCode;
+use settings::{Common, Settings};
+use types::{ContainerId, IndexName};
+use wire::{Call, Problem, Service};
+
+use super::{Connection, ToolError};
+use crate::{cli::SettingsArgs, process, screen::Screen};
+
+/// How long one call may take: a scale waits for every container that it touches.
+const CALL_WITHIN: Duration = Duration::from_secs(60);
+
+const EXAMPLES: &str = "Examples:
+  logboom admin containers                          with a local standalone
+  logboom admin --settings /etc/logboom/logboom.toml segments shop
+  logboom admin --nats nats://nats:4222 --creds platform.creds flush --all
+  logboom admin scale shop --ranges split           every segment into two
+  logboom admin truncate shop --cut tail --yes      forget what is there";
+
+/// Looks into streams, segments and containers, and changes them.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct AdminArgs {
+    #[command(flatten)]
+    settings: SettingsArgs,
+    /// NATS servers; without it those of the settings, else those of the local standalone
+    #[arg(long, env = "LOGBOOM_NATS")]
+    nats: Option<String>,
+    /// Credentials file of the platform account; needs --nats
+    #[arg(long, requires = "nats", value_name = "FILE")]
+    creds: Option<PathBuf>,
+    #[command(subcommand)]
+    command: AdminCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum AdminCommand {
+    /// Where every container is, and how it is
+    Containers,
+    /// The segments of an index with their ranges, neighbours and offsets
+    Segments {
+        /// Index
+        index: IndexName,
+    },
+    /// The chunks of an index in object storage
+    Chunks {
+        /// Index
+        index: IndexName,
+        /// Only of this segment, written STREAM-EPOCH-NUMBER
+        #[arg(long)]
+        segment: Option<types::SegmentId>,
+    },
+    /// Replace segments by others that cover the same keys
+    Scale {
+        /// Index
+        index: IndexName,
+        /// Segments to end, separated by commas; all present ones if left out
+        #[arg(long, value_delimiter = ',')]
+        seal: Vec<types::SegmentId>,
+        /// What follows: a number of equal ranges, `split` (each into two) or `merge` (neighbours into one)
+        #[arg(long)]
+        ranges: ranges::Ranges,
+    },
+    /// Let a stream begin later; what lies before is deleted
+    Truncate {
+        /// Index
+        index: IndexName,
+        /// `tail`, or SEGMENT=OFFSET separated by commas, covering the key space once
+        #[arg(long)]
+        cut: ranges::Cut,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// End a stream: it takes no events any more
+    Seal {
+        /// Index
+        index: IndexName,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Move every event of a container to object storage and write a snapshot
+    Flush {
+        /// Container
+        #[arg(required_unless_present = "all")]
+        container: Option<u16>,
+        /// Every container
+        #[arg(long, conflicts_with = "container")]
+        all: bool,
+    },
+    /// Reader groups
+    Groups {
+        /// Only of this scope
+        #[arg(long)]
+        scope: Option<types::ScopeName>,
+    },
+    /// Transactions of an index: open ones, and the last that ended
+    Transactions {
+        /// Index
+        index: IndexName,
+    },
+    /// Check the durable log of a container frame by frame; exits with 1 if it is damaged
+    #[command(
+        after_help = "The log is opened as segment-store opens it, with the copies and the capacity that the settings say: where they are \
+                      not those of segment-store, the log would get them. So it wants --yes, but for a local standalone."
+    )]
+    Log {
+        /// Container
+        container: u16,
+        /// Say only whether it is whole
+        #[arg(long)]
+        quiet: bool,
+        /// The settings are those of the installation
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Read a password from standard input and print the user's line for coordinator.rest_password_file
+    #[command(
+        after_help = "Example:\n  logboom admin password ann --acl 'prn::/scope:shop/*,READ' < secret >> passwords"
+    )]
+    Password {
+        /// User
+        user: String,
+        /// What the user may do, for example `prn::/scope:shop/*,READ_UPDATE;prn::/,READ`
+        #[arg(long, default_value = "")]
+        acl: String,
+    },
+}
+
+impl AdminArgs {
+    /// Runs the tool.
+    pub(crate) async fn run(self, connection: &Connection, screen: Screen) -> anyhow::Result<()> {
+        if let AdminCommand::Password { user, acl } = &self.command {
+            return password::print(user, acl, screen);
+        }
+        let (settings, local) = self.settings(connection)?;
+        let admin = Admin { host: connect(settings.section::<Common>()?).await?, screen };
+        match self.command {
+            AdminCommand::Containers => admin.containers().await,
+            AdminCommand::Segments { index } => admin.segments(&index).await,
+            AdminCommand::Chunks { index, segment } => admin.chunks(&index, segment).await,
+            AdminCommand::Scale { index, seal, ranges } => admin.scale(index, seal, ranges).await,
+            AdminCommand::Truncate { index, cut, yes } => {
+                anyhow::ensure!(yes, "this deletes events of {index} for ever; repeat with --yes");
+                admin.truncate(index, cut).await
+            }
+            AdminCommand::Seal { index, yes } => {
+                anyhow::ensure!(yes, "{index} will never take an event again; repeat with --yes");
+                admin.seal(index).await
+            }
+            AdminCommand::Flush { container, .. } => admin.flush(container.map(ContainerId)).await,
+            AdminCommand::Groups { scope } => admin.groups(scope).await,
+            AdminCommand::Transactions { index } => admin.transactions(index).await,
+            AdminCommand::Log { container, quiet, yes } => {
+                let config = settings.section::<segment_store::Config>()?;
+                let (copies, tail) = (admin.host.common.journal_replicas, config.tail_bytes_max);
+                anyhow::ensure!(
+                    local || yes,
+                    "the log is opened as segment-store does it, with common.journal_replicas = {copies} and \
+                     segment_store.tail_bytes_max = {tail}, and would get these if it has others; if they are those of the \
+                     installation, repeat with --yes"
+                );
+                admin.log(ContainerId(container), &config, quiet).await
+            }
+            AdminCommand::Password { .. } => Ok(()),
+        }
+    }
+
+    /// The settings that lead to the installation, and whether it is the local standalone.
+    fn settings(&self, connection: &Connection) -> anyhow::Result<(Settings, bool)> {
+        let mut layers = self.settings.clone();
+        let local = connection.data.join("standalone.toml");
+        let named = !layers.files.is_empty();
+        if let Some(nats) = &self.nats {
+            layers.set.push(format!("common.nats_url={nats}"));
+            if let Some(creds) = &self.creds {
+                let creds = creds.canonicalize().with_context(|| format!("cannot read {}", creds.display()))?;
+                layers.set.push(format!("common.nats_creds=file:{}", creds.display()));
+            }
+        } else if !named && local.is_file() {
+            layers.files.insert(0, local.clone());
+        }
+        let is_local = layers.files.contains(&local);
+        // The replica's name is that of this process: two tools at once must not be taken for one.
+        layers.set.push(format!("common.replica=admin-{}", std::process::id()));
+        Ok((process::load(&layers)?, is_local))
+    }
+}
+
+async fn connect(common: Common) -> anyhow::Result<Host> {
+    let url = common.nats_url.clone();
+    Host::connect(Service::Gateway, common).await.map_err(|error| match error {
+        StartError::Bus(error) => ToolError::NoNats { url, reason: error.to_string() }.into(),
+        other => other.into(),
+    })
+}
+
+/// Somebody who may call everything.
+struct Admin {
+    host: Host,
+    screen: Screen,
+}
+
+impl Admin {
+    async fn call<C: Call>(&self, key: &C::Key, request: &C::Request) -> Result<C::Reply, ToolError> {
+        self.host.bus.call_within::<C>(key, request, CALL_WITHIN).await.map_err(refused)
+    }
+
+    /// A bar for work on so many things, where a person watches.
+    fn bar(&self, count: usize, what: &'static str) -> indicatif::ProgressBar {
+        if !self.screen.is_watched() {
+            return indicatif::ProgressBar::hidden();
+        }
+        let bar = indicatif::ProgressBar::new(count as u64).with_message(what);
+        let style = indicatif::ProgressStyle::with_template("{msg} {bar:30} {pos}/{len}");
+        style.map_or_else(|_| bar.clone(), |style| bar.clone().with_style(style))
+    }
+}
+
+/// A time for people.
+fn time(at: types::Timestamp) -> String {
+    jiff::Timestamp::from_nanosecond(at.nanos().into()).map_or_else(|_| at.to_string(), |time| time.to_string())
+}
+
+/// What a service refuses, with the number of the page that tells what to do.
+fn refused(problem: Problem) -> ToolError {
+    let status = StatusCode::from_u16(problem.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let page = problem.lb_code().map(|code| format!(" ({code})")).unwrap_or_default();
+    ToolError::Refused { status, message: format!("{problem}{page}") }
+}
