@@ -44,8 +44,8 @@ use crate::{
 /// What everybody calls a seed that nobody has chosen.
 const SEED: u64 = 2026;
 const SECONDS: u64 = 60;
-/// What is run among the other tests: every kind of fault comes, and the last two are of three nats-servers.
-pub(crate) const SEEDS: [u64; 6] = [21, 29, 27, 15, 0, 56];
+/// What is run among the other tests: every kind of fault comes, and the last one is of three nats-servers.
+pub(crate) const SEEDS: [u64; 6] = [43, 3, 34, 22, 27, 16];
 
 pub(crate) const INDEX: &str = "chaos";
 pub(crate) const SUMS: &str = "chaos_sums";

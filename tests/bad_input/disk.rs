@@ -41,8 +41,6 @@ async fn fill() -> Result<Seen> {
         // Nothing leaves the log for object storage, so that it fills.
         set: vec!["segment_store.flush_interval=1h".to_owned(), "segment_store.flush_bytes=256MiB".to_owned()],
         store_dir: Some(disk.path().to_owned()),
-        // Else the server would count on three quarters of what is free, and refuse to create streams.
-        jetstream: "  max_file_store: 1TB".to_owned(),
         ..Options::one_each()
     })
     .await?;

@@ -199,7 +199,7 @@ mod tests {
     fn a_printed_seed_means_the_same_tomorrow() {
         // A change of the generator makes every seed that was ever noted down worthless: do not change it lightly.
         let hashes = (Schedule::of(1).hash(), Schedule::of(4).hash());
-        assert_eq!(hashes, (0xe011_4391_3c6d_3a90, 0x751c_5079_15e0_87b2), "{hashes:x?}");
+        assert_eq!(hashes, (0xca9f_611d_2902_e429, 0xdcba_03e7_9fbb_62ba), "{hashes:x?}");
     }
 
     #[test]
@@ -216,8 +216,10 @@ mod tests {
 
     #[test]
     fn the_seeds_that_are_always_run_have_every_kind() {
-        let schedules = crate::SEEDS.into_iter().map(Schedule::of);
-        let kinds: BTreeSet<_> = schedules.flat_map(|s| s.steps).map(|step| step.fault.kind()).collect();
-        assert_eq!(kinds.len(), KINDS, "{kinds:?}");
+        let kinds = |seed| Schedule::of(seed).steps.iter().map(|step| step.fault.kind()).collect::<Vec<_>>();
+        let all: BTreeSet<_> = crate::SEEDS.into_iter().flat_map(kinds).collect();
+        // To choose others by, after a change of the generator.
+        (0..80).for_each(|seed| println!("{seed}: {:?}", kinds(seed)));
+        assert_eq!(all.len(), KINDS, "{all:?}");
     }
 }

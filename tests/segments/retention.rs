@@ -19,13 +19,10 @@ use crate::{
 };
 
 async fn keep(streams: &Streams, retention: Option<RetentionPolicy>) {
-    let update = StreamUpdate {
-        index: streams.index.clone(),
-        scaling: None,
-        retention: retention.map(RetentionChange::By),
-        tags: None,
-    };
-    patiently::<UpdateStream>(&streams.bus, &(), &update).await.unwrap();
+    let change = retention.map_or(RetentionChange::Forever, RetentionChange::By);
+    let update = StreamUpdate { index: streams.index.clone(), scaling: None, retention: Some(change), tags: None };
+    let updated = patiently::<UpdateStream>(&streams.bus, &(), &update).await.unwrap();
+    assert_eq!(updated.retention, retention, "the update holds when it is answered");
 }
 
 /// How many events the stream still has, and how many it ever had.
@@ -93,7 +90,8 @@ async fn s13_retention_by_size_and_by_time() {
     keep(&stage.streams, None).await;
     numbered.write("new", 5, 4).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(witness(&stage.client, &stage.streams).await.len(), 20, "without a policy nothing goes");
+    assert_eq!(left(&stage.streams).await.unwrap(), (20, 120), "without a policy nothing goes");
+    assert_eq!(witness(&stage.client, &stage.streams).await.len(), 20);
 }
 
 #[tokio::test]

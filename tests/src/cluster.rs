@@ -33,8 +33,6 @@ pub struct Options {
     pub nats_count: usize,
     /// Where the first nats-server keeps JetStream's files instead of its own directory.
     pub store_dir: Option<PathBuf>,
-    /// Lines for the `jetstream` block of `nats.conf`.
-    pub jetstream: String,
     /// When JetStream syncs its files.
     pub sync_interval: String,
     /// Where chunks and snapshots are kept instead of the installation's directory.
@@ -48,8 +46,8 @@ impl Default for Options {
     fn default() -> Self {
         let two = |service| matches!(service, Service::SegmentStore | Service::TaskWorker);
         let services = Service::ALL.into_iter().map(|service| (service, 1 + u8::from(two(service)))).collect();
-        let (set, store_dir, jetstream, objects) = (Vec::new(), None, String::new(), None);
-        Self { set, nats_count: 1, store_dir, jetstream, sync_interval: "always".to_owned(), objects, services }
+        let (set, store_dir, objects) = (Vec::new(), None, None);
+        Self { set, nats_count: 1, store_dir, sync_interval: "always".to_owned(), objects, services }
     }
 }
 
@@ -107,7 +105,6 @@ impl Cluster {
         let nats_options = NatsOptions {
             keyring: Some(serde_json::from_str(&fs::read_to_string(keys.join("keyring.json"))?)?),
             store_dir: options.store_dir,
-            jetstream: options.jetstream,
             sync_interval: options.sync_interval,
         };
         let nats = NatsCluster::start_with(options.nats_count, nats_options).await?;

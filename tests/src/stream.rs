@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use bus::Bus;
 use tokio::time::{Instant, sleep};
 use types::{IndexName, KeyRange, SegmentId, StreamCut};
@@ -19,6 +19,8 @@ const WITHIN: Duration = Duration::from_secs(60);
 /// One attempt.
 const TRY_WITHIN: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
+/// How often segments are chosen again that were replaced meanwhile.
+const CHOICES_MAX: u32 = 20;
 /// Nodes and epochs asked for at once.
 const PAGE: u32 = 1_000;
 
@@ -31,6 +33,14 @@ pub async fn patiently<C: Call>(bus: &Bus, key: &C::Key, request: &C::Request) -
             answer => return answer,
         }
     }
+}
+
+/// A segment and its two halves.
+fn halves(stream: &StreamDescription, pick: usize) -> (Vec<SegmentId>, Vec<KeyRange>) {
+    let segment = stream.segments[pick % stream.segments.len()];
+    let KeyRange { first, last } = segment.range;
+    let middle = first + (last - first) / 2;
+    (vec![segment.segment], vec![KeyRange { first, last: middle }, KeyRange { first: middle + 1, last }])
 }
 
 /// Two present segments whose ranges touch.
@@ -70,27 +80,39 @@ impl Streams {
     }
 
     /// Replaces segments by others.
-    pub async fn scale(&self, seal: Vec<SegmentId>, ranges: Vec<KeyRange>) -> Result<StreamDescription> {
+    pub async fn scale(&self, seal: Vec<SegmentId>, ranges: Vec<KeyRange>) -> Result<StreamDescription, Problem> {
         let scale = Scale { index: self.index.clone(), seal, ranges };
-        Ok(patiently::<ScaleStream>(&self.bus, &(), &scale).await?)
+        patiently::<ScaleStream>(&self.bus, &(), &scale).await
     }
 
     /// Splits a present segment into two halves.
     pub async fn split(&self, pick: usize) -> Result<StreamDescription> {
-        let stream = self.describe().await?;
-        let segment = stream.segments[pick % stream.segments.len()];
-        let KeyRange { first, last } = segment.range;
-        let middle = first + (last - first) / 2;
-        let halves = vec![KeyRange { first, last: middle }, KeyRange { first: middle + 1, last }];
-        self.scale(vec![segment.segment], halves).await
+        self.rescale(|stream| halves(stream, pick)).await
     }
 
     /// Merges two present segments; a stream of one segment is split instead.
     pub async fn merge(&self, pick: usize) -> Result<StreamDescription> {
-        match neighbours(&self.describe().await?, pick) {
-            Some((first, second, range)) => self.scale(vec![first, second], vec![range]).await,
-            None => self.split(pick).await,
+        let merged = |stream: &StreamDescription| match neighbours(stream, pick) {
+            Some((first, second, range)) => (vec![first, second], vec![range]),
+            None => halves(stream, pick),
+        };
+        self.rescale(merged).await
+    }
+
+    /// Scales what is there; chooses again when the commit of a transaction has replaced it meanwhile.
+    async fn rescale(
+        &self,
+        choose: impl Fn(&StreamDescription) -> (Vec<SegmentId>, Vec<KeyRange>),
+    ) -> Result<StreamDescription> {
+        for _ in 0..CHOICES_MAX {
+            let stream = self.describe().await?;
+            let (seal, ranges) = choose(&stream);
+            match self.scale(seal, ranges).await {
+                Err(problem) if problem.kind == "InvalidScale" && self.describe().await?.epoch != stream.epoch => {}
+                answer => return Ok(answer?),
+            }
         }
+        bail!("{CHOICES_MAX} times the stream changed between its description and the scale")
     }
 
     /// Makes the stream begin at a cut.

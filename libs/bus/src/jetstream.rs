@@ -34,6 +34,8 @@ pub(crate) const WRONG_LAST_SEQUENCE: u32 = 10071;
 pub(crate) const STORE_FAILED: u32 = 10077;
 const NOT_READY: u32 = 10008;
 const STREAM_NAME_IN_USE: u32 = 10058;
+/// JetStream's number for a stream that is not there.
+const STREAM_NOT_FOUND: u32 = 10059;
 const NO_MESSAGE: u32 = 10037;
 const DUPLICATE_IN_PROCESS: u32 = 10158;
 const CONDITION_IN_PROCESS: u32 = 10164;
@@ -154,8 +156,12 @@ impl Bus {
 
     /// Creates the stream, or brings an existing one to this configuration.
     pub(crate) async fn ensure_stream(&self, config: &stream::Config) -> Result<(), BusError> {
-        if self.create_stream(config).await? {
-            return Ok(());
+        // Asked for first: a server whose disk is nearly full refuses to create even what is there already.
+        match self.is_stream(config).await? {
+            Some(true) => return Ok(()),
+            Some(false) => {}
+            None if self.create_stream(config).await? => return Ok(()),
+            None => {}
         }
         let answer = self.api::<Value>(&format!("STREAM.UPDATE.{}", config.name), &body_of(config)?).await?;
         answer.map(|_| ()).map_err(|error| refused_stream(config, &error))
@@ -163,7 +169,28 @@ impl Bus {
 
     /// Creates a stream where it is absent, and leaves it as it is where it is not.
     pub(crate) async fn join_stream(&self, config: &stream::Config) -> Result<(), BusError> {
-        self.create_stream(config).await.map(drop)
+        match self.is_stream(config).await? {
+            Some(_) => Ok(()),
+            None => self.create_stream(config).await.map(drop),
+        }
+    }
+
+    /// Whether the stream has this configuration; `None` if there is no such stream.
+    async fn is_stream(&self, config: &stream::Config) -> Result<Option<bool>, BusError> {
+        match self.api::<Value>(&format!("STREAM.INFO.{}", config.name), &json!({})).await? {
+            Ok(info) => {
+                let wanted = body_of(config)?;
+                let there = &info["config"];
+                let same = |(key, value): (&String, &Value)| {
+                    // What one side leaves out the other may call nothing.
+                    let found = there.get(key).unwrap_or(&Value::Null);
+                    found == value || (is_nothing(found) && is_nothing(value))
+                };
+                Ok(Some(wanted.as_object().is_some_and(|all| all.iter().all(same))))
+            }
+            Err(error) if error.err_code == STREAM_NOT_FOUND => Ok(None),
+            Err(error) => Err(refused_stream(config, &error)),
+        }
     }
 
     /// Whether the stream is as wanted; false if there is one of this name in another shape.
@@ -302,6 +329,17 @@ impl RawStored {
             removed,
             payload: payload.into(),
         })
+    }
+}
+
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(all) => all.is_empty(),
+        Value::Object(all) => all.is_empty(),
+        Value::Bool(true) => false,
     }
 }
 

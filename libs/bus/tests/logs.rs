@@ -242,3 +242,17 @@ async fn records_are_kept_once_and_alerts_have_a_home() {
     assert_eq!(bus.publish_record("alerts.i.r", "t-1", Bytes::from_static(b"x")).await.unwrap(), seq);
     assert_eq!(soon("alert", heard.next()).await.unwrap().subject, "alerts.i.r");
 }
+
+#[tokio::test]
+async fn a_log_is_opened_again_where_the_disk_has_no_room_for_a_second_one() {
+    // The reservation of one log with its reserve fits, that of two does not.
+    let server = Server::with("max_payload: 8MB\n", "max_file_store: 100MB\n");
+    let options = LogOptions { replicas: 1, bytes_max: 1 << 20 };
+    let first = server.bus("a").await.container_log(ContainerId(0), options).await.unwrap();
+    let again = server.bus("b").await.container_log(ContainerId(0), options).await.unwrap();
+    assert_eq!(first.last_seq().await.unwrap(), again.last_seq().await.unwrap());
+    assert!(
+        server.bus("c").await.container_log(ContainerId(1), options).await.is_err(),
+        "there is no room for another"
+    );
+}

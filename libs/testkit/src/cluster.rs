@@ -20,7 +20,7 @@ use crate::{
     nats::{LANE_COUNT, MAX_PAYLOAD},
     port::free_port,
     question, secrets,
-    server::Server,
+    server::{Server, roomy},
 };
 
 /// Elections take 4 to 9 s (JetStream's own time-outs, which no setting changes), and a first one may fail.
@@ -36,8 +36,6 @@ pub struct NatsOptions {
     pub keyring: Option<Keyring>,
     /// Where server 0 keeps JetStream's files instead of its own directory.
     pub store_dir: Option<PathBuf>,
-    /// Lines for the `jetstream` block of every server.
-    pub jetstream: String,
     /// When JetStream syncs its files; empty is every two minutes.
     pub sync_interval: String,
 }
@@ -191,13 +189,12 @@ impl NatsCluster {
             routes: self.routes.iter().copied().map(address).collect(),
             password: "between-servers-of-one-test".to_owned(),
         });
-        let (keyring, jetstream) = (&self.keyring, &self.options.jetstream);
+        let keyring = &self.keyring;
         self.servers[n]
             .start(|ports, port| {
                 let spec = ServerSpec { port, ports_dir: Some(ports.to_owned()), ..spec };
                 let text = keys::server_config(keyring, &spec)?;
-                let text = text.replacen("jetstream {\n", &format!("jetstream {{\n{jetstream}\n"), 1);
-                Ok(text + &cluster.as_ref().map(keys::cluster_config).unwrap_or_default())
+                Ok(roomy(&text) + &cluster.as_ref().map(keys::cluster_config).unwrap_or_default())
             })
             .await
     }

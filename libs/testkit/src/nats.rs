@@ -10,7 +10,10 @@ use bus::{
 use tempfile::TempDir;
 use types::Clock;
 
-use crate::{secrets, server::Server};
+use crate::{
+    secrets,
+    server::{Server, roomy},
+};
 
 /// Lanes of the tenants' account: one for each container of the default settings.
 pub(crate) const LANE_COUNT: u16 = 8;
@@ -105,7 +108,7 @@ impl Nats {
                     lane_count: LANE_COUNT,
                     ports_dir: Some(ports.to_owned()),
                 };
-                Ok(keys::server_config(keyring, &spec)?)
+                Ok(roomy(&keys::server_config(keyring, &spec)?))
             })
             .await
     }

@@ -224,8 +224,12 @@ impl Attempt {
             }
             (Head::Window(spec), tail) => {
                 let sink = match tail {
-                    Tail::Index(index) => Sink::Index(IndexSink::open(&context, &index, restored.as_ref()).await?),
-                    Tail::Alerts(rule) => Sink::Alerts(AlertSink::new(Arc::clone(&context), rule, spec.clone())),
+                    Tail::Index(index) => {
+                        Sink::Index(Box::new(IndexSink::open(&context, &index, restored.as_ref()).await?))
+                    }
+                    Tail::Alerts(rule) => {
+                        Sink::Alerts(Box::new(AlertSink::new(Arc::clone(&context), rule, spec.clone())))
+                    }
                     Tail::Edges => return Err(TaskError::Plan("a window ends with a sink".to_owned())),
                 };
                 let window = Window::open(&context, spec, stages, Gate::new(receivers), restored.as_ref(), sink)?;

@@ -10,6 +10,6 @@ pub(crate) use index::IndexSink;
 /// The sink of a window.
 #[derive(Debug)]
 pub(crate) enum Sink {
-    Index(IndexSink),
-    Alerts(AlertSink),
+    Index(Box<IndexSink>),
+    Alerts(Box<AlertSink>),
 }

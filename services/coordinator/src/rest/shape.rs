@@ -85,13 +85,33 @@ pub(crate) struct CreateScopeRequest {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct CreateStreamRequest {
     pub(crate) stream_name: String,
-    #[serde(flatten)]
-    pub(crate) config: StreamConfig,
+    scaling_policy: ScalingConfig,
+    #[serde(default)]
+    retention_policy: Option<RetentionConfig>,
+    #[serde(default)]
+    stream_tags: Vec<String>,
+    #[serde(default)]
+    timestamp_aggregation_timeout: u64,
+    #[serde(default)]
+    rollover_size_bytes: u64,
+}
+
+impl CreateStreamRequest {
+    /// What it shares with a change. Named one by one: a flattened part could not refuse what it does not know.
+    pub(crate) fn config(self) -> StreamConfig {
+        StreamConfig {
+            scaling_policy: self.scaling_policy,
+            retention_policy: self.retention_policy,
+            stream_tags: self.stream_tags,
+            timestamp_aggregation_timeout: self.timestamp_aggregation_timeout,
+            rollover_size_bytes: self.rollover_size_bytes,
+        }
+    }
 }
 
 /// The body of PUT `/scopes/{scope}/streams/{stream}`, and what it shares with the creation.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct StreamConfig {
     pub(crate) scaling_policy: ScalingConfig,
     #[serde(default)]

@@ -90,7 +90,7 @@ pub(crate) async fn create(
         return Err(unknown_scope(&path).into());
     }
     let index = body.stream_name.parse::<IndexName>().map_err(|error| Problem::bad_request("InvalidKey", error))?;
-    let new = body.config.creation(scope, index.clone())?;
+    let new = body.into_inner().config().creation(scope, index.clone())?;
     if front.change::<DescribeStream>(&StreamName { index: index.clone() }).await.is_ok() {
         return Err(Problem::conflict("StreamDiffers", format_args!("stream {index} exists")).into());
     }

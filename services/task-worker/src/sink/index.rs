@@ -160,7 +160,7 @@ impl Segments for Live<'_> {
                 Some(_) if stream.sealed => {
                     Err(Problem::conflict("StreamSealed", format_args!("index {} takes no more rows", self.index)))
                 }
-                Some(_) => Err(Problem::unavailable("EpochNotOpen", format_args!("nothing follows {sealed} yet"))),
+                Some(_) => Err(Problem::unavailable("NoNewEpoch", format_args!("nothing follows {sealed} yet"))),
                 None => Err(Problem::not_found("UnknownSegment", format_args!("segment {sealed} was truncated away"))),
             }
         };

@@ -12,7 +12,7 @@
 //! A segment that follows several targets gets rows of all of them in one order, which must be the order of the rows. So
 //! before anything is sent to it, every target that it follows is known to be sealed, with its last number.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use bytes::Bytes;
 use client::SegmentGraph;
@@ -204,9 +204,9 @@ impl Targets {
         let end = segments.last(target.segment).await?;
         let successors = graph.node(sealed).into_iter().flat_map(|node| &node.successors);
         for node in successors.filter_map(|successor| graph.node(*successor)) {
-            if !self.0.contains_key(&node.segment) {
+            if let Entry::Vacant(place) = self.0.entry(node.segment) {
                 let (segment, last) = (node.segment_range(), begin(segments, &graph, node).await?);
-                self.0.insert(node.segment, Target { segment, last, end: None });
+                place.insert(Target { segment, last, end: None });
             }
         }
         if let Some(target) = self.0.get_mut(&sealed) {

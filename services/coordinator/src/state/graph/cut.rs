@@ -61,7 +61,7 @@ impl Graph {
 
     /// Checks a cut and gives it as it is now: what was truncated meanwhile stands at the head. The empty cut is the head.
     ///
-    /// The order of its segments is not checked; [`Graph::plan_truncation`] does that.
+    /// The order of its segments is not checked here but where a truncation is planned.
     pub fn resolve(&self, cut: &StreamCut) -> Result<StreamCut, CutError> {
         let mut known = BTreeMap::new();
         let mut gone = cut.0.is_empty();
