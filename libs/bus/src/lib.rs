@@ -8,14 +8,18 @@
 //!
 //! ```no_run
 //! use bus::{Bus, BusOptions, Doors};
-//! use wire::{Service, coordinator::ListStreams};
+//! use wire::{
+//!     Service,
+//!     coordinator::{ListStreams, StreamsOf},
+//! };
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let options = BusOptions { url: "nats://127.0.0.1:4222".into(), name: "coordinator/c-0".into(), ..Default::default()
-//! }; let bus = Bus::connect(options).await?; let doors = Doors::new(&bus, Service::Coordinator, &"c-0".parse()?); let
-//! door = doors.serve::<ListStreams, _, _>(None, |_request| async { Ok(Default::default()) }).await?;
+//! let (url, name) = ("nats://127.0.0.1:4222".into(), "coordinator/c-0".into());
+//! let bus = Bus::connect(BusOptions { url, name, ..Default::default() }).await?;
+//! let doors = Doors::new(&bus, Service::Coordinator, &"c-0".parse()?);
+//! let door = doors.serve::<ListStreams, _, _>(None, |_request| async { Ok(Default::default()) }).await?;
 //!
-//! let streams = bus.call::<ListStreams>(&(), &wire::Empty {}).await?;
+//! let streams = bus.call::<ListStreams>(&(), &StreamsOf::default()).await?;
 //! assert!(streams.streams.is_empty());
 //! door.close().await;
 //! # Ok(())
