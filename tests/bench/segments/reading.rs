@@ -66,8 +66,7 @@ async fn follow(mut reader: SegmentReader, total: usize) -> Result<Vec<Duration>
 
 /// Reads everything, from the tail and from chunks.
 pub(crate) async fn catch_up(figures: &mut Figures) -> Result<()> {
-    let set =
-        ["segment_store.flush_interval=1h", "segment_store.flush_bytes=1GiB", "segment_store.tail_bytes_max=1GiB"];
+    let set = ["segment_store.flush_interval=1h", "segment_store.flush_bytes=256MiB"];
     let mut setting = Setting::start(1, &set).await?;
     let writer = setting.stream("history", 4).await?;
     let count = CATCH_UP_BYTES / 300;

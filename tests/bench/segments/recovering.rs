@@ -25,8 +25,7 @@ const WITHIN: Duration = Duration::from_secs(60);
 
 /// kill -9 of the store that owns most, until every container takes appends again.
 pub(crate) async fn run(figures: &mut Figures) -> Result<()> {
-    let set =
-        ["segment_store.flush_interval=1h", "segment_store.flush_bytes=1GiB", "segment_store.tail_bytes_max=1GiB"];
+    let set = ["segment_store.flush_interval=1h", "segment_store.flush_bytes=256MiB"];
     let mut setting = Setting::start(2, &set).await?;
     let writer = setting.stream("recovery", 32).await?;
     fill(&writer, 300, UNTIERED_BYTES / 300).await?;
