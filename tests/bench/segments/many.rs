@@ -6,6 +6,7 @@ use anyhow::Result;
 use futures::{StreamExt, TryStreamExt, stream};
 use logboom_tests::{Streams, patiently};
 use tokio::time::{Instant, sleep};
+use types::KeyRange;
 use wire::coordinator::{CreateStream, ListSegments, NewStream, SegmentsOf};
 
 use super::setting::{Setting, Span};
@@ -62,11 +63,7 @@ pub(crate) async fn epochs(figures: &mut Figures) -> Result<()> {
     let mut reads = Vec::new();
     let begun = Instant::now();
     for n in 0..SCALES {
-        if n % 2 == 0 {
-            scaled.split(n).await?
-        } else {
-            scaled.merge(n).await?
-        };
+        step(&scaled, n % 2 == 0).await?;
         if n % LOOK_EACH == 0 {
             let asked = Instant::now();
             scaled.describe().await?;
@@ -78,4 +75,23 @@ pub(crate) async fn epochs(figures: &mut Figures) -> Result<()> {
     let each = begun.elapsed().as_secs_f64() * 1e3 / SCALES as f64;
     figures.add("segments", &Figure::new("10 segments, 1000 scales: each", each, "ms"));
     figures.add_durations("segments", "metadata read among them", &reads, Some(Goal::AtMost(10.0)))
+}
+
+/// Splits the widest segment, or merges the two neighbours that are narrowest together.
+async fn step(scaled: &Streams, split: bool) -> Result<()> {
+    let mut segments = scaled.describe().await?.segments;
+    segments.sort_by_key(|segment| segment.range.first);
+    if split {
+        let widest = segments.iter().max_by_key(|segment| segment.range.last - segment.range.first);
+        let Some((segment, range)) = widest.map(|widest| (widest.segment, widest.range)) else { return Ok(()) };
+        let middle = range.first + (range.last - range.first) / 2;
+        let halves = [KeyRange { last: middle, ..range }, KeyRange { first: middle + 1, ..range }];
+        scaled.scale(vec![segment], halves.to_vec()).await?;
+    } else {
+        let pair = segments.windows(2).min_by_key(|pair| pair[1].range.last - pair[0].range.first);
+        let Some([low, high]) = pair else { return Ok(()) };
+        let whole = KeyRange { first: low.range.first, last: high.range.last };
+        scaled.scale(vec![low.segment, high.segment], vec![whole]).await?;
+    }
+    Ok(())
 }
