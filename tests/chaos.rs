@@ -147,8 +147,11 @@ async fn every_seed_keeps_its_promises() {
                 None => Arena::start(nats_count).await.unwrap(),
             };
             let outcome = here.run(schedule).await;
-            let (took, events) = (outcome.took.as_secs_f32(), outcome.acknowledged);
-            println!("chaos: seed {}: {events} events acknowledged, {took:.1} s", schedule.seed);
+            let seconds = [outcome.struck, outcome.healed, outcome.took].map(|at| at.as_secs_f32());
+            println!(
+                "chaos: seed {}: {} events acknowledged; struck {:.1} s, healed at {:.1} s, judged at {:.1} s",
+                schedule.seed, outcome.acknowledged, seconds[0], seconds[1], seconds[2]
+            );
             if outcome.broken.is_empty() {
                 // The next trial goes on in the same installation, with all that this one has left behind.
                 arena = Some(here);

@@ -22,6 +22,8 @@ mod list;
 mod management;
 #[path = "segments/numbered.rs"]
 mod numbered;
+#[path = "segments/pressure.rs"]
+mod pressure;
 #[path = "segments/retention.rs"]
 mod retention;
 #[path = "segments/scaling.rs"]

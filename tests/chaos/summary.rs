@@ -12,6 +12,7 @@ pub(crate) struct Summary {
     skipped: BTreeMap<&'static str, u64>,
     acknowledged: u64,
     transactions: usize,
+    longest_wait_ms: u64,
     took: Duration,
     /// Seeds that broke a promise, and which.
     pub(crate) broken: BTreeMap<u64, Vec<String>>,
@@ -22,6 +23,7 @@ impl Summary {
         self.seeds += 1;
         self.acknowledged += outcome.acknowledged;
         self.transactions += outcome.transactions;
+        self.longest_wait_ms = self.longest_wait_ms.max(outcome.longest_wait_ms);
         self.took += outcome.took;
         for (sums, more) in [(&mut self.faults, outcome.faults), (&mut self.skipped, outcome.skipped)] {
             for (kind, count) in more {
@@ -40,6 +42,7 @@ impl Summary {
         rows.extend(self.skipped.iter().map(|(kind, count)| (format!("did not happen: {kind}"), count.to_string())));
         rows.push(("events acknowledged".to_owned(), self.acknowledged.to_string()));
         rows.push(("transactions".to_owned(), self.transactions.to_string()));
+        rows.push(("longest wait for an acknowledgement, ms".to_owned(), self.longest_wait_ms.to_string()));
         rows.push(("seconds".to_owned(), self.took.as_secs().to_string()));
         rows.push(("seeds with broken promises".to_owned(), self.broken.len().to_string()));
         let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -18,7 +18,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::{
     runtime::Handle,
     task::{JoinHandle, JoinSet, spawn_blocking},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use types::{RoutingKey, SegmentId, StreamCut, Timestamp};
 use wire::{
@@ -66,6 +66,20 @@ pub(crate) struct Standing {
     pub(crate) past: BTreeSet<SegmentId>,
 }
 
+/// The longest that anybody waited for an acknowledgement, in milliseconds.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Longest(Arc<AtomicU64>);
+
+impl Longest {
+    fn note(&self, begun: Instant) {
+        self.0.fetch_max(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    pub(crate) fn millis(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Running traffic of one trial.
 pub(crate) struct Traffic {
     stop: Arc<AtomicBool>,
@@ -77,6 +91,7 @@ pub(crate) struct Traffic {
     /// For the readers, who go on longest.
     end: Arc<AtomicBool>,
     pub(crate) standing: Arc<Mutex<Standing>>,
+    pub(crate) longest: Longest,
 }
 
 impl Drop for Traffic {
@@ -89,18 +104,19 @@ impl Drop for Traffic {
 
 impl Traffic {
     pub(crate) async fn start(binding: &Binding, client: &Client, streams: &Streams, seed: u64) -> Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, longest) = (Arc::new(AtomicBool::new(false)), Longest::default());
         let mut publishers = JoinSet::new();
         let publisher = Publisher::hasty(binding.connect().await?, ACK_WITHIN);
         for number in 0..KEYS {
             let (stop, publisher, subject) = (Arc::clone(&stop), publisher.clone(), binding.subject.clone());
-            publishers.spawn(async move { publish(format!("k{number}"), &subject, &publisher, &stop).await });
+            let longest = longest.clone();
+            publishers.spawn(async move { publish(format!("k{number}"), &subject, &publisher, &stop, &longest).await });
         }
         for number in 0..WRITERS {
             let options = WriterOptions::new(format!("writer-{number}").parse()?);
             let writer = client.event_writer(streams.index.clone(), options).await?;
-            let stop = Arc::clone(&stop);
-            publishers.spawn(async move { write(number, writer, &stop).await });
+            let (stop, longest) = (Arc::clone(&stop), longest.clone());
+            publishers.spawn(async move { write(number, writer, &stop, &longest).await });
         }
         let (end, shared) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
         let readers = readers(client, streams, &end, &shared).await?;
@@ -111,7 +127,7 @@ impl Traffic {
         let standing = Arc::new(Mutex::new(Standing { cut: walker.cut(), past: walker.past() }));
         let (stopped, told) = (Arc::clone(&stop), Arc::clone(&standing));
         let witness = tokio::spawn(async move { witness(walker, &stopped, &told).await });
-        Ok(Self { stop, publishers, transactions, witness, readers, shared, end, standing })
+        Ok(Self { stop, publishers, transactions, witness, readers, shared, end, standing, longest })
     }
 
     /// Lets everybody end with what is begun; answers what the witness has read to the end, and what the group has.
@@ -144,12 +160,20 @@ impl Traffic {
 }
 
 /// One event at a time: the next one only when this one is acknowledged, so that the key's order is known.
-async fn publish(key: String, subject: &str, publisher: &Publisher, stop: &AtomicBool) -> Result<Vec<(String, u64)>> {
+async fn publish(
+    key: String,
+    subject: &str,
+    publisher: &Publisher,
+    stop: &AtomicBool,
+    longest: &Longest,
+) -> Result<Vec<(String, u64)>> {
     let mut number = 0;
     while !stop.load(Ordering::Relaxed) {
         let text = format!("{key} {number}");
         let payload = format!("{{\"msg\":\"{text}\"}}");
+        let begun = Instant::now();
         publisher.until_acked(&format!("{subject}.{key}"), &text.replace(' ', "-"), payload).await?;
+        longest.note(begun);
         number += 1;
         sleep(PACE).await;
     }
@@ -157,7 +181,7 @@ async fn publish(key: String, subject: &str, publisher: &Publisher, stop: &Atomi
 }
 
 /// Batches over three keys, each acknowledged before the next.
-async fn write(number: u64, writer: EventWriter, stop: &AtomicBool) -> Result<Vec<(String, u64)>> {
+async fn write(number: u64, writer: EventWriter, stop: &AtomicBool, longest: &Longest) -> Result<Vec<(String, u64)>> {
     let names: Vec<String> = (0..3).map(|key| format!("w{number}.{key}")).collect();
     let keys = names.iter().map(|name| RoutingKey::new(name)).collect::<Result<Vec<_>, _>>()?;
     let mut count = 0;
@@ -167,8 +191,10 @@ async fn write(number: u64, writer: EventWriter, stop: &AtomicBool) -> Result<Ve
             let events = names.iter().map(|name| format!("{{\"msg\":\"{name} {next}\"}}"));
             batch.extend(keys.iter().map(Some).zip(events));
         }
+        let begun = Instant::now();
         let written = writer.write_batch(batch).await?;
         timeout(WRITTEN_WITHIN, written).await.context("a writer makes no progress")??;
+        longest.note(begun);
         count += BATCH / 3;
         sleep(PACE).await;
     }

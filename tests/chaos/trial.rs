@@ -55,7 +55,12 @@ pub(crate) struct Outcome {
     pub(crate) skipped: BTreeMap<&'static str, u64>,
     pub(crate) acknowledged: u64,
     pub(crate) transactions: usize,
+    /// For an acknowledgement.
+    pub(crate) longest_wait_ms: u64,
     pub(crate) broken: Vec<String>,
+    /// When the last fault was over, when everything was whole, and when everything was read and judged.
+    pub(crate) struck: Duration,
+    pub(crate) healed: Duration,
     pub(crate) took: Duration,
 }
 
@@ -84,6 +89,7 @@ impl Arena {
     }
 
     async fn trial(&mut self, schedule: &Schedule, outcome: &mut Outcome) -> Result<()> {
+        let begun = Instant::now();
         let bus = self.cluster.bus("gateway/chaos").await?;
         let index = format!("trial-{}", schedule.seed);
         let streams = Streams::create(&bus, &index, 2).await.context("a stream for the trial")?;
@@ -99,9 +105,13 @@ impl Arena {
             *if done { &mut outcome.faults } else { &mut outcome.skipped }.entry(kind).or_default() += 1;
             self.cluster.check().with_context(|| format!("after step {number}: {:?}", step.fault))?;
         }
+        outcome.struck = begun.elapsed();
         sleep(CALM).await;
         self.whole().await.context("everything is whole again")?;
+        outcome.healed = begun.elapsed();
+        let longest = traffic.longest.clone();
         let (live, shared) = traffic.finish(&mut promises).await?;
+        outcome.longest_wait_ms = longest.millis();
         let again = Walker::from_head(&self.client, &streams).await?.read_all().await.context("read again")?;
         outcome.acknowledged = promises.count();
         outcome.transactions = promises.transactions.len();

@@ -9,7 +9,10 @@ const NOT_HERE: &[(u32, &str)] = &[
         "a checkpoint on an internal thread pool: readers here have no thread pool of their own, S15 is the same test",
     ),
     (19, "a byte client: an offset is the number of an event, there are no byte streams; S20 has the largest events"),
-    (23, "the REST API is the gateway's: its contract is tested in services/gateway and in tests/console.rs"),
+    (
+        23,
+        "the REST API is the coordinator's: its contract is tested on a real nats-server in services/coordinator/tests/rest",
+    ),
     (
         25,
         "buckets over several controllers: one leader runs all loops, that there is only one is tested in libs/host/tests/leadership.rs",
