@@ -16,6 +16,8 @@ mod events;
 mod guide;
 #[path = "bad_input/nats.rs"]
 mod nats;
+#[path = "bad_input/outside.rs"]
+mod outside;
 #[path = "bad_input/processes.rs"]
 mod processes;
 #[path = "bad_input/queries.rs"]
@@ -35,6 +37,7 @@ fn sections() -> Vec<Section> {
         events::section(),
         nats::section(),
         segments::section(),
+        outside::section(),
         queries::section(),
         queries::jobs_and_rules(),
         broker::section(),

@@ -27,7 +27,7 @@ use std::env;
 
 use crate::figure::Figures;
 
-const SUITES: [&str; 8] = ["publish", "ingest", "visible", "alert", "job", "start", "rss", "segments"];
+const SUITES: [&str; 9] = ["publish", "ingest", "visible", "alert", "job", "start", "rss", "segments", "wide"];
 
 fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -52,6 +52,7 @@ fn main() {
                 "job" => jobs::run(&mut figures).await,
                 "start" => resting::start(&mut figures).await,
                 "segments" => segments::run(&mut figures).await,
+                "wide" => segments::wide(&mut figures).await,
                 _ => resting::memory(&mut figures).await,
             }
         });

@@ -1,4 +1,4 @@
-//! Foreign clients with a binding's credentials: async-nats, nats-py and the `nats` command, all unmodified.
+//! Clients with a binding's credentials: async-nats, nats-py and the `nats` command, all unmodified, and our own.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -6,6 +6,8 @@
     reason = "a test fails by panicking, says what it skips, and starts processes"
 )]
 
+#[path = "clients/outside.rs"]
+mod outside;
 #[path = "clients/tool.rs"]
 mod tool;
 

@@ -198,6 +198,7 @@ fn every_file_is_listed_and_every_listed_file_exists() {
         let generated = kustomization["configMapGenerator"].as_array().into_iter().flatten();
         let patches = kustomization["patches"].as_array().into_iter().flatten();
         let named = texts(&kustomization["resources"])
+            .chain(texts(&kustomization["components"]))
             .chain(generated.flat_map(|generator| texts(&generator["files"])))
             .chain(patches.filter_map(|patch| patch["path"].as_str()));
         for path in named.map(|path| join(&folder, path)) {
@@ -303,7 +304,10 @@ fn environment(container: &Value) -> Vec<(String, String)> {
 #[test]
 fn settings_in_manifests_exist() {
     for overlay in ["dev", "prod"] {
-        let files = ["k8s/base/logboom.toml".to_owned(), format!("k8s/overlays/{overlay}/overlay.toml")];
+        let mut files = vec!["k8s/base/logboom.toml".to_owned(), format!("k8s/overlays/{overlay}/overlay.toml")];
+        if texts(&manifest(&format!("k8s/overlays/{overlay}/kustomization.yaml"))["components"]).next().is_some() {
+            files.insert(1, "k8s/components/tls/tls.toml".to_owned());
+        }
         let files: Vec<_> = files.into_iter().map(|path| (path.clone(), text(&path))).collect();
         for service in Service::ALL {
             let (file, workload) = workload(service);
@@ -338,6 +342,22 @@ fn kustomize_builds_every_overlay() {
         for workload in documents.iter().filter(|manifest| manifest["spec"]["template"].is_object()) {
             let image = workload["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap();
             assert!(image.contains(':') && !image.ends_with(":latest"), "{folder}: {image} has no tag");
+            let secured = tls_reaches(workload);
+            assert_eq!(secured, folder == "k8s/overlays/prod", "{folder}: {}", workload["metadata"]["name"]);
         }
     }
+}
+
+/// Whether a pod has the certificate, and is asked for its health inside TLS; a pod has both or neither.
+fn tls_reaches(workload: &Value) -> bool {
+    let pod = &workload["spec"]["template"]["spec"];
+    let sources = pod["volumes"].as_array().into_iter().flatten().flat_map(|volume| {
+        let sources = volume["projected"]["sources"].as_array();
+        sources.into_iter().flatten().cloned()
+    });
+    let mounted = sources.filter(|source| source["secret"]["name"] == "logboom-tls").count();
+    let probes = ["startupProbe", "livenessProbe", "readinessProbe"];
+    let asked = probes.iter().filter(|probe| pod["containers"][0][**probe]["httpGet"]["scheme"] == "HTTPS").count();
+    assert!([(0, 0), (1, 3)].contains(&(mounted, asked)), "{}: {mounted} {asked}", workload["metadata"]["name"]);
+    mounted == 1
 }

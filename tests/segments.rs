@@ -10,12 +10,18 @@
 
 #[path = "segments/autoscale.rs"]
 mod autoscale;
+#[path = "segments/bytes.rs"]
+mod bytes;
+#[path = "segments/checkpoints.rs"]
+mod checkpoints;
 #[path = "segments/cuts.rs"]
 mod cuts;
 #[path = "segments/failover.rs"]
 mod failover;
 #[path = "segments/groups.rs"]
 mod groups;
+#[path = "segments/leaders.rs"]
+mod leaders;
 #[path = "segments/list.rs"]
 mod list;
 #[path = "segments/management.rs"]
@@ -24,6 +30,8 @@ mod management;
 mod numbered;
 #[path = "segments/pressure.rs"]
 mod pressure;
+#[path = "segments/rest.rs"]
+mod rest;
 #[path = "segments/retention.rs"]
 mod retention;
 #[path = "segments/scaling.rs"]

@@ -19,7 +19,7 @@ const LINES_AIM: usize = 400;
 const FLOORS: [&[&str]; 7] = [
     &["types"],
     &["wire", "settings", "query", "ingest", "chunk", "flow", "snapshot"],
-    &["bus", "store", "exchange", "sandbox", "telemetry"],
+    &["bus", "store", "exchange", "sandbox", "telemetry", "tls"],
     &["host", "engine", "client", "testkit"],
     &[
         "broker",

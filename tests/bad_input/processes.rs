@@ -79,6 +79,31 @@ fn standalone(world: &World, name: &str, set: &[String]) -> Result<Command> {
 fn starts() -> Vec<Row> {
     vec![
         Row {
+            input: "logs larger than the disk: `segment_store.tail_bytes_max = 64GiB`",
+            answer: "exit 1",
+            says: &[
+                "segment-store cannot begin: the log of container",
+                "131104 MiB",
+                "10047",
+                "max_file_store",
+                "segment_store.tail_bytes_max",
+            ],
+            then: "it ends instead of waiting for room",
+            run: |w| {
+                Box::pin(async {
+                    let set = [
+                        "segment_store.tail_bytes_max=64GiB".to_owned(),
+                        "nats.port=0".to_owned(),
+                        format!("nats.server_path={}", nats_server()?.display()),
+                        format!("gateway.address=127.0.0.1:{}", free_port()?),
+                        format!("broker.address=127.0.0.1:{}", free_port()?),
+                    ];
+                    let mut command = standalone(w, "large-logs", &set)?;
+                    tokio::task::spawn_blocking(move || Seen::exit(&mut command)).await?
+                })
+            },
+        },
+        Row {
             input: "a port that is in use: `gateway.address`",
             answer: "exit 1",
             says: &["address \"127.0.0.1:", "cannot be used", "in use"],

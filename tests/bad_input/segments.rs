@@ -30,7 +30,7 @@ pub(crate) fn section() -> Section {
 async fn bus(world: &World) -> Result<Bus> {
     let creds = Some(fs::read_to_string(world.up.data().join("keys/platform.creds"))?);
     let url = world.api().nats_url.clone();
-    Ok(Bus::connect(BusOptions { url, creds, name: "gateway/bad-input".to_owned(), inbox_prefix: None }).await?)
+    Ok(Bus::connect(BusOptions { url, creds, name: "gateway/bad-input".to_owned(), ..BusOptions::default() }).await?)
 }
 
 /// A stream with two segments that only these rows use.

@@ -10,8 +10,12 @@ mod reading;
 mod recovering;
 #[path = "segments/setting.rs"]
 mod setting;
+#[path = "segments/wide.rs"]
+mod wide;
 
 use anyhow::Result;
+
+pub(crate) use wide::run as wide;
 
 use crate::figure::Figures;
 

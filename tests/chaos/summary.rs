@@ -20,19 +20,32 @@ pub(crate) struct Summary {
 
 impl Summary {
     pub(crate) fn add(&mut self, schedule: &Schedule, outcome: Outcome) {
-        self.seeds += 1;
-        self.acknowledged += outcome.acknowledged;
-        self.transactions += outcome.transactions;
-        self.longest_wait_ms = self.longest_wait_ms.max(outcome.longest_wait_ms);
-        self.took += outcome.took;
-        for (sums, more) in [(&mut self.faults, outcome.faults), (&mut self.skipped, outcome.skipped)] {
+        let broken = (!outcome.broken.is_empty()).then_some((schedule.seed, outcome.broken));
+        self.merge(Self {
+            seeds: 1,
+            faults: outcome.faults,
+            skipped: outcome.skipped,
+            acknowledged: outcome.acknowledged,
+            transactions: outcome.transactions,
+            longest_wait_ms: outcome.longest_wait_ms,
+            took: outcome.times.total(),
+            broken: broken.into_iter().collect(),
+        });
+    }
+
+    /// Takes in what others have come to.
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.seeds += other.seeds;
+        self.acknowledged += other.acknowledged;
+        self.transactions += other.transactions;
+        self.longest_wait_ms = self.longest_wait_ms.max(other.longest_wait_ms);
+        self.took += other.took;
+        for (sums, more) in [(&mut self.faults, other.faults), (&mut self.skipped, other.skipped)] {
             for (kind, count) in more {
                 *sums.entry(kind).or_default() += count;
             }
         }
-        if !outcome.broken.is_empty() {
-            self.broken.insert(schedule.seed, outcome.broken);
-        }
+        self.broken.extend(other.broken);
     }
 
     /// The table, and below it what was broken, each with the seed that shows it again.
@@ -43,7 +56,7 @@ impl Summary {
         rows.push(("events acknowledged".to_owned(), self.acknowledged.to_string()));
         rows.push(("transactions".to_owned(), self.transactions.to_string()));
         rows.push(("longest wait for an acknowledgement, ms".to_owned(), self.longest_wait_ms.to_string()));
-        rows.push(("seconds".to_owned(), self.took.as_secs().to_string()));
+        rows.push(("seconds of all trials".to_owned(), self.took.as_secs().to_string()));
         rows.push(("seeds with broken promises".to_owned(), self.broken.len().to_string()));
         let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         let mut text: String = rows.iter().map(|(name, value)| format!("  {name:width$}  {value:>8}\n")).collect();

@@ -2,49 +2,19 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
-use client::Client;
-use logboom_tests::{Cluster, Options, Streams, Tmpfs, Walker, Workdir, eventually};
+use logboom_tests::{Streams, Walker};
 use tokio::time::sleep;
 use types::KeyRange;
 
-use crate::{
-    promise::Promises,
-    schedule::{Fault, REPLICAS, Schedule, Victim},
-    traffic::Traffic,
-};
+use crate::{arena::Arena, promise::Promises, schedule::Schedule, traffic::Traffic};
 
-/// How long everything may take to be whole again.
-const HEALED_WITHIN: Duration = Duration::from_secs(90);
-/// How long a store has to come to the step at which it dies.
-const CRASH_WITHIN: Duration = Duration::from_secs(4);
 /// Traffic before the first fault and after the last.
 const CALM: Duration = Duration::from_millis(500);
-/// Object storage of an installation, in MiB.
-const OBJECTS_MEBIBYTES: u32 = 256;
-/// Short leases, small chunks and many snapshots, so that seconds are enough for everything to happen.
-const HASTE: [&str; 8] = [
-    "common.lease_ttl=1s",
-    "common.snapshot_interval=1s",
-    "coordinator.member_timeout=1s",
-    "coordinator.rebalance_min_interval=100ms",
-    "segment_store.flush_interval=300ms",
-    "segment_store.flush_bytes=64KiB",
-    "segment_store.snapshot_frames=40",
-    "common.log_filter=info",
-];
-
-/// An installation in which trials take place one after another.
-pub(crate) struct Arena {
-    pub(crate) cluster: Cluster,
-    client: Client,
-    disk: Option<Tmpfs>,
-    // Last: the directory goes after what is mounted in it.
-    _dir: Workdir,
-}
 
 /// What a trial came to.
 #[derive(Debug, Default)]
@@ -58,64 +28,91 @@ pub(crate) struct Outcome {
     /// For an acknowledgement.
     pub(crate) longest_wait_ms: u64,
     pub(crate) broken: Vec<String>,
-    /// When the last fault was over, when everything was whole, and when everything was read and judged.
-    pub(crate) struck: Duration,
-    pub(crate) healed: Duration,
-    pub(crate) took: Duration,
+    pub(crate) times: Times,
+}
+
+impl Outcome {
+    pub(crate) fn count(&mut self, kind: &'static str, done: bool) {
+        *if done { &mut self.faults } else { &mut self.skipped }.entry(kind).or_default() += 1;
+    }
+}
+
+/// Where the time of a trial went.
+#[derive(Debug, Default)]
+pub(crate) struct Times {
+    begun: Option<Instant>,
+    last: Duration,
+    spent: Vec<(String, Duration)>,
+}
+
+impl Times {
+    fn begin() -> Self {
+        Self { begun: Some(Instant::now()), ..Self::default() }
+    }
+
+    /// All of it until now.
+    pub(crate) fn total(&self) -> Duration {
+        self.last
+    }
+
+    fn note(&mut self, what: &str) {
+        let now = self.begun.map_or(Duration::ZERO, |begun| begun.elapsed());
+        self.spent.push((what.to_owned(), now - self.last));
+        self.last = now;
+    }
+}
+
+impl fmt::Display for Times {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let each = self.spent.iter().map(|(what, took)| format!("{what} {:.1}", took.as_secs_f32()));
+        write!(f, "{:.1} s: {}", self.last.as_secs_f32(), each.collect::<Vec<_>>().join(", "))
+    }
 }
 
 impl Arena {
-    pub(crate) async fn start(nats_count: usize) -> Result<Self> {
-        let dir = Workdir::new("objects")?;
-        let disk = Tmpfs::mount(&dir.path().join("objects"), OBJECTS_MEBIBYTES);
-        let options = Options {
-            objects: disk.as_ref().map(|disk| disk.path().to_owned()),
-            ..Options::storage(REPLICAS, REPLICAS)
-        };
-        let cluster = Cluster::start_with(options.nats(nats_count).set(&HASTE)).await?;
-        let client = cluster.client("gateway/chaos").await?;
-        Ok(Self { cluster, client, disk, _dir: dir })
-    }
-
     /// Runs one schedule; an error is a broken promise too, of the kind that nothing passes any more.
     pub(crate) async fn run(&mut self, schedule: &Schedule) -> Outcome {
-        let begun = Instant::now();
-        let mut outcome = Outcome::default();
+        let mut outcome = Outcome { times: Times::begin(), ..Outcome::default() };
         if let Err(error) = self.trial(schedule, &mut outcome).await {
             outcome.broken.push(format!("{error:#}"));
         }
-        outcome.took = begun.elapsed();
+        outcome.times.note("end");
         outcome
     }
 
     async fn trial(&mut self, schedule: &Schedule, outcome: &mut Outcome) -> Result<()> {
-        let begun = Instant::now();
-        let bus = self.cluster.bus("gateway/chaos").await?;
+        let bus = self.cluster.steady_bus("gateway/chaos").await?;
         let index = format!("trial-{}", schedule.seed);
         let streams = Streams::create(&bus, &index, 2).await.context("a stream for the trial")?;
         let binding = self.cluster.binding(&index)?;
         let traffic = Traffic::start(&binding, &self.client, &streams, schedule.seed).await?;
         let mut promises = Promises::default();
         sleep(CALM).await;
+        outcome.times.note("begin");
         for (number, step) in schedule.steps.iter().enumerate() {
             sleep(step.after).await;
             let kind = step.fault.kind();
             let done = self.inject(step.fault, &streams, &traffic, &mut promises).await;
             let done = done.with_context(|| format!("step {number}: {:?}", step.fault))?;
-            *if done { &mut outcome.faults } else { &mut outcome.skipped }.entry(kind).or_default() += 1;
+            if let Some(done) = done {
+                outcome.count(kind, done);
+            }
+            self.replace_dead(outcome)?;
             self.cluster.check().with_context(|| format!("after step {number}: {:?}", step.fault))?;
+            outcome.times.note(kind);
         }
-        outcome.struck = begun.elapsed();
         sleep(CALM).await;
-        self.whole().await.context("everything is whole again")?;
-        outcome.healed = begun.elapsed();
+        self.heal(outcome).await.context("everything is whole again")?;
+        outcome.times.note("heal");
         let longest = traffic.longest.clone();
         let (live, shared) = traffic.finish(&mut promises).await?;
+        outcome.times.note("finish");
         outcome.longest_wait_ms = longest.millis();
         let again = Walker::from_head(&self.client, &streams).await?.read_all().await.context("read again")?;
         outcome.acknowledged = promises.count();
         outcome.transactions = promises.transactions.len();
         outcome.broken = promises.broken(&live, &again, &shared);
+        outcome.times.note("judge");
         streams.check_epochs().await?;
         let head = streams.describe().await?.head;
         ensure!(
@@ -130,133 +127,10 @@ impl Arena {
         walker.read_until(|seen| seen.iter().any(|one| one.text == "fresh 0")).await.context("a fresh event")?;
         self.cluster.check()
     }
-
-    /// Lets one thing go wrong and heals it; false if this machine does not allow it.
-    async fn inject(
-        &mut self,
-        fault: Fault,
-        streams: &Streams,
-        traffic: &Traffic,
-        promises: &mut Promises,
-    ) -> Result<bool> {
-        let ms = Duration::from_millis;
-        match fault {
-            Fault::Kill { victim, down_ms } => self.kill(victim, ms(down_ms)).await?,
-            Fault::Pause { victim, for_ms } | Fault::Zombie { victim, for_ms } => {
-                self.pause(victim, ms(for_ms)).await?
-            }
-            Fault::Crash { store, point, passing } => return self.crash(store, point, passing).await,
-            Fault::StepDown { container } => {
-                let stream = format!("T1_{container}");
-                // In the middle of an election there is nobody to step down.
-                eventually("a leader", HEALED_WITHIN, async || self.cluster.nats.step_down(&stream).await).await?;
-            }
-            Fault::LoseDisk { node } => {
-                self.copied().await?;
-                self.cluster.nats.wipe(usize::from(node))?;
-                self.cluster.nats.restart(usize::from(node)).await?;
-                self.copied().await?;
-            }
-            Fault::DamageBlock { node, container } => {
-                self.copied().await?;
-                self.cluster.nats.kill(usize::from(node))?;
-                // A log that was never written to has no block to damage.
-                let damaged = self.cluster.nats.corrupt_block(usize::from(node), &format!("T1_{container}")).is_ok();
-                self.cluster.nats.restart(usize::from(node)).await?;
-                self.copied().await?;
-                return Ok(damaged);
-            }
-            Fault::ObjectsReadOnly { for_ms } => {
-                let Some(disk) = &self.disk else { return Ok(false) };
-                disk.read_only().await?;
-                sleep(ms(for_ms)).await;
-                disk.writable()?;
-            }
-            Fault::ObjectsFull { for_ms } => {
-                let Some(disk) = &self.disk else { return Ok(false) };
-                disk.fill().await?;
-                sleep(ms(for_ms)).await;
-                disk.resize(OBJECTS_MEBIBYTES)?;
-            }
-            Fault::Split { pick } => drop(streams.split(pick).await?),
-            Fault::Merge { pick } => drop(streams.merge(pick).await?),
-            Fault::Truncate => truncate(streams, traffic, promises).await?,
-        }
-        Ok(true)
-    }
-
-    async fn kill(&mut self, victim: Victim, down: Duration) -> Result<()> {
-        match (victim, victim.replica()) {
-            (Victim::Nats(n), _) => {
-                self.cluster.nats.kill(usize::from(n))?;
-                sleep(down).await;
-                self.cluster.nats.restart(usize::from(n)).await
-            }
-            (_, Some(name)) => {
-                self.cluster.kill9(&name)?;
-                sleep(down).await;
-                // Whether it is ready is asked when all is over: the next fault does not wait for it.
-                self.cluster.spawn(&name)
-            }
-            (_, None) => Ok(()),
-        }
-    }
-
-    /// Starts a store that will die at a step; false if the trial does not bring it there in time.
-    async fn crash(&mut self, store: u8, point: &str, passing: u8) -> Result<bool> {
-        let Some(name) = Victim::Store(store).replica() else { return Ok(false) };
-        self.cluster.kill9(&name)?;
-        self.cluster.spawn_with(&name, &[format!("segment_store.crash_point={point}:{passing}")])?;
-        let died = self.cluster.ends_within(&name, CRASH_WITHIN).await?;
-        if !died {
-            self.cluster.kill9(&name)?;
-        }
-        self.cluster.spawn(&name)?;
-        Ok(died)
-    }
-
-    async fn pause(&mut self, victim: Victim, how_long: Duration) -> Result<()> {
-        match (victim, victim.replica()) {
-            (Victim::Nats(n), _) => {
-                self.cluster.nats.pause(usize::from(n))?;
-                sleep(how_long).await;
-                self.cluster.nats.resume(usize::from(n))
-            }
-            (_, Some(name)) => {
-                self.cluster.pause(&name)?;
-                sleep(how_long).await;
-                self.cluster.resume(&name)
-            }
-            (_, None) => Ok(()),
-        }
-    }
-
-    /// Waits until every stream of JetStream has all its copies.
-    async fn copied(&self) -> Result<()> {
-        let nats = &self.cluster.nats;
-        if nats.count() == 1 {
-            return Ok(());
-        }
-        eventually("every copy", HEALED_WITHIN, async || {
-            for stream in nats.streams().await? {
-                ensure!(nats.is_whole(&stream).await?, "{stream} is not whole");
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    async fn whole(&mut self) -> Result<()> {
-        self.copied().await?;
-        for name in self.cluster.replicas() {
-            self.cluster.wait_until_ready(&name).await?;
-        }
-        Ok(())
-    }
 }
 
 /// Cuts the stream off where the witness stands, so that nothing is lost that was not seen.
-async fn truncate(streams: &Streams, traffic: &Traffic, promises: &mut Promises) -> Result<()> {
+pub(crate) async fn truncate(streams: &Streams, traffic: &Traffic, promises: &mut Promises) -> Result<()> {
     let (cut, past) = {
         let standing = traffic.standing.lock();
         (standing.cut.clone(), standing.past.clone())

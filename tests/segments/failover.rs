@@ -88,6 +88,30 @@ async fn s07_without_a_quorum_writes_stop_and_then_go_on() {
     cluster.check().unwrap();
 }
 
+/// The nats-server that says where streams are created dies while an installation creates its own.
+#[tokio::test]
+async fn streams_are_created_although_who_places_them_dies_meanwhile() {
+    let mut cluster = Cluster::launch(Options::storage(1, 1).nats(3).set(HASTE)).await.unwrap();
+    let begun = eventually("creation has begun", LONG, async || {
+        let streams = cluster.nats.streams().await?;
+        anyhow::ensure!(!streams.is_empty(), "there are none yet");
+        Ok(streams.len())
+    })
+    .await
+    .unwrap();
+    let leader = cluster.nats.meta_leader().await.unwrap().expect("somebody places streams");
+    cluster.nats.kill(leader).unwrap();
+    cluster.nats.restart(leader).await.unwrap();
+    cluster.wait_until_all_ready().await.unwrap();
+    let (client, streams) = on(&cluster, "created", 4).await;
+    let mut numbered = Numbered::open(&client, &streams, "writer").await;
+    numbered.write("k", 8, 5).await;
+    assert_exact(&witness(&client, &streams).await, &numbered.counts);
+    let all = cluster.nats.streams().await.unwrap().len();
+    assert!(begun < all, "all {all} streams were there already");
+    cluster.check().unwrap();
+}
+
 /// Coordinators 2, 1, 0: without any, what is open goes on, and what needs one says so in words.
 #[tokio::test]
 async fn s09_without_a_coordinator_the_data_flows_and_calls_say_what_is_missing() {

@@ -9,8 +9,8 @@ use wire::{
     Code, Empty,
     coordinator::{
         CreateScope, CreateStream, DeleteScope, DeleteStream, DescribePlacement, DescribeStream, ListScopes,
-        ListStreams, NewStream, ScaleStream, ScopeDeletion, ScopeRef, SealStream, StreamName, StreamUpdate, StreamsOf,
-        TruncateAt, TruncateStream, UpdateStream,
+        ListStreams, NewStream, ScaleStream, ScopeDeletion, ScopeRef, ScopesOf, SealStream, StreamName, StreamUpdate,
+        StreamsOf, TruncateAt, TruncateStream, UpdateStream,
     },
 };
 
@@ -57,7 +57,7 @@ async fn s22_scopes_and_streams_three_rounds_and_everything_invalid() {
             let differs = patiently::<CreateStream>(&bus, &(), &new).await.unwrap_err();
             assert_eq!((differs.code, differs.kind.as_str()), (Code::Conflict, "StreamDiffers"));
         }
-        let tagged = StreamsOf { scope: Some(scope.clone()), tag: Some(tag.clone()) };
+        let tagged = StreamsOf { scope: Some(scope.clone()), tag: Some(tag.clone()), ..StreamsOf::default() };
         let names = async |of: &StreamsOf| {
             let list = patiently::<ListStreams>(&bus, &(), of).await.unwrap();
             list.streams.into_iter().map(|stream| stream.index.to_string()).collect::<Vec<_>>()
@@ -77,7 +77,7 @@ async fn s22_scopes_and_streams_three_rounds_and_everything_invalid() {
             let gone = patiently::<DescribeStream>(&bus, &(), &named(index)).await.unwrap_err();
             assert_eq!((gone.code, gone.kind.as_str()), (Code::NotFound, "UnknownIndex"), "round {round}");
         }
-        let scopes = patiently::<ListScopes>(&bus, &(), &Empty {}).await.unwrap().scopes;
+        let scopes = patiently::<ListScopes>(&bus, &(), &ScopesOf::default()).await.unwrap().scopes;
         assert!(!scopes.contains(&scope), "round {round}: {scopes:?}");
     }
     let missing = patiently::<SealStream>(&bus, &(), &StreamName { index: "nowhere".parse().unwrap() }).await;

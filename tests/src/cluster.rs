@@ -1,10 +1,11 @@
 //! An installation of one process per service, as in a cluster, on one machine.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,66 +16,18 @@ use bus::{
 };
 use client::Client;
 use store::Objects;
-use testkit::{NatsCluster, NatsOptions};
+use testkit::{Bucket, Link, NatsCluster, NatsOptions};
 use types::{Clock, IndexName};
-use wire::{Service, views::Role};
+use wire::views::Role;
 
-use crate::{Answer, Api, Binding, Process, Workdir, eventually, free_port, logboom};
+use crate::{Answer, Api, Binding, Options, Process, Workdir, eventually, free_port, logboom};
 
 /// How long a process may take to be ready.
 const READY_WITHIN: Duration = Duration::from_secs(60);
-
-/// How an installation differs from the usual one.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Settings of every service (`section.key=value`).
-    pub set: Vec<String>,
-    /// nats-servers: 1, or 3 that keep everything three times.
-    pub nats_count: usize,
-    /// Where the first nats-server keeps JetStream's files instead of its own directory.
-    pub store_dir: Option<PathBuf>,
-    /// When JetStream syncs its files.
-    pub sync_interval: String,
-    /// Where chunks and snapshots are kept instead of the installation's directory.
-    pub objects: Option<PathBuf>,
-    /// Which services run, and how many replicas of each: `a`, `b`, …
-    pub services: Vec<(Service, u8)>,
-}
-
-impl Default for Options {
-    /// Everything once, with two segment-stores and two task-workers.
-    fn default() -> Self {
-        let two = |service| matches!(service, Service::SegmentStore | Service::TaskWorker);
-        let services = Service::ALL.into_iter().map(|service| (service, 1 + u8::from(two(service)))).collect();
-        let (set, store_dir, objects) = (Vec::new(), None, None);
-        Self { set, nats_count: 1, store_dir, sync_interval: "always".to_owned(), objects, services }
-    }
-}
-
-impl Options {
-    /// Every service once.
-    pub fn one_each() -> Self {
-        Self { services: Service::ALL.into_iter().map(|service| (service, 1)).collect(), ..Self::default() }
-    }
-
-    /// Only what keeps streams: so many coordinators and segment-stores.
-    pub fn storage(coordinators: u8, stores: u8) -> Self {
-        let services = vec![(Service::Coordinator, coordinators), (Service::SegmentStore, stores)];
-        Self { services, ..Self::default() }
-    }
-
-    /// With these settings.
-    pub fn set(mut self, set: &[&str]) -> Self {
-        self.set.extend(set.iter().map(|&one| one.to_owned()));
-        self
-    }
-
-    /// With so many nats-servers.
-    pub fn nats(mut self, count: usize) -> Self {
-        self.nats_count = count;
-        self
-    }
-}
+/// How long a process may take to drain.
+const DRAINED_WITHIN: Duration = Duration::from_secs(30);
+/// The link of the test's own clients.
+const CLIENTS: &str = "clients";
 
 /// Real processes: nats-servers and services; they end with this value.
 #[derive(Debug)]
@@ -87,6 +40,10 @@ pub struct Cluster {
     pub api: Api,
     set: Vec<String>,
     objects: PathBuf,
+    bucket: Option<Arc<Bucket>>,
+    links: BTreeMap<String, Link>,
+    /// Replicas that may end by themselves.
+    doomed: BTreeSet<String>,
     // Last: the directory goes after the processes.
     dir: Workdir,
 }
@@ -99,6 +56,13 @@ impl Cluster {
 
     /// The same with differences.
     pub async fn start_with(options: Options) -> Result<Self> {
+        let mut cluster = Self::launch(options).await?;
+        cluster.wait_until_all_ready().await?;
+        Ok(cluster)
+    }
+
+    /// The same without waiting for the services, which are only just started.
+    pub async fn launch(options: Options) -> Result<Self> {
         let dir = Workdir::new("cluster")?;
         let (gateway, broker) = (free_port()?, free_port()?);
         let keys = make_keys(&dir)?;
@@ -106,6 +70,9 @@ impl Cluster {
             keyring: Some(serde_json::from_str(&fs::read_to_string(keys.join("keyring.json"))?)?),
             store_dir: options.store_dir,
             sync_interval: options.sync_interval,
+            proxied_routes: options.fragile,
+            api_queue_max: options.api_queue_max,
+            more: options.nats_config,
         };
         let nats = NatsCluster::start_with(options.nats_count, nats_options).await?;
         let secret = |name: &str| fs::read_to_string(keys.join(name));
@@ -122,7 +89,7 @@ impl Cluster {
             format!("broker.nats_public_url={}", api.nats_url),
             format!("common.journal_replicas={}", options.nats_count),
             format!("common.data_dir={}", dir.path().join("state").display()),
-            format!("common.object_store_url=file://{}", objects.display()),
+            format!("common.object_store_url={}", location(options.bucket.as_deref(), &objects)),
             "common.log_format=text".to_owned(),
             format!("gateway.address=127.0.0.1:{gateway}"),
             format!("broker.address=127.0.0.1:{broker}"),
@@ -135,14 +102,24 @@ impl Cluster {
                 probes.insert(format!("{service}/{replica}"), free_port()?);
             }
         }
-        let mut cluster = Self { nats, running: BTreeMap::new(), probes, api, set, objects, dir };
+        let mut links = BTreeMap::new();
+        for name in probes.keys().map(String::as_str).chain([CLIENTS]).filter(|_| options.fragile) {
+            links.insert(name.to_owned(), nats.link().await?);
+        }
+        let (running, bucket, doomed) = (BTreeMap::new(), options.bucket, BTreeSet::new());
+        let mut cluster = Self { nats, running, probes, api, set, objects, bucket, links, doomed, dir };
         for name in cluster.replicas() {
             cluster.spawn(&name)?;
         }
-        for name in cluster.replicas() {
-            cluster.wait_until_ready(&name).await?;
-        }
         Ok(cluster)
+    }
+
+    /// Waits until every replica takes work.
+    pub async fn wait_until_all_ready(&mut self) -> Result<()> {
+        for name in self.replicas() {
+            self.wait_until_ready(&name).await?;
+        }
+        Ok(())
     }
 
     /// Every replica as `<service>/<replica>`.
@@ -158,6 +135,8 @@ impl Cluster {
     /// Ends the installation and leaves its logs and data behind; answers where.
     pub fn keep(mut self) -> PathBuf {
         self.running.clear();
+        // Without the link they are found by their own name.
+        drop(std::os::unix::fs::symlink(self.nats.keep(), self.dir.path().join("nats")));
         self.dir.keep()
     }
 
@@ -166,10 +145,44 @@ impl Cluster {
         &self.objects
     }
 
+    /// The directory of what a replica keeps locally and can rebuild.
+    pub fn local_dir(&self, name: &str) -> PathBuf {
+        self.dir.path().join("state").join(name)
+    }
+
+    /// The link of a replica to the nats-servers; only in a fragile installation.
+    pub fn link(&self, name: &str) -> Result<&Link> {
+        self.links.get(name).with_context(|| format!("{name} has no link of its own: the installation is not fragile"))
+    }
+
+    /// The link of the test's own clients.
+    pub fn clients_link(&self) -> Result<&Link> {
+        self.link(CLIENTS)
+    }
+
+    /// Every link.
+    pub fn links(&self) -> impl Iterator<Item = &Link> {
+        self.links.values()
+    }
+
+    /// Where the test's own clients connect.
+    fn clients_url(&self) -> String {
+        self.links.get(CLIENTS).map_or_else(|| self.nats.url(), Link::url)
+    }
+
     /// A connection in the platform's account, as a service has it.
     pub async fn bus(&self, name: &str) -> Result<Bus> {
+        self.bus_at(self.clients_url(), name).await
+    }
+
+    /// The same on a link that never fails.
+    pub async fn steady_bus(&self, name: &str) -> Result<Bus> {
+        self.bus_at(self.nats.url(), name).await
+    }
+
+    async fn bus_at(&self, url: String, name: &str) -> Result<Bus> {
         let creds = Some(fs::read_to_string(self.dir.path().join("keys/platform.creds"))?);
-        Ok(Bus::connect(BusOptions { url: self.nats.url(), creds, name: name.to_owned(), inbox_prefix: None }).await?)
+        Ok(Bus::connect(BusOptions { url, creds, name: name.to_owned(), ..BusOptions::default() }).await?)
     }
 
     /// A client of segments, with a connection of its own.
@@ -179,7 +192,11 @@ impl Cluster {
 
     /// Object storage, as a service has it.
     pub fn store(&self) -> Result<Objects> {
-        Ok(Objects::open(&format!("file://{}", self.objects.display()))?)
+        let url = location(self.bucket.as_deref(), &self.objects);
+        Ok(match &self.bucket {
+            Some(bucket) => Objects::open_s3(&url, bucket.options())?,
+            None => Objects::open(&url)?,
+        })
     }
 
     /// Credentials that publish to an index; made from the seed, so that no provisioner needs to run. They open no HTTP.
@@ -193,7 +210,7 @@ impl Cluster {
             token: String::new(),
             creds,
             inbox_prefix: wire::subjects::inbox_prefix(&id),
-            nats_url: self.nats.url(),
+            nats_url: self.clients_url(),
             subject: wire::subjects::logs(&name),
         })
     }
@@ -205,9 +222,29 @@ impl Cluster {
 
     /// Kills a replica as a crash would.
     pub fn kill9(&mut self, name: &str) -> Result<()> {
-        self.process(name)?.kill9()?;
+        if !self.doomed.remove(name) {
+            self.process(name)?.kill9()?;
+        }
+        // One that was doomed may have died already.
         self.running.remove(name);
         Ok(())
+    }
+
+    /// Asks a replica to drain and waits for its end.
+    pub async fn terminate(&mut self, name: &str) -> Result<()> {
+        let status = self.process(name)?.terminate(DRAINED_WITHIN).await?;
+        self.running.remove(name);
+        ensure!(status.success(), "{name} was asked to end, and ended with {status}");
+        Ok(())
+    }
+
+    /// Lets the clock of a replica be wrong by so many seconds from now on, also after a restart; only in a fragile installation.
+    pub fn set_clock(&self, name: &str, seconds: i32) -> Result<()> {
+        Ok(fs::write(self.clock_file(name), (i64::from(seconds) * 1_000).to_string())?)
+    }
+
+    fn clock_file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(format!("{}.clock", name.replace('/', "-")))
     }
 
     /// Stops a replica in its tracks: its connections stay open, its leases run out.
@@ -226,22 +263,24 @@ impl Cluster {
         self.wait_until_ready(name).await
     }
 
-    /// Waits until a replica has ended by itself, which is then no mistake; false if it still runs after `within`.
-    pub async fn ends_within(&mut self, name: &str, within: Duration) -> Result<bool> {
-        let ended = self.process(name)?.wait(within).await.is_ok();
-        if ended {
-            self.running.remove(name);
-        }
-        Ok(ended)
-    }
-
     /// Starts a replica, on the data that it had; it is not ready yet.
     pub fn spawn(&mut self, name: &str) -> Result<()> {
         self.spawn_with(name, &[])
     }
 
-    /// The same with settings that hold for this start only.
-    pub fn spawn_with(&mut self, name: &str, set: &[String]) -> Result<()> {
+    /// The same with settings that let it end by itself sooner or later, which is then no mistake.
+    pub fn spawn_doomed(&mut self, name: &str, set: &[String]) -> Result<()> {
+        self.spawn_with(name, set)?;
+        self.doomed.insert(name.to_owned());
+        Ok(())
+    }
+
+    /// Whether a replica that was doomed has ended.
+    pub fn has_ended(&mut self, name: &str) -> Result<bool> {
+        Ok(self.process(name)?.check().is_err())
+    }
+
+    fn spawn_with(&mut self, name: &str, set: &[String]) -> Result<()> {
         let (service, replica) = name.split_once('/').context("a replica is named <service>/<replica>")?;
         let probe = self.probes.get(name).with_context(|| format!("there is no replica {name}"))?;
         let mut command = Command::new(logboom()?);
@@ -252,7 +291,13 @@ impl Cluster {
         }
         command.args(["--set", &format!("common.replica={replica}")]);
         command.args(["--set", &format!("{}.probe_address=127.0.0.1:{probe}", service.replace('-', "_"))]);
+        if let Some(link) = self.links.get(name) {
+            command.args(["--set", &format!("common.nats_url={}", link.url())]);
+            command.env("LB_CLOCK_OFFSET_FILE", self.clock_file(name));
+        }
+        command.envs(self.bucket.iter().flat_map(|bucket| bucket.environment()));
         let log = self.dir.path().join(format!("{service}-{replica}.log"));
+        self.doomed.remove(name);
         self.running.insert(name.to_owned(), Process::spawn(name, &mut command, &log)?);
         Ok(())
     }
@@ -260,7 +305,16 @@ impl Cluster {
     /// Fails if a process has ended by itself.
     pub fn check(&mut self) -> Result<()> {
         self.nats.check()?;
-        self.running.values_mut().try_for_each(Process::check)
+        let doomed = &self.doomed;
+        let mut others = self.running.iter_mut().filter(|(name, _)| !doomed.contains(*name));
+        others.try_for_each(|(_, process)| process.check())
+    }
+
+    /// What a replica tells about itself, as Prometheus reads it.
+    pub async fn metrics(&self, name: &str) -> Result<String> {
+        let probe = self.probes.get(name).with_context(|| format!("there is no replica {name}"))?;
+        let url = format!("http://127.0.0.1:{probe}/metrics");
+        Ok(Answer::of(self.api.bare(reqwest::Method::GET, &url)).await?.text)
     }
 
     /// Waits until a replica's probe says that it takes work.
@@ -277,6 +331,11 @@ impl Cluster {
         .await;
         ready.with_context(|| format!("last words of {name}:\n{}", process.last_words()))
     }
+}
+
+/// Where object storage is.
+fn location(bucket: Option<&Bucket>, dir: &Path) -> String {
+    bucket.map_or_else(|| format!("file://{}", dir.display()), Bucket::url)
 }
 
 /// Makes keys and settings with the command that an administrator would use.

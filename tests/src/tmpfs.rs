@@ -71,7 +71,8 @@ impl Tmpfs {
     fn used_kib(&self) -> Result<u64> {
         let measured = Command::new("df").args(["-k", "--output=used"]).arg(&self.0).output()?;
         let text = String::from_utf8_lossy(&measured.stdout).into_owned();
-        Ok(text.lines().nth(1).unwrap_or_default().trim().parse()?)
+        // Nothing at all would be no limit.
+        Ok(text.lines().nth(1).unwrap_or_default().trim().parse::<u64>()?.max(1))
     }
 
     fn remount(&self, options: &str) -> Result<()> {

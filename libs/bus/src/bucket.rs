@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::HeaderMap;
+use async_nats::{HeaderMap, jetstream::stream};
 use bytes::Bytes;
 use tokio::time::Instant;
 use wire::{Problem, header};
@@ -77,10 +77,8 @@ impl Bus {
     ///
     /// Reads go to the leader: what was acknowledged is seen by the next reader.
     pub async fn bucket(&self, name: &str, ttl: Option<Duration>, replicas: u8) -> Result<Bucket, BusError> {
-        let bucket = Bucket { bus: self.clone(), stream: format!("KV_{name}"), prefix: format!("$KV.{name}.") };
-        let mut config = stream_config(bucket.stream.clone(), vec![format!("{}>", bucket.prefix)], replicas);
-        config.max_messages_per_subject = 1;
-        config.allow_rollup = true;
+        self.only_inside("a bucket")?;
+        let (bucket, mut config) = self.unopened_bucket(name, replicas);
         if let Some(ttl) = ttl {
             config.max_age = ttl;
             config.duplicate_window = ttl.min(ID_WINDOW);
@@ -95,12 +93,19 @@ impl Bus {
     ///
     /// For those who do not run the installation: they must not change what its services have set.
     pub async fn join_bucket(&self, name: &str, replicas: u8) -> Result<Bucket, BusError> {
+        self.only_inside("a bucket")?;
+        let (bucket, config) = self.unopened_bucket(name, replicas);
+        self.join_stream(&config).await?;
+        Ok(bucket)
+    }
+
+    /// A bucket, and how its stream is made.
+    fn unopened_bucket(&self, name: &str, replicas: u8) -> (Bucket, stream::Config) {
         let bucket = Bucket { bus: self.clone(), stream: format!("KV_{name}"), prefix: format!("$KV.{name}.") };
         let mut config = stream_config(bucket.stream.clone(), vec![format!("{}>", bucket.prefix)], replicas);
         config.max_messages_per_subject = 1;
         config.allow_rollup = true;
-        self.join_stream(&config).await?;
-        Ok(bucket)
+        (bucket, config)
     }
 }
 

@@ -7,7 +7,12 @@ use tokio::time::{Instant, sleep};
 use types::{Clock, Timestamp};
 use wire::{Call, Code, Outcome, Problem, Retry, header, subject_of};
 
-use crate::{Bus, SystemClock, connect::AskError, headers, origin, origin::fresh_id};
+use crate::{
+    Bus, SystemClock,
+    connect::AskError,
+    headers, origin,
+    origin::{fresh_id, leader},
+};
 
 /// How long a call may take in all, repeats included, unless the caller says otherwise.
 pub const CALL_DEADLINE: Duration = Duration::from_secs(5);
@@ -34,20 +39,37 @@ impl Bus {
         request: &C::Request,
         within: Duration,
     ) -> Result<C::Reply, Problem> {
-        let subject = subject_of::<C>(key);
+        match self.delegate() {
+            None => self.exchange::<C>(&subject_of::<C>(key), None, request, within).await,
+            // Boxed: it would make every call of the platform's own as large.
+            Some(delegate) => Box::pin(self.call_outside::<C>(delegate, key, request, within)).await,
+        }
+    }
+
+    /// One call under one subject, with the delegation that its caller shows.
+    pub(crate) async fn exchange<C: Call>(
+        &self,
+        subject: &str,
+        delegation: Option<&str>,
+        request: &C::Request,
+        within: Duration,
+    ) -> Result<C::Reply, Problem> {
         let body = bytes::Bytes::from(wire::encode(request));
         let mut plan = Plan::new(C::RETRY, within);
         let request_id = origin().map_or_else(fresh_id, |o| o.request_id);
         loop {
             let until = plan.attempt_until();
-            let headers = self.call_headers(C::NAME, &request_id, until);
-            let answer = self.ask(&subject, Some(headers), body.clone(), until).await;
+            let mut headers = self.call_headers(C::NAME, &request_id, until);
+            if let Some(token) = delegation {
+                headers::set(&mut headers, header::DELEGATION, token);
+            }
+            let answer = self.ask(subject, Some(headers), body.clone(), until).await;
             let problem = match answer {
                 Ok(message) => match decode_answer::<C>(&message) {
                     Ok(reply) => return Ok(reply),
                     Err(problem) => problem,
                 },
-                Err(error) => problem_of(error, &subject),
+                Err(error) => problem_of(error, subject),
             };
             match plan.pause_after(&problem) {
                 Some(pause) => sleep(pause).await,
@@ -63,6 +85,9 @@ impl Bus {
         headers::set(&mut map, header::CALLER, self.name());
         headers::set(&mut map, header::SCHEMA, &format!("{name}/1"));
         headers::set(&mut map, header::REQUEST_ID, request_id);
+        if let Some(leader) = leader() {
+            headers::set(&mut map, header::LEADER, &leader.to_string());
+        }
         if let Some(traceparent) = origin().and_then(|o| o.traceparent) {
             headers::set(&mut map, header::TRACEPARENT, &traceparent);
         }

@@ -1,19 +1,25 @@
 //! One connection: how it begins, how it comes back, how a question is asked on it.
 
-use std::{error::Error, fmt, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    fmt, io,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use async_nats::{
-    Client, ConnectErrorKind, ConnectOptions, Event, HeaderMap, Message, Request, RequestErrorKind, ServerAddr,
-    client::RequestError, connection::State,
+    Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, HeaderMap, Message, Request, RequestErrorKind,
+    ServerAddr, client::RequestError, connection::State,
 };
 use bytes::Bytes;
+use rustls::ClientConfig;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tracing::{debug, info, warn};
 
-use crate::BusError;
+use crate::{BusError, delegate::Delegate};
 
 /// How long [`Bus::connect`] waits for a server.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
@@ -35,6 +41,9 @@ pub struct BusOptions {
     pub name: String,
     /// Where replies arrive; `None` is `_INBOX`.
     pub inbox_prefix: Option<String>,
+    /// Whom to believe, and which certificate to show, where a URL begins with `tls://` or the server demands TLS; `None` believes
+    /// the authorities of the system.
+    pub tls: Option<Arc<ClientConfig>>,
 }
 
 impl fmt::Debug for BusOptions {
@@ -44,6 +53,7 @@ impl fmt::Debug for BusOptions {
             .field("creds", &self.creds.as_ref().map(|_| "***"))
             .field("name", &self.name)
             .field("inbox_prefix", &self.inbox_prefix)
+            .field("tls", &self.tls.is_some())
             .finish()
     }
 }
@@ -61,6 +71,8 @@ struct Inner {
     link: watch::Receiver<Link>,
     /// Where a question to nobody may be sent; `None` for users who may publish nothing of the kind.
     sync_subject: Option<String>,
+    /// Set on a binding's connection.
+    delegate: OnceLock<Arc<Delegate>>,
 }
 
 /// What happened to the connection so far.
@@ -107,7 +119,7 @@ impl fmt::Debug for Bus {
 impl Bus {
     /// Connects; afterwards the connection renews itself for ever.
     ///
-    /// Bounds: waits up to 10 s for the server. Errors: `Connect`, at once when the credentials are refused.
+    /// Bounds: waits up to 10 s for the server. Errors: `Connect`, at once when the credentials or a certificate are refused.
     pub async fn connect(options: BusOptions) -> Result<Self, BusError> {
         let until = Instant::now() + CONNECT_WITHIN;
         let failed = |reason: String| BusError::Connect { url: options.url.clone(), reason };
@@ -119,7 +131,8 @@ impl Bus {
                 Ok(client) => {
                     debug!(url = %options.url, name = %options.name, "bus connected");
                     let sync_subject = options.inbox_prefix.is_none().then(|| format!("{}.sync", client.new_inbox()));
-                    return Ok(Self(Arc::new(Inner { client, name: options.name, link, sync_subject })));
+                    let (name, delegate) = (options.name, OnceLock::new());
+                    return Ok(Self(Arc::new(Inner { client, name, link, sync_subject, delegate })));
                 }
                 Err(error)
                     if matches!(
@@ -129,10 +142,13 @@ impl Bus {
                 {
                     return Err(failed(format!("{error}; check the credentials and whether they were revoked")));
                 }
-                Err(error) if Instant::now() + pause >= until => {
-                    return Err(failed(format!("{error}; waited {CONNECT_WITHIN:?} for the server")));
-                }
-                Err(error) => debug!(%error, "bus not reachable yet"),
+                Err(error) => match distrust(&error) {
+                    Some(reason) => return Err(failed(reason)),
+                    None if Instant::now() + pause >= until => {
+                        return Err(failed(format!("{error}; waited {CONNECT_WITHIN:?} for the server")));
+                    }
+                    None => debug!(%error, "bus not reachable yet"),
+                },
             }
             sleep(pause).await;
             pause = (pause * 2).min(RECONNECT_PAUSE_MAX);
@@ -181,6 +197,16 @@ impl Bus {
             }
             None => self.flush().await,
         }
+    }
+
+    /// Set on a binding's connection: its calls are made from outside the platform.
+    pub(crate) fn delegate(&self) -> Option<&Arc<Delegate>> {
+        self.0.delegate.get()
+    }
+
+    pub(crate) fn become_delegate(&self, delegate: Delegate) {
+        // A connection is made for one binding.
+        drop(self.0.delegate.set(Arc::new(delegate)));
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -242,6 +268,29 @@ impl Bus {
     }
 }
 
+/// Why there is no trust between the two sides; waiting would not help.
+fn distrust(error: &ConnectError) -> Option<String> {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let found = inner.and_then(|e| e.downcast_ref()).or_else(|| error.downcast_ref::<rustls::Error>());
+        match found {
+            // The words of whoever looked at the certificate.
+            Some(rustls::Error::Other(reason)) => return Some(reason.to_string()),
+            Some(reason @ rustls::Error::InvalidCertificate(_)) => {
+                return Some(format!("{reason}; common.tls_ca names the authorities that are trusted"));
+            }
+            Some(reason @ rustls::Error::AlertReceived(_)) => {
+                return Some(format!(
+                    "{reason}; the server demands a certificate that it trusts: common.tls_certificate"
+                ));
+            }
+            Some(_) | None => cause = error.source(),
+        }
+    }
+    None
+}
+
 fn ask_error(error: &RequestError) -> AskError {
     match error.kind() {
         RequestErrorKind::NoResponders => AskError::NoResponders,
@@ -269,6 +318,10 @@ fn nats_options(options: &BusOptions, tell: watch::Sender<Link>) -> Result<Conne
     };
     if let Some(prefix) = &options.inbox_prefix {
         nats = nats.custom_inbox_prefix(prefix);
+    }
+    if let Some(tls) = &options.tls {
+        // The names of other servers that one tells of are addresses, for which there is no certificate.
+        nats = nats.tls_client_config(ClientConfig::clone(tls)).ignore_discovered_servers();
     }
     let name = options.name.clone();
     let tell = Arc::new(tell);

@@ -19,10 +19,10 @@ use crate::{
 };
 
 /// Room above `bytes_max` that frames cannot take: a full log must still accept the owner records and the operations
-/// that lead to its purge.
-const HEADROOM_BYTES: u64 = 64 << 20;
-/// What the server stores with each message besides its payload, generously.
-const OVERHEAD_BYTES: u64 = 512;
+/// that lead to its purge. Some thirty thousand of them, or ten of the largest.
+pub const LOG_HEADROOM_BYTES: u64 = 32 << 20;
+/// What the server stores with each record besides its payload, generously.
+pub const RECORD_OVERHEAD_BYTES: u64 = 512;
 /// How often a claim is tried when others claim at the same time.
 const CLAIM_ATTEMPTS: u32 = 5;
 
@@ -31,7 +31,7 @@ const CLAIM_ATTEMPTS: u32 = 5;
 pub struct LogOptions {
     /// Copies in the cluster: 1, 3 or 5.
     pub replicas: u8,
-    /// Bytes after which frames are refused with `Full`; operations have 64 MiB more.
+    /// Bytes after which frames are refused with `Full`; operations have [`LOG_HEADROOM_BYTES`] more. JetStream reserves the sum.
     pub bytes_max: u64,
 }
 
@@ -86,14 +86,19 @@ struct Inner {
 
 impl Bus {
     /// Opens the log of a container, creating it where it is absent.
+    ///
+    /// Errors: `NoRoom` where JetStream cannot reserve the bytes for it. One that is there already keeps the room that it had if
+    /// it holds more than it may now, or if the room cannot be changed.
     pub async fn container_log(&self, container: ContainerId, options: LogOptions) -> Result<ContainerLog, BusError> {
         let stream = format!("T1_{container}");
         let (frame, operation, owner) =
             (subjects::t1_frame(container), subjects::t1_op(container), subjects::t1_owner(container));
         let mut config =
             stream_config(stream.clone(), vec![frame.clone(), operation.clone(), owner.clone()], options.replicas);
-        config.max_bytes = i64::try_from(options.bytes_max.saturating_add(HEADROOM_BYTES)).unwrap_or(i64::MAX);
-        self.ensure_stream(&config).await?;
+        config.max_bytes = i64::try_from(options.bytes_max.saturating_add(LOG_HEADROOM_BYTES)).unwrap_or(i64::MAX);
+        // Whatever room it has, some of it stays for operations.
+        let room = u64::try_from(self.ensure_stream(&config).await?).unwrap_or(u64::MAX);
+        let bytes_max = options.bytes_max.min(room.saturating_sub(LOG_HEADROOM_BYTES));
         let bytes = self.ends(&stream).await?.bytes;
         Ok(ContainerLog(Arc::new(Inner {
             bus: self.clone(),
@@ -102,7 +107,7 @@ impl Bus {
             frame,
             operation,
             owner,
-            bytes_max: options.bytes_max,
+            bytes_max,
             bytes: AtomicU64::new(bytes),
             reading: Mutex::new(None),
         })))
@@ -158,7 +163,7 @@ impl ContainerLog {
     /// Errors: `Fenced`, `Full`, `Refused` not applied; `Unknown` unknown - give the container up and replay.
     pub async fn append(&self, owner_seq: u64, kind: RecordKind, id: &str, payload: Bytes) -> Result<u64, AppendError> {
         let log = &*self.0;
-        let bytes = u64::try_from(payload.len()).unwrap_or(u64::MAX).saturating_add(OVERHEAD_BYTES);
+        let bytes = u64::try_from(payload.len()).unwrap_or(u64::MAX).saturating_add(RECORD_OVERHEAD_BYTES);
         if kind == RecordKind::Frame && log.bytes.load(Ordering::Relaxed).saturating_add(bytes) > log.bytes_max {
             self.recount().await.map_err(|e| AppendError::Refused(e.to_string()))?;
             if log.bytes.load(Ordering::Relaxed).saturating_add(bytes) > log.bytes_max {

@@ -1,5 +1,8 @@
 //! Doors: where calls come in, bounded, decoded and answered.
 
+mod keeper;
+mod outer;
+
 use std::{
     fmt,
     future::Future,
@@ -12,7 +15,7 @@ use async_nats::{HeaderMap, Message, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt;
 use tokio::{
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout},
 };
 use tokio_util::{
@@ -20,16 +23,23 @@ use tokio_util::{
     task::TaskTracker,
 };
 use tracing::{debug, error, warn};
-use types::{Clock, ReplicaId, Timestamp};
-use wire::{Call, Code, Problem, Service, filter_of, header, subject_of};
+use types::{Clock, Generation, ReplicaId, Timestamp};
+use wire::{
+    Call, Code, Problem, Service,
+    delegation::{Bearer, Right, outer_filter},
+    filter_of, header, subject_of,
+};
 
 use crate::{
     Bus, BusError, CALL_DEADLINE, Origin, SystemClock,
     call::remaining,
     discovery::{self, Endpoint, Identity},
+    door::outer::{Guard, Share},
     headers,
     origin::{fresh_id, with_origin},
 };
+
+pub use keeper::Gatekeeper;
 
 /// Requests that one door holds at once; beyond it answers `Throttled` at once.
 pub const DOOR_IN_FLIGHT_MAX: usize = 256;
@@ -45,6 +55,10 @@ pub struct Incoming<C: Call> {
     pub request: C::Request,
     /// Where it comes from.
     pub origin: Origin,
+    /// On behalf of which leader of the caller's service it is made, if it says so.
+    pub leader: Option<Generation>,
+    /// Which binding asks, if it comes from outside the platform; then the request is about its own index.
+    pub bearer: Option<Bearer>,
 }
 
 impl<C: Call> actix::Message for Incoming<C> {
@@ -55,7 +69,10 @@ impl<C: Call> actix::Message for Incoming<C> {
 ///
 /// Announces them as an ADR-32 micro service: `nats micro ls`, `info` and `stats` see them.
 #[derive(Clone)]
-pub struct Doors(Arc<Inner>);
+pub struct Doors {
+    inner: Arc<Inner>,
+    keeper: Option<Gatekeeper>,
+}
 
 struct Inner {
     bus: Bus,
@@ -76,9 +93,12 @@ struct Gate {
 #[must_use = "a door that is dropped is closed"]
 pub struct Door {
     gate: Arc<Gate>,
-    /// Keeps the door in the service's announcement.
-    endpoint: Arc<Endpoint>,
+    /// Keeps the door in the service's announcement: inside the platform, and outside.
+    endpoints: Vec<Arc<Endpoint>>,
 }
+
+/// What a request holds while it is worked on.
+type Held = (OwnedSemaphorePermit, Option<Share>);
 
 type Handling<C> = Pin<Box<dyn Future<Output = Result<<C as Call>::Reply, Problem>> + Send>>;
 
@@ -88,13 +108,14 @@ impl Doors {
         let identity = Arc::new(Identity::new(service, replica, SystemClock.now()));
         let stop = CancellationToken::new();
         tokio::spawn(discovery::answer(bus.clone(), identity.clone(), stop.clone()));
-        Self(Arc::new(Inner {
-            bus: bus.clone(),
-            service,
-            identity,
-            gates: Mutex::default(),
-            _discovery: stop.drop_guard(),
-        }))
+        let (bus, gates, _discovery) = (bus.clone(), Mutex::default(), stop.drop_guard());
+        Self { inner: Arc::new(Inner { bus, service, identity, gates, _discovery }), keeper: None }
+    }
+
+    /// The same doors, also for programs outside the platform where a call is marked for them.
+    #[must_use]
+    pub fn with_outer(self, keeper: Gatekeeper) -> Self {
+        Self { keeper: Some(keeper), ..self }
     }
 
     /// Opens a door to an actor; `None` takes every key.
@@ -126,32 +147,61 @@ impl Doors {
         F: Fn(Incoming<C>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<C::Reply, Problem>> + Send + 'static,
     {
-        let subject = key.map_or_else(|| filter_of(C::PATTERN), |key| subject_of::<C>(key));
-        let group = self.0.service.as_str();
-        let messages = self.0.bus.queue_subscribe(&subject, group).await?;
-        let endpoint = self.0.identity.add(C::NAME, &subject, group);
         let gate = Arc::new(Gate { stop: CancellationToken::new(), tasks: TaskTracker::new() });
         gate.tasks.close();
-        let porter = Porter::<C, F> {
-            bus: self.0.bus.clone(),
-            endpoint: endpoint.clone(),
-            tasks: gate.tasks.clone(),
-            permits: Arc::new(Semaphore::new(DOOR_IN_FLIGHT_MAX)),
-            handler: Arc::new(handler),
-            call: std::marker::PhantomData,
-        };
-        gate.tasks.spawn(porter.run(messages, gate.stop.clone()));
-        let mut gates = self.0.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        let handler = Arc::new(handler);
+        let mut endpoints = Vec::new();
+        // Who asks for a delegation is known from outside only.
+        if !matches!(&C::OUTER, Some(outer) if outer.right == Right::Grant) {
+            let subject = key.map_or_else(|| filter_of(C::PATTERN), |key| subject_of::<C>(key));
+            endpoints.push(self.stand::<C, F, Fut>(&subject, &self.inner.bus, None, &gate, handler.clone()).await?);
+        }
+        if let (Some(keeper), Some(outer)) = (&self.keeper, &C::OUTER) {
+            let (subject, guard) = (outer_filter::<C>(key), Guard::new(keeper.clone(), outer.right));
+            let guard = Some(Arc::new(guard));
+            endpoints.push(self.stand::<C, F, Fut>(&subject, keeper.tenants(), guard, &gate, handler).await?);
+        }
+        let mut gates = self.inner.gates.lock().unwrap_or_else(PoisonError::into_inner);
         gates.retain(|g| g.strong_count() > 0);
         gates.push(Arc::downgrade(&gate));
         drop(gates);
-        Ok(Door { gate, endpoint })
+        Ok(Door { gate, endpoints })
+    }
+
+    /// Begins to take requests under one subject; inside and outside have places of their own.
+    async fn stand<C, F, Fut>(
+        &self,
+        subject: &str,
+        bus: &Bus,
+        guard: Option<Arc<Guard>>,
+        gate: &Gate,
+        handler: Arc<F>,
+    ) -> Result<Arc<Endpoint>, BusError>
+    where
+        C: Call,
+        F: Fn(Incoming<C>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<C::Reply, Problem>> + Send + 'static,
+    {
+        let group = self.inner.service.as_str();
+        let messages = bus.queue_subscribe(subject, group).await?;
+        let endpoint = self.inner.identity.add(C::NAME, subject, group);
+        let porter = Porter::<C, F> {
+            bus: bus.clone(),
+            endpoint: endpoint.clone(),
+            tasks: gate.tasks.clone(),
+            permits: Arc::new(Semaphore::new(DOOR_IN_FLIGHT_MAX)),
+            guard,
+            handler,
+            call: std::marker::PhantomData,
+        };
+        gate.tasks.spawn(porter.run(messages, gate.stop.clone()));
+        Ok(endpoint)
     }
 
     /// Closes every door and waits for what is in flight, at most 10 s.
     pub async fn close_all(&self) {
         let gates: Vec<_> = {
-            let gates = self.0.gates.lock().unwrap_or_else(PoisonError::into_inner);
+            let gates = self.inner.gates.lock().unwrap_or_else(PoisonError::into_inner);
             gates.iter().filter_map(Weak::upgrade).collect()
         };
         for gate in &gates {
@@ -163,7 +213,7 @@ impl Doors {
 
 impl fmt::Debug for Doors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Doors").field("service", &self.0.service).finish_non_exhaustive()
+        f.debug_struct("Doors").field("service", &self.inner.service).finish_non_exhaustive()
     }
 }
 
@@ -191,7 +241,8 @@ impl Drop for Door {
 
 impl fmt::Debug for Door {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Door").field("subject", &self.endpoint.subject).finish_non_exhaustive()
+        let subjects: Vec<&str> = self.endpoints.iter().map(|endpoint| endpoint.subject.as_str()).collect();
+        f.debug_struct("Door").field("subjects", &subjects).finish_non_exhaustive()
     }
 }
 
@@ -241,6 +292,8 @@ struct Porter<C: Call, F> {
     endpoint: Arc<Endpoint>,
     tasks: TaskTracker,
     permits: Arc<Semaphore>,
+    /// Set outside the platform.
+    guard: Option<Arc<Guard>>,
     handler: Arc<F>,
     call: std::marker::PhantomData<fn() -> C>,
 }
@@ -274,14 +327,15 @@ where
     async fn admit(&self, message: Message) {
         let started = Instant::now();
         let reply = message.reply.as_ref().map(ToString::to_string);
-        let incoming = self.permits.clone().try_acquire_owned().map_err(|_| throttled::<C>()).and_then(|permit| {
-            let origin = origin_of(&message, SystemClock.now());
-            if remaining(origin.deadline).is_zero() {
-                return Err(Problem::new(Code::Deadline, "Deadline", "the request came after its deadline"));
-            }
-            Ok((permit, Incoming::<C> { request: wire::decode(&message.payload)?, origin }))
-        });
-        let (permit, incoming) = match incoming {
+        let bearer = match &self.guard {
+            None => None,
+            Some(_) => match Guard::bearer(&message) {
+                Some(bearer) => Some(bearer),
+                None => return,
+            },
+        };
+        let incoming = self.let_in(&message, bearer);
+        let (held, incoming) = match incoming {
             Ok(admitted) => admitted,
             Err(problem) => return self.answer(reply.as_deref(), Err(&problem), started).await,
         };
@@ -290,13 +344,42 @@ where
             endpoint: self.endpoint.clone(),
             tasks: self.tasks.clone(),
             permits: self.permits.clone(),
+            guard: self.guard.clone(),
             handler: self.handler.clone(),
             call: std::marker::PhantomData,
         };
         self.tasks.spawn(async move {
             porter.handle(incoming, reply, started).await;
-            drop(permit);
+            drop(held);
         });
+    }
+
+    /// Lets a request in: proves from outside who asks, finds a place for it, and reads it.
+    fn let_in(&self, message: &Message, bearer: Option<Bearer>) -> Result<(Held, Incoming<C>), Problem> {
+        let visit = self.guard.as_ref().zip(bearer).map(|(guard, bearer)| guard.let_in(message, bearer)).transpose()?;
+        let permit = self.permits.clone().try_acquire_owned().map_err(|_| throttled::<C>())?;
+        let now = SystemClock.now();
+        let mut origin = origin_of(message, now);
+        // Nobody outside leads a service, and who says so would shut out the one who does.
+        let leader = match &visit {
+            Some(visit) => {
+                visit.confine(&mut origin, now);
+                None
+            }
+            None => leader_of(message)?,
+        };
+        if remaining(origin.deadline).is_zero() {
+            return Err(Problem::new(Code::Deadline, "Deadline", "the request came after its deadline"));
+        }
+        let request = wire::decode(&message.payload)?;
+        let (bearer, share) = match visit {
+            Some(visit) => {
+                visit.covers::<C>(&request)?;
+                (Some(visit.bearer), Some(visit.share))
+            }
+            None => (None, None),
+        };
+        Ok(((permit, share), Incoming { request, origin, leader, bearer }))
     }
 
     async fn handle(self, incoming: Incoming<C>, reply: Option<String>, started: Instant) {
@@ -332,6 +415,15 @@ fn throttled<C: Call>() -> Problem {
         "DoorFull",
         format_args!("{DOOR_IN_FLIGHT_MAX} {} requests are in flight; repeat later", C::NAME),
     )
+}
+
+/// A fence that cannot be read must not let anything pass.
+fn leader_of(message: &Message) -> Result<Option<Generation>, Problem> {
+    let Some(text) = headers::get(message.headers.as_ref(), header::LEADER) else { return Ok(None) };
+    let number = text.parse().map_err(|_| {
+        Problem::bad_request("MalformedBody", format_args!("header {} is no number: {text:?}", header::LEADER))
+    })?;
+    Ok(Some(Generation(number)))
 }
 
 fn origin_of(message: &Message, now: Timestamp) -> Origin {

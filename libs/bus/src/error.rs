@@ -38,6 +38,22 @@ pub enum BusError {
         /// The server's words.
         reason: String,
     },
+    /// JetStream has no room left to reserve for a stream; nothing happened.
+    #[error(
+        "{stream} asks JetStream to reserve {} and is refused: {reason}; {}",
+        mebibytes(*.asked),
+        .reserved.map_or("what is left is not known".to_owned(), |bytes| format!("reserved by others in this account: {}", mebibytes(bytes)))
+    )]
+    NoRoom {
+        /// Which stream.
+        stream: String,
+        /// Bytes that it asks for; 0 is no certain number.
+        asked: u64,
+        /// Bytes that the streams of the account have reserved already, if the server says.
+        reserved: Option<u64>,
+        /// The server's words.
+        reason: String,
+    },
     /// Something that came over the wire or from storage cannot be read.
     #[error("{what} cannot be read: {reason}")]
     Malformed {
@@ -57,8 +73,14 @@ impl From<BusError> for Problem {
             BusError::Connect { .. } | BusError::Unavailable { .. } => Self::unavailable("BusUnavailable", error),
             BusError::Unknown { .. } => Self::unavailable("BusUnavailable", error).unknown(),
             BusError::Refused { .. } => Self::new(Code::Internal, "BusRefused", error),
+            BusError::NoRoom { .. } => Self::unavailable("NoRoomForStream", error),
             BusError::Malformed { .. } => Self::new(Code::Internal, "BusMalformed", error),
             BusError::Key(_) => Self::bad_request("InvalidKey", error),
         }
     }
+}
+
+/// A size for people: rounded down, for nobody reserves single bytes.
+fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes >> 20)
 }

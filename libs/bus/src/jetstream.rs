@@ -40,6 +40,10 @@ const NO_MESSAGE: u32 = 10037;
 const DUPLICATE_IN_PROCESS: u32 = 10158;
 const CONDITION_IN_PROCESS: u32 = 10164;
 const RESOURCES: [u32; 4] = [10002, 10023, 10028, 10047];
+/// The account's limit, or the server's storage, is reserved by other streams.
+const RESERVATION: [u32; 2] = [10002, 10047];
+/// A cluster found no servers for the replicas of a stream; it says why in words.
+const NO_PEERS: u32 = 10005;
 
 /// What the server says when it says no.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -56,6 +60,11 @@ impl ApiError {
     /// Whether a store is at its limit, rather than broken.
     pub(crate) fn is_full(&self) -> bool {
         (self.err_code == STORE_FAILED && self.description.contains("maximum")) || RESOURCES.contains(&self.err_code)
+    }
+
+    /// Whether a stream is refused because its bytes cannot be reserved.
+    fn is_no_room(&self) -> bool {
+        RESERVATION.contains(&self.err_code) || (self.err_code == NO_PEERS && self.description.contains("storage"))
     }
 
     fn is_passing(&self) -> bool {
@@ -155,42 +164,77 @@ impl Bus {
     }
 
     /// Creates the stream, or brings an existing one to this configuration.
-    pub(crate) async fn ensure_stream(&self, config: &stream::Config) -> Result<(), BusError> {
+    ///
+    /// Answers the `max_bytes` that it has then. An existing one keeps what it had
+    /// - if it holds more than is wanted: else it would take nothing at all, not even what leads to its purge, and some
+    ///   releases of the server would drop its oldest messages;
+    /// - if the server refuses to change it for want of room: where more is reserved than there is, it refuses even to
+    ///   reserve less.
+    pub(crate) async fn ensure_stream(&self, config: &stream::Config) -> Result<i64, BusError> {
         // Asked for first: a server whose disk is nearly full refuses to create even what is there already.
-        match self.is_stream(config).await? {
-            Some(true) => return Ok(()),
-            Some(false) => {}
-            None if self.create_stream(config).await? => return Ok(()),
-            None => {}
+        let there = match self.stream_of(config).await? {
+            None if self.create_stream(config).await? => return Ok(config.max_bytes),
+            None => self.stream_of(config).await?,
+            there => there,
+        };
+        let had = there.as_ref().and_then(|there| there.config["max_bytes"].as_i64());
+        let holds_more = there.as_ref().is_some_and(|there| config.max_bytes > 0 && there.bytes > config.max_bytes);
+        let wanted = had.filter(|_| holds_more).unwrap_or(config.max_bytes);
+        match self.update_stream(config, there.as_ref(), wanted).await {
+            Err(BusError::NoRoom { .. }) => self.update_stream(config, there.as_ref(), had.unwrap_or(wanted)).await,
+            updated => updated,
         }
-        let answer = self.api::<Value>(&format!("STREAM.UPDATE.{}", config.name), &body_of(config)?).await?;
-        answer.map(|_| ()).map_err(|error| refused_stream(config, &error))
+    }
+
+    /// Brings an existing stream to a configuration with this limit, unless it is so already.
+    async fn update_stream(
+        &self,
+        config: &stream::Config,
+        there: Option<&There>,
+        max_bytes: i64,
+    ) -> Result<i64, BusError> {
+        let config = stream::Config { max_bytes, ..config.clone() };
+        let body = body_of(&config)?;
+        if there.is_some_and(|there| is_same(&there.config, &body)) {
+            return Ok(max_bytes);
+        }
+        match self.api::<Value>(&format!("STREAM.UPDATE.{}", config.name), &body).await? {
+            Ok(_) => Ok(max_bytes),
+            Err(error) => Err(self.refused_stream(&config, &error).await),
+        }
     }
 
     /// Creates a stream where it is absent, and leaves it as it is where it is not.
     pub(crate) async fn join_stream(&self, config: &stream::Config) -> Result<(), BusError> {
-        match self.is_stream(config).await? {
+        match self.stream_of(config).await? {
             Some(_) => Ok(()),
             None => self.create_stream(config).await.map(drop),
         }
     }
 
-    /// Whether the stream has this configuration; `None` if there is no such stream.
-    async fn is_stream(&self, config: &stream::Config) -> Result<Option<bool>, BusError> {
+    /// The stream of this name as it is; `None` if there is none.
+    async fn stream_of(&self, config: &stream::Config) -> Result<Option<There>, BusError> {
         match self.api::<Value>(&format!("STREAM.INFO.{}", config.name), &json!({})).await? {
-            Ok(info) => {
-                let wanted = body_of(config)?;
-                let there = &info["config"];
-                let same = |(key, value): (&String, &Value)| {
-                    // What one side leaves out the other may call nothing.
-                    let found = there.get(key).unwrap_or(&Value::Null);
-                    found == value || (is_nothing(found) && is_nothing(value))
-                };
-                Ok(Some(wanted.as_object().is_some_and(|all| all.iter().all(same))))
+            Ok(mut info) => {
+                let bytes = info["state"]["bytes"].as_i64().unwrap_or_default();
+                Ok(Some(There { config: info["config"].take(), bytes }))
             }
             Err(error) if error.err_code == STREAM_NOT_FOUND => Ok(None),
-            Err(error) => Err(refused_stream(config, &error)),
+            Err(error) => Err(self.refused_stream(config, &error).await),
         }
+    }
+
+    /// The server's refusal of a stream; where it is for want of room, with what is known of the room.
+    async fn refused_stream(&self, config: &stream::Config, error: &ApiError) -> BusError {
+        let stream = format!("stream {}", config.name);
+        if !error.is_no_room() {
+            return BusError::Refused { what: stream, reason: error.to_string() };
+        }
+        // What the server says of itself is for its operator only; the account knows what its own streams take.
+        let account = self.api::<Value>("INFO", &json!({})).await;
+        let reserved = account.ok().and_then(Result::ok).and_then(|info| info["reserved_storage"].as_u64());
+        let asked = u64::try_from(config.max_bytes).unwrap_or_default();
+        BusError::NoRoom { stream, asked, reserved, reason: error.to_string() }
     }
 
     /// Whether the stream is as wanted; false if there is one of this name in another shape.
@@ -198,7 +242,7 @@ impl Bus {
         match self.api::<Value>(&format!("STREAM.CREATE.{}", config.name), &body_of(config)?).await? {
             Ok(_) => Ok(true),
             Err(error) if error.err_code == STREAM_NAME_IN_USE => Ok(false),
-            Err(error) => Err(refused_stream(config, &error)),
+            Err(error) => Err(self.refused_stream(config, &error).await),
         }
     }
 
@@ -351,8 +395,20 @@ fn body_of(config: &stream::Config) -> Result<Value, BusError> {
     serde_json::to_value(config).map_err(malformed)
 }
 
-fn refused_stream(config: &stream::Config, error: &ApiError) -> BusError {
-    BusError::Refused { what: format!("stream {}", config.name), reason: error.to_string() }
+/// A stream as the server knows it.
+struct There {
+    config: Value,
+    bytes: i64,
+}
+
+/// Whether a stream has everything that is wanted of it.
+fn is_same(there: &Value, wanted: &Value) -> bool {
+    let same = |(key, value): (&String, &Value)| {
+        // What one side leaves out the other may call nothing.
+        let found = there.get(key).unwrap_or(&Value::Null);
+        found == value || (is_nothing(found) && is_nothing(value))
+    };
+    wanted.as_object().is_some_and(|all| all.iter().all(same))
 }
 
 /// What every stream of ours has in common: file storage, reads through the leader, no single deletes.
@@ -390,6 +446,19 @@ mod tests {
             (error(WRONG_LAST_SEQUENCE, "wrong last sequence: 3"), false),
         ] {
             assert_eq!(e.is_full(), full, "{e}");
+        }
+    }
+
+    #[test]
+    fn no_room_is_told_from_no_servers() {
+        let error = |err_code, description: &str| ApiError { code: 400, err_code, description: description.to_owned() };
+        for (e, no_room) in [
+            (error(10047, "insufficient storage resources available"), true),
+            (error(10005, "no suitable peers for placement, insufficient storage"), true),
+            (error(10005, "no suitable peers for placement, peer offline"), false),
+            (error(10074, "replicas > 1 not supported in non-clustered mode"), false),
+        ] {
+            assert_eq!(e.is_no_room(), no_room, "{e}");
         }
     }
 

@@ -6,17 +6,20 @@
 
 mod claims;
 mod config;
+pub(crate) mod delegation;
 mod jwt;
 
 use std::fmt;
 
+use data_encoding::BASE64URL_NOPAD;
 use nkeys::KeyPairType;
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 use types::Timestamp;
 
 pub use claims::{AccountSpec, UserSpec, account_jwt, user_jwt};
-pub use config::{ClusterSpec, ServerSpec, cluster_config, server_config};
+pub use config::{ClusterSpec, ServerSpec, TlsSpec, cluster_config, server_config};
+pub use delegation::Signer;
 
 use crate::BusError;
 
@@ -107,6 +110,19 @@ pub fn creds_file(jwt: &str, seed: &str) -> String {
     )
 }
 
+/// Whether credentials may subscribe to a subject, as far as their text says.
+///
+/// Credentials that were issued by an older release may lack what this one needs.
+pub fn creds_may_subscribe(creds: &str, subject: &str) -> bool {
+    let claims = || {
+        let jwt = creds.lines().find(|line| line.split('.').count() == 3)?;
+        let body = BASE64URL_NOPAD.decode(jwt.split('.').nth(1)?.as_bytes()).ok()?;
+        serde_json::from_slice::<serde_json::Value>(&body).ok()
+    };
+    let allowed = claims().and_then(|claims| claims["nats"]["sub"]["allow"].as_array().cloned());
+    allowed.is_some_and(|allowed| allowed.iter().any(|one| one == subject))
+}
+
 /// Makes a fresh user and gives the text of its `.creds` file; `make` describes the user of the given public key.
 pub fn issue_creds(
     make: impl FnOnce(String) -> UserSpec,
@@ -139,6 +155,14 @@ mod tests {
         assert!(key.seed.starts_with("SU") && key.public.starts_with('U'));
         assert_eq!(public_key(&key.seed).unwrap(), key.public);
         assert!(derive_user(&[7u8; 31], "x").is_err());
+    }
+
+    #[test]
+    fn credentials_say_what_they_may_hear() {
+        let ring = Keyring::generate(Timestamp::from_millis(1)).unwrap();
+        let creds = issue_creds(|key| UserSpec::front_door("f", key), &ring.tenants_seed, ring.created).unwrap();
+        assert!(creds_may_subscribe(&creds, "lane.>") && creds_may_subscribe(&creds, wire::delegation::OUTER_FILTER));
+        assert!(!creds_may_subscribe(&creds, "logs.>") && !creds_may_subscribe("a.b.c", "lane.>"));
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub struct LaneMessage {
     pub index: IndexName,
     /// The routing key: from the header `Lb-Routing-Key`, else from the subject.
     pub routing_key: Option<RoutingKey>,
-    /// Where the producer waits for its PubAck; `None` is at most once.
+    /// Where the producer waits for its PubAck: an inbox; `None` is at most once.
     pub reply: Option<String>,
     /// The producer's `Nats-Msg-Id`.
     pub message_id: Option<String>,
@@ -81,13 +81,21 @@ impl Lane {
                 Ok(event) => return Some(event),
                 Err(reason) => {
                     debug!(subject = %message.subject, %reason, "published event refused");
-                    if let Some(reply) = &message.reply {
-                        self.bus.refuse(reply, 400, BAD_REQUEST, &reason).await;
+                    if let Some(reply) = inbox(&message) {
+                        self.bus.refuse(&reply, 400, BAD_REQUEST, &reason).await;
                     }
                 }
             }
         }
     }
+}
+
+/// Where an answer may go.
+///
+/// The server does not check reply subjects. An acknowledgement to anything but an inbox would be published with our rights, which
+/// are more than the producer's: to the API of JetStream, or to somebody's alerts.
+fn inbox(message: &Message) -> Option<String> {
+    message.reply.as_ref().filter(|reply| reply.starts_with("_INBOX.")).map(ToString::to_string)
 }
 
 fn understand(message: &Message) -> Result<LaneMessage, String> {
@@ -101,7 +109,7 @@ fn understand(message: &Message) -> Result<LaneMessage, String> {
     Ok(LaneMessage {
         index,
         routing_key,
-        reply: message.reply.as_ref().map(ToString::to_string),
+        reply: inbox(message),
         message_id: headers::get(message.headers.as_ref(), header::MSG_ID).map(str::to_owned),
         payload: message.payload.clone(),
     })
@@ -140,6 +148,20 @@ mod tests {
             let event = understand(&message(subject, header)).unwrap();
             assert_eq!(event.index.as_str(), "shop");
             assert_eq!(event.routing_key.as_ref().map(RoutingKey::as_str), key, "{subject}");
+        }
+    }
+
+    #[test]
+    fn acknowledgements_go_to_inboxes_only() {
+        for (reply, answered) in [
+            (Some("_INBOX.b1.x"), true),
+            (None, false),
+            (Some("$JS.API.STREAM.PURGE.ALERTS"), false),
+            (Some("alerts.bank.fire"), false),
+            (Some("lane.0.bank"), false),
+        ] {
+            let message = Message { reply: reply.map(Into::into), ..message("lane.3.shop", None) };
+            assert_eq!(understand(&message).unwrap().reply.is_some(), answered, "{reply:?}");
         }
     }
 

@@ -33,6 +33,7 @@ mod claims_push;
 mod clock;
 mod connect;
 mod container_log;
+mod delegate;
 mod discovery;
 mod door;
 mod error;
@@ -53,12 +54,14 @@ pub use bucket::{Bucket, BucketError, Entry};
 pub use call::CALL_DEADLINE;
 pub use clock::SystemClock;
 pub use connect::{Bus, BusOptions};
-pub use container_log::{ClaimError, ContainerLog, LogOptions, LogRecord, RecordKind};
-pub use door::{DOOR_IN_FLIGHT_MAX, Door, Doors, Incoming};
+pub use container_log::{
+    ClaimError, ContainerLog, LOG_HEADROOM_BYTES, LogOptions, LogRecord, RECORD_OVERHEAD_BYTES, RecordKind,
+};
+pub use door::{DOOR_IN_FLIGHT_MAX, Door, Doors, Gatekeeper, Incoming};
 pub use error::BusError;
 pub use journal::{Follower, Journal, JournalRecord};
 pub use lane::{Lane, LaneMessage};
 pub use lease::Lease;
 pub use notice::{Notices, RawMessage, RawMessages};
-pub use origin::{Origin, origin, with_origin};
+pub use origin::{Origin, as_leader, origin, with_origin};
 pub use watch::{Change, Watch};

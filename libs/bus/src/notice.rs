@@ -21,6 +21,7 @@ impl Bus {
 
     /// Listens to every notice of a kind, of every key.
     pub async fn listen<E: Event>(&self) -> Result<Notices<E>, BusError> {
+        self.only_inside("a notice")?;
         Ok(Notices { messages: self.subscribe(&filter_of(E::PATTERN)).await?, kind: PhantomData })
     }
 

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use types::Timestamp;
+use types::{Generation, Timestamp};
 
 /// Who asked, until when, and under which ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,7 @@ pub struct Origin {
 
 tokio::task_local! {
     static ORIGIN: Origin;
+    static LEADER: Generation;
 }
 
 /// Runs a future whose calls carry the origin's ids and never outlive its deadline.
@@ -31,6 +32,18 @@ pub fn with_origin<F: Future>(origin: Origin, future: F) -> impl Future<Output =
 /// The origin of the request that is being handled, if any.
 pub fn origin() -> Option<Origin> {
     ORIGIN.try_with(Clone::clone).ok()
+}
+
+/// Runs a future whose calls say on behalf of which leader of this service they are made.
+///
+/// What a leader has sent may arrive after it was deposed: whoever has heard of a later one by then refuses it.
+pub fn as_leader<F: Future>(leader: Generation, future: F) -> impl Future<Output = F::Output> {
+    LEADER.scope(leader, future)
+}
+
+/// The leader on whose behalf calls are made here, if any.
+pub(crate) fn leader() -> Option<Generation> {
+    LEADER.try_with(|leader| *leader).ok()
 }
 
 /// A fresh id for a request that begins here.

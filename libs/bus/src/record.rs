@@ -25,7 +25,7 @@ impl Bus {
         config.max_age = ALERTS_AGE_MAX;
         config.max_bytes = ALERTS_BYTES_MAX;
         config.discard = DiscardPolicy::Old;
-        self.ensure_stream(&config).await
+        self.ensure_stream(&config).await.map(drop)
     }
 
     /// Publishes a record into whatever stream keeps the subject and returns its sequence.

@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use bus::{AppendError, Bus, ClaimError, ContainerLog, Journal, LogOptions, RecordKind};
+use bus::{AppendError, Bus, BusError, ClaimError, ContainerLog, Journal, LOG_HEADROOM_BYTES, LogOptions, RecordKind};
 use bytes::Bytes;
 use support::{Server, soon};
 use types::{ContainerId, Generation};
@@ -216,7 +216,7 @@ async fn a_full_log_says_so_and_lets_the_purge_begin() {
 
     // The server's own limit is told as the same thing.
     let mut refused = None;
-    for n in 0..12 {
+    for n in 0..6 {
         let payload = Bytes::from(vec![0; 7 << 20]);
         match log.append(second, RecordKind::Operation, &format!("big{n}"), payload).await {
             Ok(_) => {}
@@ -246,13 +246,51 @@ async fn records_are_kept_once_and_alerts_have_a_home() {
 #[tokio::test]
 async fn a_log_is_opened_again_where_the_disk_has_no_room_for_a_second_one() {
     // The reservation of one log with its reserve fits, that of two does not.
-    let server = Server::with("max_payload: 8MB\n", "max_file_store: 100MB\n");
+    let server = Server::with("max_payload: 8MB\n", "max_file_store: 50MB\n");
     let options = LogOptions { replicas: 1, bytes_max: 1 << 20 };
     let first = server.bus("a").await.container_log(ContainerId(0), options).await.unwrap();
     let again = server.bus("b").await.container_log(ContainerId(0), options).await.unwrap();
     assert_eq!(first.last_seq().await.unwrap(), again.last_seq().await.unwrap());
-    assert!(
-        server.bus("c").await.container_log(ContainerId(1), options).await.is_err(),
-        "there is no room for another"
-    );
+    let refused = server.bus("c").await.container_log(ContainerId(1), options).await.unwrap_err();
+    let room = (1 << 20) + LOG_HEADROOM_BYTES;
+    let BusError::NoRoom { stream, asked, reserved, .. } = &refused else { panic!("{refused}") };
+    assert_eq!((stream.as_str(), *asked, *reserved), ("stream T1_1", room, Some(room)));
+    let text = refused.to_string();
+    assert!(text.contains("33 MiB") && text.contains("10047"), "{text}");
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_have_more_room_goes_on_with_what_it_has() {
+    let server = Server::with("max_payload: 8MB\n", "max_file_store: 50MB\n");
+    let bus = server.bus("a").await;
+    let first = log(&bus, 100_000).await.claim(&owner(1, "a")).await.unwrap();
+    // Wanted is more than there is.
+    let log = log(&bus, 1 << 30).await;
+    let mut stored = 0;
+    while append(&log, first, &format!("f{stored}"), 10_000).await.is_ok() {
+        stored += 1;
+    }
+    assert!((8..=10).contains(&stored), "{stored}");
+    log.append(first, RecordKind::Operation, "op", Bytes::from(vec![0; 1 << 20])).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_log_that_may_hold_less_than_it_does_loses_nothing() {
+    let server = Server::open();
+    let bus = server.bus("a").await;
+    let large = log(&bus, 1 << 30).await;
+    let first = large.claim(&owner(1, "a")).await.unwrap();
+    for n in 0..8 {
+        append(&large, first, &format!("f{n}"), 6 << 20).await.unwrap();
+    }
+    // 48 MiB are there, 33 MiB would be all that it may have.
+    let small = log(&bus, 1 << 20).await;
+    let kept = small.read(0, 64 << 20).await.unwrap();
+    assert_eq!(kept.len(), 8);
+    assert_eq!(append(&small, first, "more", 10).await, Err(AppendError::Full));
+    // What leads out of it still works.
+    let first = small.claim(&owner(2, "b")).await.unwrap();
+    small.append(first, RecordKind::Operation, "op", Bytes::from_static(b"x")).await.unwrap();
+    small.purge_below(kept[7].seq + 1).await.unwrap();
+    append(&log(&bus, 1 << 20).await, first, "after", 10).await.unwrap();
 }

@@ -7,102 +7,15 @@ use std::time::Duration;
 
 use bus::{
     Bus, BusOptions, SystemClock,
-    keys::{
-        AccountSpec, Keyring, ServerSpec, UserSpec, account_jwt, creds_file, derive_user, issue_creds, public_key,
-        server_config, user_jwt,
-    },
+    keys::{AccountSpec, Keyring, UserSpec, account_jwt, issue_creds, public_key},
 };
 use futures::StreamExt;
-use support::{Server, eventually, free_port, soon};
-use types::{BindingId, Clock, IndexName, LaneId, Timestamp};
-use wire::views::Role;
-
-const LANES: u16 = 4;
-
-struct Installation {
-    server: Server,
-    ring: Keyring,
-}
-
-impl Installation {
-    fn begin() -> Self {
-        // Claims count whole seconds: what is pushed later must not look older.
-        let ring = Keyring::generate(SystemClock.now() - Duration::from_secs(60)).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let port = free_port();
-        let path = |name: &str| dir.path().join(name).display().to_string();
-        let spec = ServerSpec {
-            name: "n1".to_owned(),
-            address: "127.0.0.1".to_owned(),
-            port,
-            store_dir: path("js"),
-            resolver_dir: path("jwt"),
-            sync_interval: "always".to_owned(),
-            max_payload: 8 << 20,
-            lane_count: LANES,
-            ports_dir: None,
-        };
-        let text = server_config(&ring, &spec).unwrap();
-        Self { server: Server::from_text(dir, port, &text), ring }
-    }
-
-    async fn front_door(&self) -> Bus {
-        let creds =
-            issue_creds(|key| UserSpec::front_door("front", key), &self.ring.tenants_seed, SystemClock.now()).unwrap();
-        self.server.bus_with("segment-store/s-0", Some(creds), None).await
-    }
-
-    fn binding(&self, index: &str, binding: &str, info: &str) -> (String, String) {
-        let (index, binding): (IndexName, BindingId) = (index.parse().unwrap(), binding.parse().unwrap());
-        let user = derive_user(&[9; 32], info).unwrap();
-        let spec = UserSpec::binding(&index, &binding, Role::Admin, user.public.clone());
-        let jwt = user_jwt(&spec, &self.ring.tenants_seed, SystemClock.now()).unwrap();
-        (creds_file(&jwt, &user.seed), user.public)
-    }
-
-    async fn revoke(&self, user: &str, at: Timestamp) {
-        let creds = issue_creds(|key| UserSpec::system("sys", key), &self.ring.system_seed, SystemClock.now()).unwrap();
-        let system = self.server.bus_with("index-provisioner/p-0", Some(creds), None).await;
-        let account = public_key(&self.ring.tenants_seed).unwrap();
-        let spec = AccountSpec::tenants(account, LANES, vec![(user.to_owned(), at)]);
-        let jwt = account_jwt(&spec, &self.ring.operator_seed, at).unwrap();
-        system.push_account_claims(&jwt).await.unwrap();
-        system.push_account_claims(&jwt).await.unwrap();
-    }
-}
-
-/// A client as any application would use one, with the complaints that it hears.
-async fn application(
-    server: &Server,
-    creds: &str,
-    binding: &str,
-) -> Result<(async_nats::Client, tokio::sync::mpsc::Receiver<String>), async_nats::ConnectError> {
-    let (tell, told) = tokio::sync::mpsc::channel(64);
-    let client = async_nats::ConnectOptions::with_credentials(creds)
-        .unwrap()
-        .custom_inbox_prefix(format!("_INBOX.{binding}"))
-        .event_callback(move |event| {
-            let tell = tell.clone();
-            async move {
-                tell.send(event.to_string()).await.ok();
-            }
-        })
-        .connect(server.url())
-        .await?;
-    Ok((client, told))
-}
-
-async fn hears(told: &mut tokio::sync::mpsc::Receiver<String>, words: &str) -> String {
-    soon(words, async {
-        loop {
-            let event = told.recv().await.expect("no more events").to_lowercase();
-            if event.contains(words) {
-                return event;
-            }
-        }
-    })
-    .await
-}
+use support::{
+    eventually,
+    installation::{Installation, LANES, application, hears},
+    soon,
+};
+use types::{Clock, LaneId};
 
 #[tokio::test]
 async fn a_binding_publishes_to_its_index_and_nowhere_else() {

@@ -18,7 +18,7 @@ use parquet::{
 };
 use types::{Offset, SegmentId, Timestamp};
 
-use crate::{ChunkInfo, Counters, Error, VERSION, info::plain, seal};
+use crate::{ChunkInfo, Counters, Error, Origin, VERSION, info::plain, seal};
 
 /// Rows of one row group: what a reader decodes or skips as one.
 pub const ROW_GROUP_ROWS: usize = 65_536;
@@ -41,7 +41,17 @@ pub struct Encoded {
 /// (`Utf8`), `_segment` (`Utf8`) and `_offset` (`Int64`); empty batches are left out, the schema's metadata is dropped.
 /// Errors: `Empty`, `Column`, `Schema`, `Segment`, `Gap` for batches that are not that; nothing is written then.
 pub fn write(segment: SegmentId, first: Offset, batches: &[RecordBatch]) -> Result<Encoded, Error> {
-    let meta = summarise(segment, first, batches)?;
+    write_of(segment, None, first, batches)
+}
+
+/// As [`write()`]; the footer says besides where the segment belongs, so that its stream can be rebuilt from chunks alone.
+pub fn write_of(
+    segment: SegmentId,
+    origin: Option<&Origin>,
+    first: Offset,
+    batches: &[RecordBatch],
+) -> Result<Encoded, Error> {
+    let meta = ChunkInfo { origin: origin.cloned(), ..summarise(segment, first, batches)? };
     let properties = properties(&meta.schema, batches, &meta)?;
     let mut writer = ArrowWriter::try_new(Vec::new(), meta.schema.clone(), Some(properties))?;
     writer.write_all(&seal::blank()).map_err(|error| Error::Parquet(error.into()))?;
@@ -88,7 +98,8 @@ fn summarise(segment: SegmentId, first: Offset, batches: &[RecordBatch]) -> Resu
     let schema = schema.ok_or(Error::Empty)?;
     let rows = next - first;
     let last = next - 1;
-    Ok(ChunkInfo { version: VERSION, segment, first, last, rows, time_min, time_max, schema, counters })
+    let origin = None;
+    Ok(ChunkInfo { version: VERSION, segment, first, last, rows, time_min, time_max, schema, counters, origin })
 }
 
 /// The columns that every chunk has.

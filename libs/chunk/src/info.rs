@@ -10,9 +10,12 @@ use parquet::{
 };
 use types::{Offset, SegmentId, Timestamp};
 
-use crate::{Counters, Error, seal};
+use crate::{Counters, Error, Origin, origin, seal};
 
-/// The version that [`write`](crate::write) writes.
+/// The version that [`write`](crate::write()) writes.
+///
+/// It grows with a layout that older programs would misread. A further pair in the footer that they may pass over, such as
+/// those of [`Origin`], leaves it as it is.
 pub const VERSION: u32 = 1;
 
 pub(crate) const KEY_VERSION: &str = "logboom.version";
@@ -44,6 +47,8 @@ pub struct ChunkInfo {
     pub schema: SchemaRef,
     /// Events per minute and severity.
     pub counters: Counters,
+    /// Where its segment belongs; `None` in chunks that were written before there was such a thing.
+    pub origin: Option<Origin>,
 }
 
 /// Reads the summary of a chunk after checking its seal.
@@ -80,6 +85,7 @@ pub(crate) fn open(bytes: &Bytes) -> Result<(ChunkInfo, ArrowReaderMetadata), Er
         time_max: Timestamp::from_nanos(parsed(pairs, KEY_TIME_MAX)?),
         schema: plain(footer.schema()),
         counters,
+        origin: origin::read(pairs)?,
     };
     Ok((info, footer))
 }
@@ -103,15 +109,16 @@ impl ChunkInfo {
             (KEY_TIME_MAX, self.time_max.nanos().to_string()),
             (KEY_COUNTERS, counters),
         ];
-        Ok(pairs.into_iter().map(|(key, value)| KeyValue::new(key.to_owned(), value)).collect())
+        let origin = self.origin.iter().flat_map(Origin::pairs);
+        Ok(pairs.into_iter().chain(origin).map(|(key, value)| KeyValue::new(key.to_owned(), value)).collect())
     }
 }
 
-fn text<'a>(pairs: &'a [KeyValue], key: &'static str) -> Result<&'a str, Error> {
+pub(crate) fn text<'a>(pairs: &'a [KeyValue], key: &'static str) -> Result<&'a str, Error> {
     let pair = pairs.iter().find(|pair| pair.key == key);
     pair.and_then(|pair| pair.value.as_deref()).ok_or_else(|| Error::Summary { key, reason: "it is absent".to_owned() })
 }
 
-fn parsed<T: FromStr<Err: std::fmt::Display>>(pairs: &[KeyValue], key: &'static str) -> Result<T, Error> {
+pub(crate) fn parsed<T: FromStr<Err: std::fmt::Display>>(pairs: &[KeyValue], key: &'static str) -> Result<T, Error> {
     text(pairs, key)?.parse().map_err(|error: T::Err| Error::Summary { key, reason: error.to_string() })
 }

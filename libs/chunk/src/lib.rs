@@ -8,7 +8,9 @@
 //! - The seal, in the gap after Parquet's leading magic that other readers skip: `LBCHUNK1`, the length of the file
 //!   (8 bytes, little endian) and the CRC-32C (4 bytes, little endian) of all bytes but these four.
 //! - Key-value metadata of the footer: `logboom.version`, `logboom.segment`, `logboom.first`, `logboom.last`,
-//!   `logboom.time_min`, `logboom.time_max` (nanoseconds since 1970) and `logboom.counters` (JSON).
+//!   `logboom.time_min`, `logboom.time_max` (nanoseconds since 1970) and `logboom.counters` (JSON); where it is known,
+//!   `logboom.index`, `logboom.scope` and `logboom.range` (two hashes in hexadecimal): where the segment belongs. Chunks of
+//!   before lack these three, and so do those of segments that were created before.
 //!
 //! ```
 //! use arrow::array::{Int64Array, RecordBatch, StringArray, TimestampNanosecondArray};
@@ -39,6 +41,7 @@
 mod counters;
 mod encode;
 mod info;
+mod origin;
 mod read;
 mod seal;
 
@@ -47,9 +50,10 @@ use parquet::errors::ParquetError;
 use types::{Offset, SegmentId};
 
 pub use counters::{CELLS_MAX, Counters};
-pub use encode::{Encoded, ROW_GROUP_ROWS, write};
+pub use encode::{Encoded, ROW_GROUP_ROWS, write, write_of};
 pub use info::{ChunkInfo, VERSION, info};
-pub use read::{READ_BATCH_ROWS, read, read_range};
+pub use origin::Origin;
+pub use read::{READ_BATCH_ROWS, read, read_range, read_rows};
 
 /// Says why a chunk could not be written or read.
 #[derive(Debug, thiserror::Error)]

@@ -25,6 +25,20 @@ pub fn read(bytes: Bytes) -> Result<Vec<RecordBatch>, Error> {
 /// Names that the chunk does not have are skipped: columns are inferred, so another chunk may have them. An offset
 /// past the chunk gives no batch; one before it all rows. Bounds, errors: as [`read`].
 pub fn read_range(bytes: Bytes, from: Offset, projection: Option<&[String]>) -> Result<Vec<RecordBatch>, Error> {
+    decode(bytes, from, None, projection)
+}
+
+/// Reads at most so many rows from the given offset on, in offset order. Bounds, errors: as [`read`].
+pub fn read_rows(bytes: Bytes, from: Offset, rows_max: usize) -> Result<Vec<RecordBatch>, Error> {
+    decode(bytes, from, Some(rows_max), None)
+}
+
+fn decode(
+    bytes: Bytes,
+    from: Offset,
+    rows_max: Option<usize>,
+    projection: Option<&[String]>,
+) -> Result<Vec<RecordBatch>, Error> {
     let (info, footer) = open(&bytes)?;
     if from > info.last {
         return Ok(Vec::new());
@@ -33,6 +47,9 @@ pub fn read_range(bytes: Bytes, from: Offset, projection: Option<&[String]>) -> 
     let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, footer)
         .with_batch_size(READ_BATCH_ROWS)
         .with_offset(skipped);
+    if let Some(rows_max) = rows_max {
+        builder = builder.with_limit(rows_max);
+    }
     if let Some(names) = projection {
         let wanted = |place: &usize| names.contains(info.schema.field(*place).name());
         let mask = ProjectionMask::roots(builder.parquet_schema(), (0..info.schema.fields().len()).filter(wanted));

@@ -218,3 +218,19 @@ fn write_the_golden_chunk() {
     let chunk = write(SEGMENT, FIRST, &[batch(FIRST, 100)]).unwrap();
     std::fs::write("testdata/v1.parquet", &chunk.bytes).unwrap();
 }
+
+#[test]
+fn a_chunk_says_where_its_segment_belongs_and_older_ones_say_nothing() {
+    let origin = chunk::Origin {
+        index: "shop".parse().unwrap(),
+        scope: "team".parse().unwrap(),
+        range: types::KeyRange { first: 1 << 63, last: u64::MAX },
+    };
+    let rows = [batch(FIRST, 5)];
+    let told = chunk::write_of(SEGMENT, Some(&origin), FIRST, &rows).unwrap();
+    assert_eq!(info(&told.bytes).unwrap(), told.meta);
+    assert_eq!(told.meta.origin, Some(origin));
+    let silent = write(SEGMENT, FIRST, &rows).unwrap();
+    assert_eq!(info(&silent.bytes).unwrap().origin, None);
+    assert_eq!(read(told.bytes).unwrap(), read(silent.bytes).unwrap());
+}

@@ -15,7 +15,7 @@ use std::{
 
 use bus::{Bucket, Change, SystemClock};
 use tokio::{sync::watch, time::timeout};
-use types::{Clock, GroupName, IndexName, Offset, ReaderId, SegmentId, StreamCut, Timestamp};
+use types::{Clock, GroupName, IndexName, Offset, ReaderId, SegmentId, StreamCut};
 use wire::{
     Problem,
     coordinator::{
@@ -180,6 +180,9 @@ impl ReaderGroup {
     }
 
     /// Declares offline every reader that said nothing for so long; see [`ReaderGroup::reader_offline`].
+    ///
+    /// One look has only the times that the readers wrote down, so this trusts the clocks of their machines and of this one.
+    /// [`GroupOptions::reader_timeout`] does not.
     pub async fn expire_readers(&self, silent_for: Duration) -> Result<Vec<ReaderId>, Problem> {
         self.change(|state| {
             let silent = state.silent_since(SystemClock.now() - silent_for);
@@ -408,9 +411,4 @@ pub(crate) fn changed<R>(
 pub(crate) fn reinitialize() -> Problem {
     let message = "the group was reset or deleted: open it again and make new readers";
     Problem::conflict("ReinitializationRequired", message)
-}
-
-/// The instant before which a reader must have spoken.
-pub(crate) fn spoken_since(timeout: Duration) -> Timestamp {
-    SystemClock.now() - timeout
 }

@@ -40,6 +40,14 @@
 //! # }
 //! ```
 //!
+//! # From outside the platform
+//!
+//! [`Client::connect_with_binding`] takes the credentials of a service binding instead of a connection of the platform's. The same
+//! writers, transactions and readers work with it, on the binding's index and as far as its role allows. Each of their calls shows a
+//! delegation, which the coordinator signs for some minutes and the connection renews by itself; containers answer it with events
+//! instead of naming chunks. Reader groups, synchronizers, tables and time notes are in buckets of the platform's account and stay
+//! its own. `docs/decisions/0009-programs-outside-call-under-their-own-subjects.md` says why it is done so.
+//!
 //! # Writing
 //!
 //! | what | how | what it costs |
@@ -88,7 +96,9 @@
 //! ([`Client::time_window`]).
 
 mod advance;
+mod attempt;
 mod batch;
+mod binding;
 mod cut;
 mod document;
 mod error;
@@ -96,6 +106,9 @@ mod frontier;
 mod group;
 mod patience;
 mod reader;
+#[cfg(test)]
+mod sendable;
+mod silence;
 mod spill;
 mod stream_reader;
 mod synchronizer;
@@ -117,10 +130,12 @@ use types::{ContainerId, IndexName, Offset, WriterId};
 use wire::{
     Problem,
     coordinator::{DescribeStream, SegmentRange, StreamDescription, StreamName},
-    segment_store::{Append, AppendEvents, Appended, DescribeSegment, SegmentInfo, SegmentName, SegmentPlace},
+    segment_store::{Append, Appended, DescribeSegment, SegmentInfo, SegmentName, SegmentPlace},
 };
 
+pub use attempt::Attempts;
 pub use batch::{BatchReader, SegmentRangeBounds};
+pub use binding::BindingCredentials;
 pub use cut::{CutError, EventPointer, GRAPH_SEGMENTS_MAX, SegmentGraph, cut_from_text, cut_to_text};
 pub use error::{WriteCause, WriteError};
 pub use group::{
@@ -138,7 +153,7 @@ pub use table::{
 };
 pub use transaction::Transaction;
 pub use watermark::{MARKS_MAX, NOTING_WRITERS_MAX, TimeWindow, WRITER_SILENT_AFTER};
-pub use writer::{Backlog, BatchReceipt, EventWriter, Receipt, Writer, WriterOptions};
+pub use writer::{Backlog, BatchReceipt, EventWriter, NoteTime, Receipt, WriteBatch, Writer, WriterOptions};
 
 /// How old an answer about a stream may be.
 const STREAM_FRESH: Duration = Duration::from_secs(1);
@@ -146,24 +161,30 @@ const STREAM_FRESH: Duration = Duration::from_secs(1);
 const STREAMS_MAX: u64 = 10_000;
 /// Chunks remembered, so that readers that follow one another fetch each once.
 const CHUNKS_BYTES_MAX: u64 = 64 << 20;
-/// One try of an append; the segment store itself tries for about ten seconds.
-const TRY_WITHIN: Duration = Duration::from_secs(15);
 
 /// Reads and writes segments; cheap to clone, clones share caches.
 #[derive(Clone)]
 pub struct Client {
     bus: Bus,
-    objects: Objects,
+    /// None outside the platform, where chunks are answered by containers.
+    objects: Option<Objects>,
     streams: Cache<IndexName, Arc<StreamDescription>>,
     chunks: Cache<String, Bytes>,
     bucket_replicas: u8,
     views: view::Views,
+    moves: attempt::Moves,
+    /// What writers of an index noted last, as this client saw it.
+    noted: Cache<IndexName, watermark::Noted>,
     conditional: writer::Conditional,
 }
 
 impl Client {
     /// A client on a connection in the platform account, and the object storage in which the chunks are.
     pub fn new(bus: Bus, objects: Objects) -> Self {
+        Self::over(bus, Some(objects))
+    }
+
+    fn over(bus: Bus, objects: Option<Objects>) -> Self {
         let weigh = |_: &String, bytes: &Bytes| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         Self {
             bus,
@@ -172,6 +193,8 @@ impl Client {
             chunks: Cache::builder().weigher(weigh).max_capacity(CHUNKS_BYTES_MAX).build(),
             bucket_replicas: 1,
             views: view::Views::default(),
+            moves: attempt::Moves::default(),
+            noted: Cache::new(STREAMS_MAX),
             conditional: writer::Conditional::default(),
         }
     }
@@ -199,16 +222,18 @@ impl Client {
 
     /// Appends a block; repeats transient failures with the same event numbers until `within` is over.
     ///
+    /// When the container's owner dies, the attempt under way is given up and repeated at the next owner, see [`Attempts`].
     /// Durable: acknowledged by Tier 1 when it returns. Errors: outcome unknown if any attempt's is; then only a repeat
     /// with the same numbers is safe.
     pub async fn append(&self, container: ContainerId, append: Append, within: Duration) -> Result<Appended, Problem> {
-        let mut patience = Patience::new(within);
+        let (mut patience, mut attempts) = (Patience::new(within), Attempts::default());
         loop {
-            let left = patience.left().min(TRY_WITHIN);
-            let problem = match self.bus.call_within::<AppendEvents>(&container, &append, left).await {
+            let left = patience.left().min(attempts.within());
+            let problem = match self.append_once(container, &append, left).await {
                 Ok(appended) => return Ok(appended),
                 Err(problem) => problem,
             };
+            attempts.note(&problem);
             match patience.pause_after(&problem) {
                 Some(pause) => tokio::time::sleep(pause).await,
                 None => return Err(patience.conclude(problem)),
@@ -238,7 +263,11 @@ impl Client {
         if let Some(known) = self.chunks.get(key) {
             return Ok(Some(known));
         }
-        match self.objects.get(key).await {
+        let Some(objects) = &self.objects else {
+            let message = format_args!("chunk {key} was named to a client that has no object storage");
+            return Err(Problem::internal(message));
+        };
+        match objects.get(key).await {
             Ok(bytes) => {
                 self.chunks.insert(key.to_owned(), bytes.clone());
                 Ok(Some(bytes))

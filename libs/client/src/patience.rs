@@ -9,6 +9,8 @@ use wire::{Code, Outcome, Problem};
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// The longest pause while a container has no owner: it is about to have one, and asking nobody costs little.
+const UNOWNED_PAUSE_MAX: Duration = Duration::from_millis(400);
 
 /// Decides whether a failed attempt of something that may be repeated is worth another one.
 ///
@@ -70,8 +72,12 @@ pub(crate) fn backoff(failures: u32, problem: &Problem, roll: f64) -> Duration {
         Code::Throttled => Duration::from_millis(problem.retry_after_ms.unwrap_or(0)),
         _ => Duration::ZERO,
     };
+    let longest = match problem.kind.as_str() {
+        "NoResponders" | "ContainerUnavailable" | "Fenced" => UNOWNED_PAUSE_MAX,
+        _ => PAUSE_MAX,
+    };
     let doubled = PAUSE_MIN.saturating_mul(1 << failures.min(16));
-    doubled.max(advice).min(PAUSE_MAX).mul_f64(0.5 + roll.clamp(0.0, 1.0) / 2.0)
+    doubled.max(advice).min(longest).mul_f64(0.5 + roll.clamp(0.0, 1.0) / 2.0)
 }
 
 #[cfg(test)]
@@ -106,6 +112,13 @@ mod tests {
         let throttled = Problem::throttled("Throttled", "x").retry_after_ms(600);
         let pause = patience.pause_after(&throttled).unwrap();
         assert!(pause >= Duration::from_millis(300), "{pause:?}");
+    }
+
+    #[test]
+    fn whoever_has_no_owner_is_asked_more_often() {
+        let pause = |problem: Problem| backoff(9, &problem, 1.0);
+        assert_eq!(pause(Problem::unavailable("NoResponders", "x")), UNOWNED_PAUSE_MAX);
+        assert_eq!(pause(Problem::unavailable("Disconnected", "x")), PAUSE_MAX);
     }
 
     #[test]

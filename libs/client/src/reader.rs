@@ -129,7 +129,7 @@ impl SegmentReader {
             wait_ms: u32::try_from(park.as_millis()).unwrap_or(u32::MAX),
         };
         let within = park + bus::CALL_DEADLINE;
-        let read = self.client.bus.call_within::<ReadSegment>(&self.segment.container, &request, within).await?;
+        let read = self.client.ask::<ReadSegment>(self.segment.container, &request, within).await?;
         let SegmentRead { from, next, end, sealed, chunks, columns } = read;
         if from != self.cursor {
             return Err(Problem::internal(format_args!("asked for offset {}, answered from {from}", self.cursor)));

@@ -1,67 +1,165 @@
-//! Memory beyond memory: blocks that wait for a segment without an owner lie in files meanwhile.
+//! Memory beyond memory, which outlives the process: blocks that wait for a segment without an owner lie in files meanwhile.
 //!
-//! The files hold nothing that outlives the process: whatever is in them is not acknowledged, and the next process begins with
-//! an empty directory. A record is checked when it is read; one that is damaged fails the writer and is never sent.
+//! A block is in its file before it leaves memory, and its number is there before it is sent. So whoever opens the directory
+//! again knows of every block under which number the segment may have it, and sends it again under that one: the
+//! segment tells a repeat. What is damaged is never sent.
+
+mod entry;
 
 use std::{
-    collections::HashMap,
-    fs::{self, File},
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
-use types::WriterId;
+use types::{IndexName, WriterId};
+use wire::{
+    block::{Block, BlockBuilder},
+    coordinator::SegmentRange,
+};
 
-use crate::writer::Contents;
+use crate::writer::{Contents, EVENT_OVERHEAD};
+pub(crate) use entry::Label;
+use entry::{Entry, MAGIC, Record, frame, parse, replay};
 
-/// A file is closed at this size, and deleted when nothing in it is needed.
+/// No block begins in a file that is longer than this; it is deleted when nothing in it is needed.
 const FILE_BYTES_MAX: u64 = 8 << 20;
-/// Length of the contents, CRC32C of all that follows it, and how much of the contents are hashes.
-const HEAD: usize = 12;
+/// The largest frame that is read: a block, divided.
+const FRAME_BYTES_MAX: u32 = 16 << 20;
 
 /// Where events go that do not fit into memory while segments do not answer.
+///
+/// What is there outlives a crash: when a writer of the same name is opened for the same index with the same directory, it first
+/// sends what an earlier one left, each event once and those of a key before newer ones, see
+/// [`EventWriter::recovered`](crate::EventWriter::recovered). What was in memory at that moment is lost, as it is without a
+/// directory: nobody was told that it was stored.
+///
+/// A directory with events that cannot be sent any more, because their stream was deleted for good, may be removed by hand while
+/// no writer is open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpillOptions {
-    /// A directory of the writer's own file system; each writer makes one of its own below it.
+    /// A directory on a disk of this machine; each writer of an index makes one of its own below it, and locks it.
     pub dir: PathBuf,
     /// Bytes of events in files, about; beyond it writes wait.
     pub bytes_max: u64,
 }
 
-/// The spill files of one writer; they go with this value.
+/// A block that an earlier process left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Left {
+    pub(crate) key: u64,
+    pub(crate) label: Label,
+}
+
+/// The newest epoch that an earlier process knew of a stream: with an older description one would take segments for ended that
+/// have not begun yet.
+pub(crate) fn newest_epoch(left: &[Left], stream: u32) -> Option<u32> {
+    let segments = left.iter().map(|left| left.label.place.segment).filter(|segment| segment.stream == stream);
+    segments.map(|segment| segment.epoch).max()
+}
+
+/// A block made of a part of another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) key: u64,
+    pub(crate) label: Label,
+    /// Which events of the other one it has, in order.
+    pub(crate) places: Vec<u32>,
+}
+
+/// The spill files of one writer; its methods block.
 #[derive(Debug)]
 pub(crate) struct Spill {
     dir: PathBuf,
     files: Mutex<Files>,
+    /// Whoever holds it is the only writer here.
+    _lock: File,
 }
 
 #[derive(Debug, Default)]
 struct Files {
-    /// The file that is written: its number and length.
-    open: Option<(u64, File, u64)>,
-    count: u64,
-    records: HashMap<u64, Record>,
-    /// Records that are needed, by file.
-    needed: HashMap<u64, usize>,
+    /// The file to which blocks are added.
+    open: Option<u64>,
+    last: u64,
+    known: BTreeMap<u64, Kept>,
+    records: BTreeMap<u64, Place>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Record {
+/// A file.
+#[derive(Debug, Default)]
+struct Kept {
+    /// Where the next frame goes.
+    end: u64,
+    /// Records in it that are needed.
+    needed: usize,
+    /// What was written of a frame could not be taken back, so that nothing may follow it.
+    broken: bool,
+}
+
+/// Where a record is.
+#[derive(Debug, Clone)]
+struct Place {
     file: u64,
     at: u64,
+    label: Label,
 }
 
 impl Spill {
-    /// Makes the writer's directory anew; what an earlier process left there goes.
-    pub(crate) fn open(options: &SpillOptions, writer: &WriterId) -> io::Result<Self> {
-        let dir = options.dir.join(format!("{writer}.spill"));
-        if dir.exists() {
-            fs::remove_dir_all(&dir)?;
-        }
+    /// Takes the writer's directory and answers what is left there, in the order in which it is to be sent.
+    ///
+    /// Errors: it is in use; a file is damaged otherwise than by a crash.
+    pub(crate) fn open(options: &SpillOptions, index: &IndexName, writer: &WriterId) -> io::Result<(Self, Vec<Left>)> {
+        let dir = options.dir.join(format!("{index}.{writer}.spill"));
         fs::create_dir_all(&dir)?;
-        Ok(Self { dir, files: Mutex::default() })
+        let lock = File::create(dir.join("lock"))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let text = format!("{} is in use: each living writer needs a name of its own", dir.display());
+                return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        let spill = Self { dir, files: Mutex::default(), _lock: lock };
+        spill.restore()?;
+        let files = spill.files();
+        let left = |(key, place): (&u64, &Place)| Left { key: *key, label: place.label.clone() };
+        let mut left: Vec<Left> = files.records.iter().map(left).collect();
+        drop(files);
+        // What has a number was the first of its segment, or is acknowledged and not known to be.
+        left.sort_by_key(|left| (left.label.first.unwrap_or(u64::MAX), left.label.order));
+        Ok((spill, left))
+    }
+
+    /// Reads every file, cuts off what a crash left half written, and deletes what is not needed.
+    fn restore(&self) -> io::Result<()> {
+        let mut files = self.files();
+        for entry in fs::read_dir(&self.dir)? {
+            let path = entry?.path();
+            let Some(number) = number_of(&path) else { continue };
+            files.last = files.last.max(number);
+            let bytes = fs::read(&path)?;
+            let (found, whole) = replay(&bytes).map_err(|damaged| self.damaged(number, damaged.at))?;
+            if found.is_empty() {
+                fs::remove_file(&path)?;
+                continue;
+            }
+            if whole < bytes.len() {
+                tracing::warn!(path = %path.display(), at = whole, "spill file cut off behind its last whole entry");
+                let file = OpenOptions::new().write(true).open(&path)?;
+                file.set_len(u64::try_from(whole).unwrap_or(u64::MAX))?;
+                file.sync_data()?;
+            }
+            let end = u64::try_from(whole).unwrap_or(u64::MAX);
+            files.known.insert(number, Kept { end, needed: found.len(), broken: false });
+            for (key, found) in found {
+                files.records.insert(key, Place { file: number, at: found.at, label: found.label });
+            }
+        }
+        Ok(())
     }
 
     fn files(&self) -> MutexGuard<'_, Files> {
@@ -69,180 +167,190 @@ impl Spill {
     }
 
     fn path(&self, file: u64) -> PathBuf {
-        path(&self.dir, file)
+        self.dir.join(format!("{file:08}.spill"))
     }
 
-    /// Writes a record; blocks.
-    pub(crate) fn write(&self, key: u64, contents: &Contents) -> io::Result<()> {
-        let length = contents.hashes.len() + contents.block.len();
-        let hashes = word(contents.hashes.len())?.to_le_bytes();
-        let crc = [&hashes[..], &contents.hashes, &contents.block]
-            .iter()
-            .fold(0, |crc, part| crc32c::crc32c_append(crc, part));
-        let mut head = [0; HEAD];
-        head[..4].copy_from_slice(&word(length)?.to_le_bytes());
-        head[4..8].copy_from_slice(&crc.to_le_bytes());
-        head[8..].copy_from_slice(&hashes);
+    fn damaged(&self, file: u64, at: usize) -> io::Error {
+        let path = self.path(file);
+        let text = format!("{} is damaged at {at}: move it away to go on without what is in it", path.display());
+        io::Error::new(io::ErrorKind::InvalidData, text)
+    }
+
+    /// Writes a block; it outlives the process when this returns.
+    pub(crate) fn write(&self, key: u64, label: &Label, contents: &Contents) -> io::Result<()> {
         let mut files = self.files();
-        if files.open.as_ref().is_none_or(|(_, _, end)| *end >= FILE_BYTES_MAX) {
-            files.count += 1;
-            let number = files.count;
-            let file = File::create_new(self.path(number))?;
-            if let Some((full, _, _)) = files.open.replace((number, file, 0)) {
-                self.delete_unneeded(&mut files, full);
-            }
-        }
-        let Some((file, handle, end)) = &mut files.open else { return Err(io::Error::other("no file is open")) };
-        let (file, at) = (*file, *end);
-        let written = [&head[..], &contents.hashes, &contents.block].iter().try_for_each(|part| handle.write_all(part));
-        if let Err(error) = written {
-            // What was written of it stays behind; the next record goes to another file.
-            files.open = None;
-            self.delete_unneeded(&mut files, file);
-            return Err(error);
-        }
-        *end += u64::try_from(HEAD + length).unwrap_or(u64::MAX);
-        files.records.insert(key, Record { file, at });
-        *files.needed.entry(file).or_default() += 1;
+        let file = self.open_file(&mut files)?;
+        let at = self.append(&mut files, file, &Entry::Block(Record::new(key, label.clone(), contents)), true)?;
+        files.records.insert(key, Place { file, at, label: label.clone() });
+        files.known.entry(file).or_default().needed += 1;
         Ok(())
     }
 
-    /// Reads a record and checks it; blocks.
-    pub(crate) fn read(&self, key: u64) -> io::Result<Contents> {
-        let found = self.files().records.get(&key).copied();
-        let record = found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such record"))?;
-        let path = self.path(record.file);
-        let mut file = File::open(&path)?;
-        file.seek(SeekFrom::Start(record.at))?;
-        let mut head = [0; HEAD];
-        file.read_exact(&mut head)?;
-        let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-        let damaged =
-            || io::Error::new(io::ErrorKind::InvalidData, format!("{} is damaged at {}", path.display(), record.at));
-        let (length, hashes) = (number(0) as usize, number(8) as usize);
-        if hashes > length || u64::from(number(0)) > file.metadata()?.len() {
-            return Err(damaged());
+    /// The file for the next block.
+    fn open_file(&self, files: &mut Files) -> io::Result<u64> {
+        let usable = |file: &u64| files.known.get(file).is_some_and(|kept| kept.end < FILE_BYTES_MAX && !kept.broken);
+        if let Some(file) = files.open.filter(usable) {
+            return Ok(file);
         }
-        let mut bytes = vec![0; length];
-        file.read_exact(&mut bytes)?;
-        if crc32c::crc32c_append(crc32c::crc32c(&head[8..]), &bytes) != number(4) {
-            return Err(damaged());
+        if let Some(full) = files.open.take() {
+            self.delete_unneeded(files, full);
         }
-        let mut block = Bytes::from(bytes);
-        let hashes = block.split_to(hashes);
-        Ok(Contents { block, hashes })
+        let number = files.last + 1;
+        files.last = number;
+        let mut file = File::create_new(self.path(number))?;
+        file.write_all(MAGIC)?;
+        file.sync_data()?;
+        // The name of a file must outlive a loss of power as its contents do.
+        File::open(&self.dir)?.sync_all()?;
+        let end = u64::try_from(MAGIC.len()).unwrap_or(u64::MAX);
+        files.known.insert(number, Kept { end, ..Kept::default() });
+        files.open = Some(number);
+        Ok(number)
     }
 
-    /// Forgets a record; a file without any goes.
+    /// Adds a frame to a file and answers where it is; `firmly` it outlives a loss of power.
+    fn append(&self, files: &mut Files, file: u64, entry: &Entry, firmly: bool) -> io::Result<u64> {
+        let path = self.path(file);
+        let kept = files.known.get_mut(&file).filter(|kept| !kept.broken);
+        let kept = kept.ok_or_else(|| io::Error::other(format!("{} takes nothing more", path.display())))?;
+        let (at, frame) = (kept.end, frame(entry));
+        let mut handle = OpenOptions::new().write(true).open(path)?;
+        handle.seek(SeekFrom::Start(at))?;
+        let written = handle.write_all(&frame).and_then(|()| if firmly { handle.sync_data() } else { Ok(()) });
+        match written {
+            Ok(()) => {
+                kept.end += u64::try_from(frame.len()).unwrap_or(u64::MAX);
+                Ok(at)
+            }
+            Err(error) => {
+                kept.broken = handle.set_len(at).is_err();
+                Err(error)
+            }
+        }
+    }
+
+    /// Reads a block that is about to be sent under a number, which is firmly in its file when this returns.
+    pub(crate) fn numbered(&self, key: u64, first: u64) -> io::Result<Contents> {
+        let record = self.read(key)?;
+        let mut files = self.files();
+        let place = files.records.get(&key).ok_or_else(missing)?;
+        if place.label.first != Some(first) {
+            let file = place.file;
+            self.append(&mut files, file, &Entry::Number { key, first }, true)?;
+            if let Some(place) = files.records.get_mut(&key) {
+                place.label.first = Some(first);
+            }
+        }
+        Ok(record.into_contents())
+    }
+
+    /// Gives the events of a block to the segments that have their keys now: one block for each, and that one is no more.
+    ///
+    /// The new ones are named and ordered by the numbers from `serial` on, two for each segment.
+    pub(crate) fn divide(&self, key: u64, among: &[SegmentRange], serial: u64) -> io::Result<Vec<Part>> {
+        let contents = self.read(key)?.into_contents();
+        let mut parts = Vec::new();
+        let mut records = Vec::new();
+        for (place, serial) in among.iter().zip((serial..).step_by(2)) {
+            let Some((part, contents)) = part_of(&contents, *place, serial)? else { continue };
+            records.push(Record::new(part.key, part.label.clone(), &contents));
+            parts.push(part);
+        }
+        let mut files = self.files();
+        let file = files.records.get(&key).ok_or_else(missing)?.file;
+        let at = self.append(&mut files, file, &Entry::Divided { key, into: records }, true)?;
+        files.records.remove(&key);
+        for part in &parts {
+            files.records.insert(part.key, Place { file, at, label: part.label.clone() });
+        }
+        if let Some(kept) = files.known.get_mut(&file) {
+            kept.needed = kept.needed - 1 + parts.len();
+        }
+        Ok(parts)
+    }
+
+    /// Forgets a block; a file without any goes.
     pub(crate) fn release(&self, key: u64) {
         let mut files = self.files();
-        let Some(record) = files.records.remove(&key) else { return };
-        if let Some(needed) = files.needed.get_mut(&record.file) {
-            *needed -= 1;
+        let Some(place) = files.records.remove(&key) else { return };
+        let Some(kept) = files.known.get_mut(&place.file) else { return };
+        kept.needed -= 1;
+        if kept.needed == 0 {
+            if files.open == Some(place.file) {
+                files.open = None;
+            }
+            return self.delete_unneeded(&mut files, place.file);
         }
-        let is_open = files.open.as_ref().is_some_and(|(open, _, _)| *open == record.file);
-        if files.records.is_empty() && is_open {
-            // Drained: the next trouble begins with a new file.
-            files.open = None;
-        } else if is_open {
-            return;
+        // If this gets lost, the segment is asked once more and says that it has the block.
+        if let Err(error) = self.append(&mut files, place.file, &Entry::Done { key }, false) {
+            tracing::warn!(%error, "spill file does not take note of what is acknowledged");
         }
-        self.delete_unneeded(&mut files, record.file);
     }
 
     fn delete_unneeded(&self, files: &mut Files, file: u64) {
-        if files.needed.get(&file).is_some_and(|needed| *needed > 0) {
+        if files.known.get(&file).is_some_and(|kept| kept.needed > 0) {
             return;
         }
-        files.needed.remove(&file);
+        files.known.remove(&file);
         if let Err(error) = fs::remove_file(self.path(file)) {
             tracing::warn!(%error, file, "spill file not deleted");
         }
     }
-}
 
-impl Drop for Spill {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.dir) {
-            tracing::warn!(%error, dir = %self.dir.display(), "spill directory not deleted");
+    fn read(&self, key: u64) -> io::Result<Record> {
+        let place = self.files().records.get(&key).cloned().ok_or_else(missing)?;
+        let damaged = || self.damaged(place.file, usize::try_from(place.at).unwrap_or(usize::MAX));
+        let mut file = File::open(self.path(place.file))?;
+        file.seek(SeekFrom::Start(place.at))?;
+        let mut head = [0; 8];
+        file.read_exact(&mut head)?;
+        let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
+        if length > FRAME_BYTES_MAX {
+            return Err(damaged());
+        }
+        let mut frame = head.to_vec();
+        file.take(u64::from(length)).read_to_end(&mut frame)?;
+        match parse(&frame).ok_or_else(damaged)?.0 {
+            Entry::Block(record) if record.key == key => Ok(record),
+            Entry::Divided { into, .. } => into.into_iter().find(|record| record.key == key).ok_or_else(damaged),
+            _ => Err(damaged()),
         }
     }
 }
 
-fn path(dir: &Path, file: u64) -> PathBuf {
-    dir.join(format!("{file:08}.spill"))
+/// The events of a block whose keys a segment has; `None` if there are none.
+pub(crate) fn part_of(contents: &Contents, place: SegmentRange, serial: u64) -> io::Result<Option<(Part, Contents)>> {
+    let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
+    let events = Block::open(contents.block.clone()).map_err(|error| invalid(error.to_string()))?;
+    let (mut builder, mut hashes) = (BlockBuilder::new(), Vec::new());
+    let (mut places, mut bytes) = (Vec::new(), 0);
+    for (at, event) in events.iter().enumerate() {
+        let hash = contents.hash(at).ok_or_else(|| invalid("a block has fewer keys than events".to_owned()))?;
+        if place.range.contains(hash) {
+            let taken = builder.push(event.received, 0, &event.payload);
+            debug_assert!(taken, "a part is not larger than the whole");
+            hashes.extend_from_slice(&hash.to_le_bytes());
+            places.push(u32::try_from(at).unwrap_or(u32::MAX));
+            bytes += event.payload.len() + EVENT_OVERHEAD;
+        }
+    }
+    if places.is_empty() {
+        return Ok(None);
+    }
+    let count = u32::try_from(places.len()).unwrap_or(u32::MAX);
+    let label = Label { order: serial + 1, place, first: None, count, bytes };
+    let contents = Contents { block: builder.finish(), hashes: Bytes::from(hashes) };
+    Ok(Some((Part { key: serial, label, places }, contents)))
 }
 
-fn word(length: usize) -> io::Result<u32> {
-    u32::try_from(length).map_err(|_| io::Error::other("a record is larger than 4 GiB"))
+fn missing() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "the spill files have no such block")
+}
+
+fn number_of(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.strip_suffix(".spill")?.parse().ok()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn contents(byte: u8, length: usize) -> Contents {
-        Contents { block: Bytes::from(vec![byte; length]), hashes: Bytes::from(vec![byte ^ 0xff; 16]) }
-    }
-
-    fn open(dir: &Path) -> Spill {
-        let options = SpillOptions { dir: dir.to_owned(), bytes_max: 1 << 30 };
-        Spill::open(&options, &"w".parse().unwrap()).unwrap()
-    }
-
-    fn files(spill: &Spill) -> usize {
-        fs::read_dir(&spill.dir).unwrap().count()
-    }
-
-    #[test]
-    fn records_come_back_and_files_go_when_they_are_drained() {
-        let dir = tempfile::tempdir().unwrap();
-        let spill = open(dir.path());
-        let all: Vec<_> = (0..40u8).map(|n| contents(n, 512 << 10)).collect();
-        for (key, one) in (0..).zip(&all) {
-            spill.write(key, one).unwrap();
-        }
-        assert_eq!(files(&spill), 3, "20 MiB in files of 8 MiB");
-        for (key, one) in (0..).zip(&all) {
-            assert_eq!(spill.read(key).unwrap(), *one);
-        }
-        (0..20).for_each(|key| spill.release(key));
-        assert_eq!(files(&spill), 2);
-        (20..40).for_each(|key| spill.release(key));
-        assert_eq!(files(&spill), 0);
-        assert_eq!(spill.read(39).unwrap_err().kind(), io::ErrorKind::NotFound);
-        spill.write(99, &all[0]).unwrap();
-        assert_eq!(spill.read(99).unwrap(), all[0]);
-        let path = spill.dir.clone();
-        drop(spill);
-        assert!(!path.exists());
-    }
-
-    #[test]
-    fn damage_is_an_error_wherever_it_is() {
-        let dir = tempfile::tempdir().unwrap();
-        let spill = open(dir.path());
-        spill.write(1, &contents(7, 100)).unwrap();
-        let path = spill.path(1);
-        let good = fs::read(&path).unwrap();
-        for at in 0..good.len() {
-            let mut bad = good.clone();
-            bad[at] ^= 0x10;
-            fs::write(&path, &bad).unwrap();
-            assert!(spill.read(1).is_err(), "byte {at}");
-        }
-        fs::write(&path, &good[..good.len() - 1]).unwrap();
-        assert!(spill.read(1).is_err());
-    }
-
-    #[test]
-    fn what_an_earlier_process_left_goes() {
-        let dir = tempfile::tempdir().unwrap();
-        let left = dir.path().join("w.spill");
-        fs::create_dir_all(&left).unwrap();
-        fs::write(left.join("00000001.spill"), "left").unwrap();
-        let spill = open(dir.path());
-        assert_eq!(files(&spill), 0);
-        spill.write(1, &contents(1, 10)).unwrap();
-    }
-}
+#[path = "spill_tests.rs"]
+mod tests;

@@ -20,15 +20,15 @@ use wire::{
 use crate::{
     Client, Patience,
     error::{WriteCause, WriteError},
-    writer::{BatchReceipt, EventWriter, Receipt, Shared, WriterOptions, fresh_writer},
+    writer::{EventWriter, Receipt, Shared, WriteBatch, WriterOptions, fresh_writer},
 };
 
 /// How long a transaction is tried to be opened.
 const BEGIN_WITHIN: Duration = Duration::from_secs(30);
 /// How long it is tried to learn the outcome of a commit or abort: longer than a scale that it may have to wait for.
 const END_WITHIN: Duration = Duration::from_secs(600);
-/// One try of it.
-const TRY_WITHIN: Duration = Duration::from_secs(30);
+/// One try of it: a coordinator that died does not answer, and the next one knows what was decided.
+const TRY_WITHIN: Duration = bus::CALL_DEADLINE;
 /// Pings within one lease: two may get lost.
 const PINGS: u32 = 3;
 
@@ -126,10 +126,10 @@ impl Transaction {
     }
 
     /// Writes events into the transaction; as [`EventWriter::write_batch`].
-    pub fn write_batch<'k, E: AsRef<[u8]>>(
-        &self,
+    pub fn write_batch<'w, 'k, E: AsRef<[u8]> + Send + 'w>(
+        &'w self,
         events: impl IntoIterator<Item = (Option<&'k RoutingKey>, E)>,
-    ) -> impl Future<Output = Result<BatchReceipt, WriteError>> {
+    ) -> WriteBatch<'w> {
         self.writer.write_batch(events)
     }
 

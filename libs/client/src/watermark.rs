@@ -2,18 +2,21 @@
 
 use std::{
     cmp::Ordering,
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use bus::SystemClock;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use types::{Clock, IndexName, StreamCut, Timestamp, WriterId};
 use wire::{Problem, views::WATERMARKS};
 
 use crate::{
     Client, SegmentGraph,
     document::{Document, Verdict},
+    silence::{Silence, said_after},
 };
 
 /// A writer that notes nothing for so long is no longer waited for.
@@ -41,9 +44,13 @@ pub struct TimeWindow {
 struct Note {
     #[serde(rename = "t")]
     time: Timestamp,
+    /// Changes with every note; by the writer's own clock, and compared with nothing but itself.
     #[serde(rename = "s")]
     seen: Timestamp,
 }
+
+/// How long each writer of an index has said the same, as one client saw it.
+pub(crate) type Noted = Arc<Mutex<Silence<WriterId>>>;
 
 /// What held at a cut.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -61,12 +68,19 @@ struct Notes {
 }
 
 impl Notes {
-    /// Takes a note of a writer whose events all lie before `tails`.
-    fn note(&mut self, writer: &WriterId, time: Timestamp, tails: &StreamCut, now: Timestamp) {
-        self.writers.retain(|_, note| now.since(note.seen) < WRITER_SILENT_AFTER);
+    /// Takes a note of a writer whose events all lie before `tails`; who is silent is no longer waited for.
+    fn note(
+        &mut self,
+        (writer, time): (&WriterId, Timestamp),
+        tails: &StreamCut,
+        silent: &BTreeSet<WriterId>,
+        now: Timestamp,
+    ) {
+        self.writers.retain(|name, _| name == writer || !silent.contains(name));
         // A writer's time never goes back: what was claimed of it stays true.
         let time = self.writers.get(writer).map_or(time, |note| note.time.max(time));
-        self.writers.insert(writer.clone(), Note { time, seen: now });
+        let seen = said_after(self.writers.get(writer).map(|note| note.seen), now);
+        self.writers.insert(writer.clone(), Note { time, seen });
         while self.writers.len() > NOTING_WRITERS_MAX {
             let silent = self.writers.iter().min_by_key(|(_, note)| note.seen).map(|(writer, _)| writer.clone());
             let Some(silent) = silent else { break };
@@ -121,15 +135,20 @@ fn is_passed(graph: &SegmentGraph, cut: &StreamCut, position: &StreamCut) -> boo
 impl Client {
     /// Says that a writer has written, and got acknowledged, all its events with times up to `time`.
     ///
-    /// To be said every few seconds; a writer that says nothing for [`WRITER_SILENT_AFTER`] is no longer waited for. Times of a
-    /// writer that go back are ignored. Bounds: [`NOTING_WRITERS_MAX`], [`MARKS_MAX`].
+    /// To be said every few seconds, by hand or by [`WriterOptions::note_time`](crate::WriterOptions::note_time); a writer that says
+    /// nothing for [`WRITER_SILENT_AFTER`], on the clock of a client that notes meanwhile, is no longer waited for. Who notes
+    /// once and ends says so with [`Client::forget_writer`]. Times of a writer that go back are ignored. Bounds: [`NOTING_WRITERS_MAX`], [`MARKS_MAX`].
     pub async fn note_time(&self, index: &IndexName, writer: &WriterId, time: Timestamp) -> Result<(), Problem> {
         let tails = self.tails(index).await?;
         let mut document = self.notes(index).await?;
+        let noted = self.noted.get_with_by_ref(index, Noted::default);
         document
             .change(|notes| {
                 let mut next = notes.cloned().unwrap_or_default();
-                next.note(writer, time, &tails, SystemClock.now());
+                let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
+                let said = next.writers.iter().map(|(name, note)| (name, note.seen));
+                let silent = noted.look(said, WRITER_SILENT_AFTER, Instant::now());
+                next.note((writer, time), &tails, &silent, SystemClock.now());
                 Ok(Verdict::Put(next, ()))
             })
             .await
@@ -189,14 +208,14 @@ mod tests {
             (window.lower.map(Timestamp::nanos), window.upper.map(Timestamp::nanos))
         };
         assert_eq!(window(&notes, 5), (None, None));
-        notes.note(&a, time(10), &at(5), time(0));
-        notes.note(&b, time(100), &at(6), time(0));
+        notes.note((&a, time(10)), &at(5), &BTreeSet::new(), time(0));
+        notes.note((&b, time(100)), &at(6), &BTreeSet::new(), time(0));
         assert_eq!((window(&notes, 4), window(&notes, 5)), ((None, Some(10)), (Some(10), Some(100))));
         assert_eq!(window(&notes, 6), (Some(10), None));
-        notes.note(&a, time(50), &at(9), time(1));
+        notes.note((&a, time(50)), &at(9), &BTreeSet::new(), time(1));
         assert_eq!((window(&notes, 8), window(&notes, 9)), ((Some(10), Some(100)), (Some(50), None)));
-        let later = Timestamp::from_nanos(0) + WRITER_SILENT_AFTER;
-        notes.note(&b, time(200), &at(12), later + Duration::from_secs(1));
+        // Whoever notes decides who is silent; its own clock may be years off.
+        notes.note((&b, time(200)), &at(12), &[a.clone(), b.clone()].into(), time(-9));
         assert_eq!(window(&notes, 12), (Some(200), None), "a is silent");
         let begin = StreamCut([(segment(0, 0), 0), (segment(0, 1), 0), (segment(0, 2), 99)].into());
         assert_eq!(notes.window(&graph, &begin).lower, None, "before a scale nothing of it is passed");
@@ -214,7 +233,7 @@ mod tests {
                 end += written;
                 let known = truth.entry(writer).or_insert(noted);
                 *known = (*known).max(noted);
-                notes.note(&format!("w{writer}").parse().unwrap(), time(noted), &at(end), time(0));
+                notes.note((&format!("w{writer}").parse().unwrap(), time(noted)), &at(end), &BTreeSet::new(), time(0));
                 claims.push((end, *truth.values().min().unwrap()));
                 prop_assert!(notes.marks.len() <= MARKS_MAX);
             }

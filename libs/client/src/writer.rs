@@ -7,6 +7,7 @@ mod drain;
 mod engine;
 mod event_writer;
 mod lane;
+mod note_time;
 mod plan;
 mod receipt;
 mod routes;
@@ -25,10 +26,11 @@ use wire::{
 
 use crate::Client;
 
-pub use event_writer::{Backlog, EventWriter, WriterOptions};
+pub use event_writer::{Backlog, EventWriter, WriteBatch, WriterOptions};
+pub use note_time::NoteTime;
 pub use receipt::{BatchReceipt, Receipt};
 
-pub(crate) use block::Contents;
+pub(crate) use block::{Contents, EVENT_OVERHEAD};
 pub(crate) use conditional::{Conditional, fresh_writer};
 pub(crate) use engine::Shared;
 

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of a test")]
 
+mod stage;
+
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex},
@@ -9,14 +11,12 @@ use std::{
 };
 
 use arrow::{array::RecordBatch, ipc::writer::StreamWriter};
-use bus::{Bus, BusOptions, Door, Doors};
 use bytes::Bytes;
-use client::Client;
 use ingest::{RawEvent, to_batch};
-use testkit::World;
+use stage::Stage;
 use types::{ContainerId, KeyRange, Offset, SegmentId, Timestamp};
 use wire::{
-    Call, Outcome, Problem, Service,
+    Call, Outcome, Problem,
     coordinator::SegmentRange,
     segment_store::{Append, AppendEvents, Appended, ChunkMeta, ReadFrom, ReadSegment, SegmentRead},
 };
@@ -25,53 +25,26 @@ const SEGMENT: SegmentId = SegmentId { stream: 1, epoch: 0, number: 0 };
 const RANGE: SegmentRange =
     SegmentRange { segment: SEGMENT, container: ContainerId(3), range: KeyRange { first: 0, last: u64::MAX } };
 
-struct Stage {
-    _world: World,
-    client: Client,
-    objects: store::Objects,
-    doors: Doors,
+/// Answers calls with what is given, in turn, and remembers what was asked.
+async fn script<C: Call<Key = ContainerId>>(
+    stage: &mut Stage,
+    answers: Vec<Result<C::Reply, Problem>>,
+) -> Arc<Mutex<Vec<C::Request>>> {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let (noted, answers) = (asked.clone(), Mutex::new(VecDeque::from(answers)));
+    let answer = move |request| {
+        noted.lock().unwrap().push(request);
+        let next = answers.lock().unwrap().pop_front();
+        next.unwrap_or_else(|| Err(Problem::bad_request("Unexpected", "no more calls")))
+    };
+    stage.serve::<C>(Some(&RANGE.container), answer).await;
+    asked
 }
 
-impl Stage {
-    async fn new() -> Self {
-        let world = World::start().await.unwrap();
-        let options = BusOptions {
-            url: world.nats.url(),
-            creds: Some(world.nats.platform_creds().unwrap()),
-            name: "test/a".into(),
-            inbox_prefix: None,
-        };
-        let bus = Bus::connect(options).await.unwrap();
-        let objects = store::Objects::open(&world.objects_url()).unwrap();
-        let doors = Doors::new(&bus, Service::SegmentStore, &"a".parse().unwrap());
-        Self { _world: world, client: Client::new(bus, objects.clone()), objects, doors }
-    }
-
-    /// Answers calls with what is given, in turn, and remembers what was asked.
-    async fn answers<C: Call<Key = ContainerId>>(
-        &self,
-        answers: Vec<Result<C::Reply, Problem>>,
-    ) -> (Door, Arc<Mutex<Vec<C::Request>>>) {
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let answers = Arc::new(Mutex::new(VecDeque::from(answers)));
-        let noted = asked.clone();
-        let door = self
-            .doors
-            .serve::<C, _, _>(Some(&RANGE.container), move |incoming| {
-                noted.lock().unwrap().push(incoming.request);
-                let next = answers.lock().unwrap().pop_front();
-                async move { next.unwrap_or_else(|| Err(Problem::bad_request("Unexpected", "no more calls"))) }
-            })
-            .await
-            .unwrap();
-        (door, asked)
-    }
-
-    async fn chunk(&self, key: &str, from: Offset, to: Offset) -> ChunkMeta {
-        let chunk = chunk::write(SEGMENT, from, &[batch(from, to)]).unwrap();
-        self.objects.put_if_absent(key, chunk.bytes).await.unwrap();
-        meta(key, from, to)
-    }
+async fn chunk(stage: &Stage, key: &str, from: Offset, to: Offset) -> ChunkMeta {
+    let chunk = chunk::write(SEGMENT, from, &[batch(from, to)]).unwrap();
+    stage.objects.put_if_absent(key, chunk.bytes).await.unwrap();
+    meta(key, from, to)
 }
 
 fn meta(key: &str, from: Offset, to: Offset) -> ChunkMeta {
@@ -103,16 +76,16 @@ fn asked_from(asked: &Mutex<Vec<ReadFrom>>) -> Vec<Offset> {
 
 #[tokio::test]
 async fn chunks_come_first_then_the_tail_and_a_chunk_that_was_replaced_is_asked_for_again() {
-    let stage = Stage::new().await;
-    let first = stage.chunk("chunks/a", 0, 10).await;
-    let merged = stage.chunk("chunks/merged", 5, 30).await;
+    let mut stage = Stage::new().await;
+    let first = chunk(&stage, "chunks/a", 0, 10).await;
+    let merged = chunk(&stage, "chunks/merged", 5, 30).await;
     let answers = vec![
         Ok(chunks(3, vec![first, meta("chunks/gone", 10, 20)])),
         Ok(chunks(10, vec![merged])),
         Err(Problem::throttled("Throttled", "busy")),
         Ok(tail(30, 33)),
     ];
-    let (_door, asked) = stage.answers::<ReadSegment>(answers).await;
+    let asked = script::<ReadSegment>(&mut stage, answers).await;
     let mut reader = stage.client.reader(RANGE, 3);
     let mut rows = Vec::new();
     while reader.position().offset < 33 {
@@ -127,13 +100,13 @@ async fn chunks_come_first_then_the_tail_and_a_chunk_that_was_replaced_is_asked_
 
 #[tokio::test]
 async fn an_answer_that_does_not_hold_what_it_says_is_never_given_out() {
-    let stage = Stage::new().await;
+    let mut stage = Stage::new().await;
     let short = SegmentRead { next: 5, end: 5, ..tail(0, 3) };
-    let mut wrong_chunk = stage.chunk("chunks/short", 0, 4).await;
+    let mut wrong_chunk = chunk(&stage, "chunks/short", 0, 4).await;
     wrong_chunk.to = 9;
     let gone = || Ok(chunks(0, vec![meta("chunks/gone", 0, 9)]));
     let answers = vec![Ok(short), Ok(tail(2, 4)), Ok(chunks(0, vec![wrong_chunk])), gone(), gone(), gone(), gone()];
-    let (_door, _) = stage.answers::<ReadSegment>(answers).await;
+    let _ = script::<ReadSegment>(&mut stage, answers).await;
     for case in ["too few rows", "other rows", "a short chunk", "a chunk that is nowhere"] {
         let problem = stage.client.reader(RANGE, 0).next(Duration::ZERO).await.unwrap_err();
         assert_eq!(problem.kind, "Internal", "{case}: {problem}");
@@ -142,10 +115,10 @@ async fn an_answer_that_does_not_hold_what_it_says_is_never_given_out() {
 
 #[tokio::test]
 async fn the_end_of_a_sealed_segment_is_told_at_once() {
-    let stage = Stage::new().await;
+    let mut stage = Stage::new().await;
     let sealed = |read: SegmentRead| Ok(SegmentRead { sealed: true, ..read });
     let nothing = SegmentRead { next: 2, end: 2, columns: Bytes::new(), ..tail(2, 2) };
-    let (_door, _) = stage.answers::<ReadSegment>(vec![sealed(tail(0, 2)), sealed(nothing)]).await;
+    let _ = script::<ReadSegment>(&mut stage, vec![sealed(tail(0, 2)), sealed(nothing)]).await;
     let mut reader = stage.client.reader(RANGE, 0);
     assert_eq!(reader.next(Duration::from_secs(60)).await.unwrap().unwrap().num_rows(), 2);
     assert!(reader.at_end());
@@ -154,7 +127,7 @@ async fn the_end_of_a_sealed_segment_is_told_at_once() {
 
 #[tokio::test]
 async fn an_append_is_repeated_with_the_same_numbers_and_its_outcome_is_remembered() {
-    let stage = Stage::new().await;
+    let mut stage = Stage::new().await;
     let append = Append {
         segment: SEGMENT,
         writer: "w".parse().unwrap(),
@@ -167,7 +140,7 @@ async fn an_append_is_repeated_with_the_same_numbers_and_its_outcome_is_remember
     let fenced = || Err(Problem::new(wire::Code::Fenced, "Fenced", "another owner"));
     let sealed = || Err(Problem::conflict("SegmentSealed", "sealed"));
     let answers = vec![unknown(), fenced(), Ok(done.clone()), unknown(), sealed(), sealed()];
-    let (_door, asked) = stage.answers::<AppendEvents>(answers).await;
+    let asked = script::<AppendEvents>(&mut stage, answers).await;
     let within = Duration::from_secs(20);
     assert_eq!(stage.client.append(RANGE.container, append.clone(), within).await.unwrap(), done);
     assert!(asked.lock().unwrap().iter().all(|request| *request == append));

@@ -11,7 +11,10 @@ use std::{
 
 use client::{Delivered, GroupOptions, GroupReader, ReaderGroup};
 use futures::future::join_all;
-use stage::{EVENT_BYTES, LONG, Stage, events};
+use stage::{
+    LONG,
+    reading::{EVENT_BYTES, Reading, events},
+};
 use testkit::eventually;
 use types::{IndexName, Offset, SegmentId, StreamCut};
 use wire::{
@@ -92,7 +95,7 @@ fn shares(all: &[Seen]) -> Vec<usize> {
 }
 
 /// Every event of the index once, and the order of each reader's segments right.
-fn assert_exact(stage: &Stage, index: &IndexName, all: &[Seen]) {
+fn assert_exact(stage: &Reading, index: &IndexName, all: &[Seen]) {
     let mut found: Events = all.iter().flat_map(|seen| seen.events.iter().copied()).collect();
     let total = found.len();
     found.sort_unstable();
@@ -103,7 +106,7 @@ fn assert_exact(stage: &Stage, index: &IndexName, all: &[Seen]) {
 
 #[tokio::test]
 async fn readers_share_segments_evenly_through_scaling_and_every_event_goes_to_one() {
-    let stage = Stage::new().await;
+    let stage = Reading::new().await;
     let shop = stage.stream("shop", 4);
     stage.append_all(&shop, 30);
     let group = stage.client.create_group(&config(&[&shop])).await.unwrap();
@@ -151,7 +154,7 @@ async fn readers_share_segments_evenly_through_scaling_and_every_event_goes_to_o
 
 #[tokio::test]
 async fn a_group_that_begins_at_a_checkpoint_gets_exactly_what_came_behind_it() {
-    let stage = Stage::new().await;
+    let stage = Reading::new().await;
     let (shop, bar) = (stage.stream("shop", 3), stage.stream("bar", 1));
     stage.append_all(&shop, 40);
     stage.append_all(&bar, 40);
@@ -216,7 +219,7 @@ async fn until_error(reader: &mut GroupReader) -> Problem {
 
 #[tokio::test]
 async fn what_a_dead_reader_did_not_tell_is_given_again_and_nothing_else() {
-    let stage = Stage::new().await;
+    let stage = Reading::new().await;
     let shop = stage.stream("shop", 2);
     stage.append_all(&shop, 30);
     let group = stage.client.create_group(&config(&[&shop])).await.unwrap();
@@ -248,7 +251,7 @@ async fn what_a_dead_reader_did_not_tell_is_given_again_and_nothing_else() {
 
 #[tokio::test]
 async fn a_reader_that_is_taken_for_dead_stops_and_a_checkpoint_does_not_wait_for_it() {
-    let stage = Stage::new().await;
+    let stage = Reading::new().await;
     let shop = stage.stream("shop", 2);
     stage.append_all(&shop, 10);
     let group = stage.client.create_group(&config(&[&shop])).await.unwrap();
@@ -272,7 +275,7 @@ async fn a_reader_that_is_taken_for_dead_stops_and_a_checkpoint_does_not_wait_fo
 
 #[tokio::test]
 async fn a_bounded_group_ends_and_knows_how_much_is_left() {
-    let stage = Stage::new().await;
+    let stage = Reading::new().await;
     let shop = stage.stream("shop", 2);
     stage.append_all(&shop, 10);
     let from = stage.client.tails(&shop).await.unwrap();
@@ -323,7 +326,7 @@ async fn a_bounded_group_ends_and_knows_how_much_is_left() {
 
 #[tokio::test]
 async fn a_lagging_group_goes_on_at_the_head_and_says_so() {
-    let stage = Stage::new().await;
+    let stage = Reading::new().await;
     let shop = stage.stream("shop", 2);
     stage.append_all(&shop, 5);
     let group = stage.client.create_group(&config(&[&shop])).await.unwrap();
@@ -349,7 +352,7 @@ async fn a_lagging_group_goes_on_at_the_head_and_says_so() {
 
 #[tokio::test]
 async fn a_group_from_cuts_that_are_truncated_begins_at_the_head_and_ends_where_it_should() {
-    let stage = Stage::new().await;
+    let stage = Reading::new().await;
     let shop = stage.stream("shop", 2);
     stage.append_all(&shop, 10);
     let (from, first) = (stage.client.heads(&shop).await.unwrap(), stage.client.tails(&shop).await.unwrap());
@@ -373,7 +376,7 @@ async fn a_group_from_cuts_that_are_truncated_begins_at_the_head_and_ends_where_
 
 #[tokio::test]
 async fn automatic_checkpoints_come_by_themselves_and_a_reader_closes_where_it_says() {
-    let stage = Stage::new().await;
+    let stage = Reading::new().await;
     let shop = stage.stream("shop", 1);
     stage.append_all(&shop, 20);
     let segment = stage.present(&shop)[0];
@@ -393,7 +396,7 @@ async fn automatic_checkpoints_come_by_themselves_and_a_reader_closes_where_it_s
 
 #[tokio::test]
 async fn a_killed_server_costs_no_event_and_repeats_none() {
-    let mut stage = Stage::new().await;
+    let mut stage = Reading::new().await;
     let shop = stage.stream("shop", 3);
     stage.append_all(&shop, 40);
     let group = stage.client.create_group(&config(&[&shop])).await.unwrap();
@@ -414,7 +417,7 @@ async fn a_killed_server_costs_no_event_and_repeats_none() {
 
 #[tokio::test]
 async fn a_checkpoint_is_passed_only_after_the_reader_was_handed_it() {
-    let stage = Stage::new().await;
+    let stage = Reading::new().await;
     let shop = stage.stream("shop", 1);
     let group = stage.client.create_group(&config(&[&shop])).await.unwrap();
     let mut reader = reader(&group, "a").await;
@@ -432,7 +435,7 @@ async fn a_checkpoint_is_passed_only_after_the_reader_was_handed_it() {
 
 #[tokio::test]
 async fn many_readers_that_come_at_once_and_a_coordinator_that_is_away_do_no_harm() {
-    let stage = Stage::new().await;
+    let stage = Reading::new().await;
     let shop = stage.stream("shop", 24);
     stage.append_all(&shop, 10);
     let group = stage.client.create_group(&config(&[&shop])).await.unwrap();

@@ -7,7 +7,10 @@ mod stage;
 use std::{cmp::Ordering, collections::BTreeSet, time::Duration};
 
 use client::{EventPointer, SegmentRangeBounds, StreamReader, TimeWindow};
-use stage::{LONG, Stage, events};
+use stage::{
+    LONG,
+    reading::{Reading, events},
+};
 use testkit::eventually;
 use types::{IndexName, Offset, Position, SegmentId, StreamCut, Timestamp};
 
@@ -24,7 +27,7 @@ async fn read(reader: &mut StreamReader, count: usize) -> Events {
 }
 
 /// Everything between two cuts, from a reader of its own.
-async fn read_between(stage: &Stage, index: &IndexName, from: &StreamCut, to: &StreamCut) -> Events {
+async fn read_between(stage: &Reading, index: &IndexName, from: &StreamCut, to: &StreamCut) -> Events {
     let mut reader = stage.client.stream_reader(index, Some(from.clone()), Some(to.clone())).await.unwrap();
     let mut all = Vec::new();
     while let Some((segment, batch)) = reader.next(LONG).await.unwrap() {
@@ -37,7 +40,7 @@ async fn read_between(stage: &Stage, index: &IndexName, from: &StreamCut, to: &S
 
 #[tokio::test]
 async fn a_reader_follows_splits_and_merges_and_can_be_replaced_at_any_moment() {
-    let stage = Stage::new().await;
+    let stage = Reading::new().await;
     let shop = stage.stream("shop", 3);
     stage.append_all(&shop, 20);
     let [a, b, c] = stage.present(&shop)[..] else { panic!() };
@@ -79,7 +82,7 @@ async fn a_reader_follows_splits_and_merges_and_can_be_replaced_at_any_moment() 
 
 #[tokio::test]
 async fn between_any_two_cuts_lie_exactly_their_events_one_by_one_and_in_ranges() {
-    let stage = Stage::new().await;
+    let stage = Reading::new().await;
     let shop = stage.stream("shop", 2);
     let mut cuts = vec![stage.client.heads(&shop).await.unwrap()];
     let mut counts = vec![0];
@@ -112,7 +115,7 @@ async fn between_any_two_cuts_lie_exactly_their_events_one_by_one_and_in_ranges(
     assert_eq!(stage.client.check_cut(&shop, &partial).await.unwrap_err().kind, "InvalidCut");
 }
 
-async fn read_ranges(stage: &Stage, ranges: &[SegmentRangeBounds]) -> BTreeSet<(SegmentId, Offset)> {
+async fn read_ranges(stage: &Reading, ranges: &[SegmentRangeBounds]) -> BTreeSet<(SegmentId, Offset)> {
     let mut found = BTreeSet::new();
     // Two workers, each with every other range.
     for worker in 0..2 {
@@ -129,7 +132,7 @@ async fn read_ranges(stage: &Stage, ranges: &[SegmentRangeBounds]) -> BTreeSet<(
 
 #[tokio::test]
 async fn steps_of_about_so_many_bytes_are_cuts_and_leave_nothing_out() {
-    let stage = Stage::new().await;
+    let stage = Reading::new().await;
     let shop = stage.stream("shop", 2);
     stage.append_all(&shop, 40);
     let merged = stage.scale(&shop, &stage.present(&shop), 1);
@@ -159,7 +162,7 @@ async fn steps_of_about_so_many_bytes_are_cuts_and_leave_nothing_out() {
 
 #[tokio::test]
 async fn truncation_is_told_once_and_then_only_the_rest_is_read() {
-    let stage = Stage::new().await;
+    let stage = Reading::new().await;
     let shop = stage.stream("shop", 2);
     stage.append_all(&shop, 30);
     let [a, b] = stage.present(&shop)[..] else { panic!() };
@@ -211,7 +214,7 @@ async fn truncation_is_told_once_and_then_only_the_rest_is_read() {
 
 #[tokio::test]
 async fn a_pointer_gives_its_event_until_it_is_truncated() {
-    let stage = Stage::new().await;
+    let stage = Reading::new().await;
     let shop = stage.stream("shop", 1);
     let segment = stage.present(&shop)[0];
     stage.append(&shop, segment, 20);
@@ -236,7 +239,7 @@ async fn a_pointer_gives_its_event_until_it_is_truncated() {
 
 #[tokio::test]
 async fn the_tail_is_behind_everything_also_right_after_a_scale_and_a_deleted_stream_says_so() {
-    let stage = Stage::new().await;
+    let stage = Reading::new().await;
     let shop = stage.stream("shop", 2);
     stage.append_all(&shop, 3);
     // From here on the client remembers the stream as it was.
@@ -264,7 +267,7 @@ async fn eventually_fails(reader: &mut StreamReader) -> wire::Problem {
 
 #[tokio::test]
 async fn a_reader_learns_between_which_times_it_stands_also_across_a_scale() {
-    let stage = Stage::new().await;
+    let stage = Reading::new().await;
     let shop = stage.stream("shop", 2);
     let (a, b) = ("a".parse().unwrap(), "b".parse().unwrap());
     let client = &stage.client;

@@ -2,18 +2,19 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of a test")]
 
-mod fake;
+mod stage;
 
 use std::{sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
-use client::{Client, EventWriter, SpillOptions, WriteCause, WriterOptions};
-use fake::{Stage, key};
+use client::{Client, EventWriter, NoteTime, SpillOptions, WriteCause, WriterOptions};
+use stage::{
+    LONG,
+    writing::{Owner, Writing, key},
+};
 use testkit::eventually;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::timeout;
 use wire::{Outcome, Problem, coordinator::TransactionPhase};
-
-const LONG: Duration = Duration::from_secs(30);
 
 fn options(writer: &str) -> WriterOptions {
     WriterOptions::new(writer.parse().unwrap())
@@ -38,7 +39,7 @@ async fn write(writer: &EventWriter, keys: usize, numbers: std::ops::Range<usize
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_receipt_says_where_its_event_is() {
-    let stage = Stage::new(4).await;
+    let stage = Writing::new(4).await;
     let writer = open(&stage.client, options("w")).await;
     let stream = stage.client.stream(&"shop".parse().unwrap()).await.unwrap();
     let mut receipts = Vec::new();
@@ -66,7 +67,7 @@ async fn each_receipt_says_where_its_event_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_may_come_from_any_iterator_in_any_task() {
-    let stage = Stage::new(1).await;
+    let stage = Writing::new(1).await;
     let writer = open(&stage.client, options("w")).await;
     let events: Vec<_> = (0..10).map(|n| (key(0), event(0, n))).collect();
     let writing = tokio::spawn(async move {
@@ -82,7 +83,7 @@ async fn a_batch_may_come_from_any_iterator_in_any_task() {
 #[tokio::test(flavor = "multi_thread")]
 async fn order_and_exactness_survive_scaling_and_lost_answers() {
     for in_flight_max in [1, 4] {
-        let stage = Stage::new(2).await;
+        let stage = Writing::new(2).await;
         stage.store.lose_one_in.store(5, Ordering::Relaxed);
         let options = WriterOptions { block_bytes_max: 1_024, in_flight_max, ..options("w") };
         let writer = open(&stage.client, options).await;
@@ -105,7 +106,7 @@ async fn order_and_exactness_survive_scaling_and_lost_answers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_writer_lives_through_the_loss_of_the_server() {
-    let mut stage = Stage::new(3).await;
+    let mut stage = Writing::new(3).await;
     let writer = open(&stage.client, options("w")).await;
     write(&writer, 6, 0..100).await;
     stage.world.nats.kill().unwrap();
@@ -117,64 +118,9 @@ async fn a_writer_lives_through_the_loss_of_the_server() {
     stage.store.assert_exact(6, 300);
 }
 
-/// A log loses its leader for up to 10 s; meanwhile producers go on.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_log_without_a_leader_costs_disk_and_not_memory_or_events() {
-    const PAUSE: Duration = Duration::from_secs(8);
-    const MEMORY: usize = 4 << 20;
-    let stage = Stage::new(2).await;
-    let dir = tempfile::tempdir().unwrap();
-    let spill = SpillOptions { dir: dir.path().to_owned(), bytes_max: 256 << 20 };
-    let options = WriterOptions { bytes_max: MEMORY, spill: Some(spill), ..options("w") };
-    let writer = open(&stage.client, options).await;
-    stage.store.paused.store(true, Ordering::Relaxed);
-    // 10 MB/s: 200 events of 1 000 bytes every 20 ms.
-    let mut ticks = interval(Duration::from_millis(20));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    let (begun, filler) = (Instant::now(), "x".repeat(980));
-    let (mut rounds, mut spilled_max, mut waited_max) = (0, 0, Duration::ZERO);
-    while begun.elapsed() < PAUSE {
-        ticks.tick().await;
-        let texts: Vec<_> =
-            (0..200).map(|n| (key(n % 20), format!("key-{}:{} {filler}", n % 20, rounds * 10 + n / 20))).collect();
-        let before = Instant::now();
-        drop(writer.write_batch(texts.iter().map(|(key, text)| (Some(key), text))).await.unwrap());
-        waited_max = waited_max.max(before.elapsed());
-        let backlog = writer.backlog();
-        assert!(backlog.memory_bytes <= MEMORY + 2_000, "{backlog:?}");
-        spilled_max = spilled_max.max(backlog.spilled_bytes);
-        rounds += 1;
-    }
-    assert!(spilled_max > 20 << 20, "{spilled_max} bytes were spilled");
-    let files = std::fs::read_dir(dir.path().join("w.spill")).unwrap().count();
-    assert!(files > 2, "{files} files");
-    stage.store.paused.store(false, Ordering::Relaxed);
-    timeout(LONG, writer.close()).await.unwrap().unwrap();
-    stage.store.assert_exact(20, rounds * 10);
-    // The engine ends behind the last acknowledgement, and the directory with it.
-    eventually(LONG, async || !dir.path().join("w.spill").exists()).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_spilled_finds_its_successors() {
-    let stage = Stage::new(1).await;
-    let dir = tempfile::tempdir().unwrap();
-    let spill = SpillOptions { dir: dir.path().to_owned(), bytes_max: 64 << 20 };
-    let options = WriterOptions { bytes_max: 1 << 20, spill: Some(spill), ..options("w") };
-    let writer = open(&stage.client, options).await;
-    stage.store.paused.store(true, Ordering::Relaxed);
-    write(&writer, 50, 0..1_000).await;
-    assert!(writer.backlog().spilled_bytes > 1 << 20, "{:?}", writer.backlog());
-    stage.store.scale(4)();
-    stage.store.paused.store(false, Ordering::Relaxed);
-    write(&writer, 50, 1_000..1_100).await;
-    timeout(LONG, writer.close()).await.unwrap().unwrap();
-    stage.store.assert_exact(50, 1_100);
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn without_spill_writing_waits_and_goes_on() {
-    let stage = Stage::new(1).await;
+    let stage = Writing::new(1).await;
     let options = WriterOptions { bytes_max: 64 << 10, ..options("w") };
     let writer = open(&stage.client, options).await;
     stage.store.paused.store(true, Ordering::Relaxed);
@@ -190,7 +136,7 @@ async fn without_spill_writing_waits_and_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_loses_events_to_another_writer_of_the_same_name() {
-    let stage = Stage::new(1).await;
+    let stage = Writing::new(1).await;
     let first = open(&stage.client, options("same")).await;
     let second = open(&stage.client, options("same")).await;
     first.write(None, "first 1".into()).await.unwrap().await.unwrap();
@@ -206,7 +152,7 @@ async fn nobody_loses_events_to_another_writer_of_the_same_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn giving_up_is_told_to_everybody_who_waits() {
-    let stage = Stage::new(2).await;
+    let stage = Writing::new(2).await;
     let options = WriterOptions { give_up_after: Duration::from_secs(1), ..options("w") };
     let writer = open(&stage.client, options).await;
     stage.store.paused.store(true, Ordering::Relaxed);
@@ -214,7 +160,6 @@ async fn giving_up_is_told_to_everybody_who_waits() {
         [writer.write(Some(&key(1)), event(1, 0)).await.unwrap(), writer.write(None, event(2, 0)).await.unwrap()];
     for receipt in receipts {
         let error = timeout(LONG, receipt).await.unwrap().unwrap_err();
-        assert_eq!(error.outcome, Outcome::NotApplied, "it was always refused");
         let WriteCause::GaveUp { last: Some(Problem { kind, .. }), .. } = &error.cause else { panic!("{error}") };
         assert_eq!(kind, "ContainerUnavailable");
     }
@@ -223,7 +168,7 @@ async fn giving_up_is_told_to_everybody_who_waits() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sealed_stream_ends_its_writers_and_bad_options_are_refused() {
-    let stage = Stage::new(2).await;
+    let stage = Writing::new(2).await;
     let writer = open(&stage.client, options("w")).await;
     drop(stage.store.scale(1));
     stage.store.stream.lock().unwrap().as_mut().unwrap().sealed = true;
@@ -234,6 +179,15 @@ async fn a_sealed_stream_ends_its_writers_and_bad_options_are_refused() {
         WriterOptions { bytes_max: 1, ..options("w") },
         WriterOptions { block_bytes_max: 2 << 20, ..options("w") },
         WriterOptions { in_flight_max: 0, ..options("w") },
+        WriterOptions {
+            in_flight_max: 2,
+            spill: Some(SpillOptions { dir: "anywhere".into(), bytes_max: 1 << 20 }),
+            ..options("w")
+        },
+        WriterOptions {
+            note_time: Some(NoteTime::of_clock(Duration::ZERO).every(Duration::from_secs(60))),
+            ..options("w")
+        },
         WriterOptions { linger: Duration::from_secs(61), ..options("w") },
     ] {
         let refused = stage.client.event_writer("shop".parse().unwrap(), bad).await.unwrap_err();
@@ -243,7 +197,7 @@ async fn a_sealed_stream_ends_its_writers_and_bad_options_are_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_is_seen_whole_or_not_at_all() {
-    let stage = Stage::new(3).await;
+    let stage = Writing::new(3).await;
     stage.store.lose_one_in.store(2, Ordering::Relaxed);
     let index: types::IndexName = "shop".parse().unwrap();
     let committed = stage.client.begin_transaction(index.clone(), Duration::from_secs(30)).await.unwrap();
@@ -268,7 +222,7 @@ async fn a_transaction_is_seen_whole_or_not_at_all() {
 /// A transaction whose lease ran out says so, to whoever writes as to whoever commits.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_a_lease_is_told() {
-    let stage = Stage::new(2).await;
+    let stage = Writing::new(2).await;
     let begin = async || {
         let index = "shop".parse().unwrap();
         stage.client.begin_transaction(index, Duration::from_millis(300)).await.unwrap()
@@ -305,7 +259,7 @@ async fn the_end_of_a_lease_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_appends_on_one_condition_one_succeeds() {
-    let stage = Stage::new(1).await;
+    let stage = Writing::new(1).await;
     // Every second append is stored and not answered: a repeat must not take it for somebody else's.
     stage.store.lose_one_in.store(2, Ordering::Relaxed);
     let segment = stage.client.stream(&"shop".parse().unwrap()).await.unwrap().route(None).unwrap();
@@ -328,4 +282,57 @@ async fn of_appends_on_one_condition_one_succeeds() {
     let many = vec![Bytes::from(vec![0; 300 << 10]); 4];
     let refused = stage.client.append_if(segment, 5, &many).await.unwrap_err();
     assert!(matches!(refused.cause, WriteCause::BlockTooLarge { .. }), "{refused}");
+}
+
+/// A condition is decided once, however often the caller loses his patience: what he dropped may be stored or arrive later, and is
+/// never taken for what he appends next.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conditional_append_that_was_dropped_is_nobody_elses() {
+    let stage = Writing::unowned(1).await;
+    let segment = stage.client.stream(&"shop".parse().unwrap()).await.unwrap().route(None).unwrap();
+    let client = &stage.client;
+    let append = async |expected: u64, text: String| {
+        let events = [Bytes::from(text)];
+        timeout(LONG, client.append_if(segment, expected, &events)).await.unwrap()
+    };
+    let owner = Owner::serve(&stage).await;
+    append(0, "0".into()).await.unwrap();
+    // Two are dropped while they are under way: one is on its way for ever, one waits behind it.
+    owner.dying.store(true, Ordering::Relaxed);
+    let events = [Bytes::from("dropped")];
+    let (one, other) = (client.append_if(segment, 1, &events), client.append_if(segment, 1, &events));
+    let mut both = Box::pin(futures::future::join(one, other));
+    let taken = async { eventually(LONG, async || owner.taken.load(Ordering::Relaxed) >= 1).await };
+    tokio::select! {
+        _ = &mut both => panic!("nobody answered"),
+        () = taken => drop(both),
+    }
+    drop(owner);
+    let _owner = Owner::serve(&stage).await;
+    append(1, "1".into()).await.unwrap();
+    assert_eq!(stage.store.events(), ["0", "1"]);
+
+    // What was dropped arrives before the next one, or behind it; a repeat of it would be taken for this one.
+    for (expected, arrives_first) in [(2u64, true), (3, false)] {
+        stage.store.lose_one_in.store(1, Ordering::Relaxed);
+        let dropped = [Bytes::from(format!("dropped {expected}"))];
+        let count = stage.store.events().len();
+        {
+            let mut lost = Box::pin(client.append_if(segment, expected, &dropped));
+            let stored = async { eventually(LONG, async || stage.store.events().len() > count).await };
+            tokio::select! {
+                _ = &mut lost => panic!("its answer was lost"),
+                () = stored => {}
+            }
+        }
+        stage.store.lose_one_in.store(0, Ordering::Relaxed);
+        if arrives_first {
+            let refused = append(expected, "too late".into()).await.unwrap_err();
+            let WriteCause::ConditionFailed { end, .. } = refused.cause else { panic!("{refused}") };
+            assert_eq!(end, expected + 1);
+        } else {
+            append(expected + 1, "next".into()).await.unwrap();
+        }
+    }
+    assert_eq!(stage.store.events(), ["0", "1", "dropped 2", "dropped 3", "next"]);
 }

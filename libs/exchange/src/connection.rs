@@ -15,10 +15,6 @@ use arrow::buffer::Buffer;
 use parking_lot::Mutex;
 use tokio::{
     io::{self, AsyncReadExt, AsyncWriteExt, BufReader, BufWriter},
-    net::{
-        TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
     sync::{Notify, mpsc},
     time::{sleep, timeout},
 };
@@ -30,6 +26,7 @@ use crate::{
     ChannelId, Error,
     frame::{self, HEADER_BYTES, Header, Kind, NEW_SCHEMA, TO_SENDER},
     inbox::{Inbox, Item, Upstream},
+    link::{Link, Reader, Writer},
     outbox::Outbox,
     registry::Registry,
 };
@@ -87,7 +84,7 @@ pub(crate) enum Outgoing {
 impl Connection {
     /// Starts the two tasks of a connection whose peer has proved itself; `silence_max` without a byte ends it.
     pub(crate) fn start(
-        stream: TcpStream,
+        link: Link,
         peer: SocketAddr,
         registry: Arc<Registry>,
         silence_max: Duration,
@@ -96,10 +93,7 @@ impl Connection {
         let (frames, waiting) = mpsc::channel(FRAMES_WAITING_MAX);
         let connection =
             Arc::new(Self { peer, frames, urgent: Notify::new(), state: Mutex::default(), closed: closed.clone() });
-        if let Err(error) = stream.set_nodelay(true) {
-            debug!(%peer, %error, "nagle stays on");
-        }
-        let (read_half, write_half) = stream.into_split();
+        let (read_half, write_half) = link.split();
         let writer = Arc::clone(&connection);
         tokio::spawn(async move {
             let outcome = tokio::select! {
@@ -248,12 +242,7 @@ impl Connection {
         lost.unwrap_or_else(|| Error::ConnectionLost { peer: self.peer, reason: reason() })
     }
 
-    async fn write(
-        &self,
-        half: OwnedWriteHalf,
-        mut frames: mpsc::Receiver<Outgoing>,
-        heartbeat: Duration,
-    ) -> io::Result<()> {
+    async fn write(&self, half: Writer, mut frames: mpsc::Receiver<Outgoing>, heartbeat: Duration) -> io::Result<()> {
         let mut out = BufWriter::with_capacity(WRITE_BYTES, half);
         let mut written = 0u64;
         loop {
@@ -301,7 +290,7 @@ impl Connection {
         grants.chain(state.refusals.drain(..)).chain(farewells).collect()
     }
 
-    async fn read(self: &Arc<Self>, half: OwnedReadHalf, registry: &Registry, silence_max: Duration) -> Error {
+    async fn read(self: &Arc<Self>, half: Reader, registry: &Registry, silence_max: Duration) -> Error {
         let peer = self.peer;
         let lost = |reason: String| Error::ConnectionLost { peer, reason };
         let mut input = BufReader::with_capacity(WRITE_BYTES, half);

@@ -9,18 +9,16 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     sync::Semaphore,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 use types::JobId;
 
 use crate::{
-    ChannelId, Error, Receiver, Sender,
-    connection::Connection,
-    handshake::{self, HANDSHAKE_MAX, Secret},
+    ChannelId, Error, Receiver, Secure, Sender, connection::Connection, handshake::Secret, link::Link,
     registry::Registry,
 };
 
@@ -42,12 +40,15 @@ pub struct Options {
     pub silence_max: Duration,
     /// How long an opened channel waits for its receiver.
     pub parked_for: Duration,
+    /// TLS on which both ends show a certificate; `None` is plain text. All workers of an installation have it, or none.
+    pub secure: Option<Secure>,
 }
 
 impl Default for Options {
-    /// The bound address, 10 s of silence, 30 s of parking.
+    /// The bound address, 10 s of silence, 30 s of parking, plain text.
     fn default() -> Self {
-        Self { advertised: None, silence_max: Duration::from_secs(10), parked_for: Duration::from_secs(30) }
+        let (silence_max, parked_for) = (Duration::from_secs(10), Duration::from_secs(30));
+        Self { advertised: None, silence_max, parked_for, secure: None }
     }
 }
 
@@ -188,23 +189,18 @@ impl Inner {
         if let Some(connection) = peer.live() {
             return Ok(connection);
         }
-        let refused = |source: std::io::Error| Error::Connect { peer: address, source: Arc::new(source) };
-        let mut stream = match timeout(HANDSHAKE_MAX, TcpStream::connect(address)).await {
-            Ok(stream) => stream.map_err(refused)?,
-            Err(_) => return Err(refused(std::io::ErrorKind::TimedOut.into())),
-        };
-        handshake::dial(&mut stream, &self.secret, self.address, address).await?;
-        self.adopt(stream, address)
+        let link = Link::dial(self.options.secure.as_ref(), &self.secret, self.address, address).await?;
+        self.adopt(link, address)
     }
 
     /// Starts a connection whose peer has proved itself.
     ///
     /// Two workers may dial each other at once. Then both connections live, and each side sends on the one that it
     /// knew first: order holds per channel, and a channel never changes its connection.
-    fn adopt(&self, stream: TcpStream, address: SocketAddr) -> Result<Arc<Connection>, Error> {
+    fn adopt(&self, link: Link, address: SocketAddr) -> Result<Arc<Connection>, Error> {
         let peer = self.peer(address)?;
         let (registry, closed) = (Arc::clone(&self.registry), self.closed.child_token());
-        let connection = Connection::start(stream, address, registry, self.options.silence_max, closed);
+        let connection = Connection::start(link, address, registry, self.options.silence_max, closed);
         debug!(peer = %address, "connection open");
         let mut slot = peer.connection.lock();
         match slot.as_ref().filter(|known| !known.is_lost()) {
@@ -226,7 +222,7 @@ async fn listen(listener: TcpListener, inner: Weak<Inner>, closed: CancellationT
     let mut sweep = interval((parked_for / 4).clamp(Duration::from_millis(10), Duration::from_secs(1)));
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let (mut stream, from) = tokio::select! {
+        let (stream, from) = tokio::select! {
             () = closed.cancelled() => return,
             _ = sweep.tick() => {
                 let Some(inner) = inner.upgrade() else { return };
@@ -247,15 +243,17 @@ async fn listen(listener: TcpListener, inner: Weak<Inner>, closed: CancellationT
             warn!(%from, limit = HANDSHAKES_MAX, "connection refused, too many handshakes");
             continue;
         };
-        let Some(secret) = inner.upgrade().map(|inner| Arc::clone(&inner.secret)) else { return };
+        let known = inner.upgrade().map(|inner| (Arc::clone(&inner.secret), inner.options.secure.clone()));
+        let Some((secret, secure)) = known else { return };
         let (inner, closed) = (Weak::clone(&inner), closed.clone());
         tokio::spawn(async move {
             let outcome = tokio::select! {
                 () = closed.cancelled() => return,
-                outcome = handshake::accept(&mut stream, &secret, from) => outcome,
+                outcome = Link::accept(stream, secure.as_ref(), &secret, from) => outcome,
             };
             drop(permit);
-            let adopted = outcome.and_then(|peer| inner.upgrade().map_or(Ok(()), |i| i.adopt(stream, peer).map(drop)));
+            let adopted =
+                outcome.and_then(|(link, peer)| inner.upgrade().map_or(Ok(()), |i| i.adopt(link, peer).map(drop)));
             if let Err(error) = adopted {
                 warn!(%from, %error, "connection refused");
             }

@@ -11,8 +11,8 @@
 //! stay in order with the data. Nothing here queues without a bound and nothing waits for a dead peer: a lost
 //! connection is a typed error on every channel it carried.
 //!
-//! Trust: a peer proves that it knows the shared secret before one byte of its is interpreted, and so do we.
-//! Traffic is not encrypted here.
+//! Trust: a peer proves that it knows the shared secret before one byte of its is interpreted, and so do we. With
+//! [`Options::secure`] all of it is inside TLS on which both ends show a certificate; without, nothing is encrypted.
 //!
 //! ```
 //! use std::{net::SocketAddr, sync::Arc};
@@ -45,6 +45,7 @@ mod gate;
 mod handshake;
 mod hub;
 mod inbox;
+mod link;
 mod message;
 mod outbox;
 mod receiver;
@@ -59,6 +60,7 @@ pub use gate::{GATE_BYTES_MAX, Gate};
 pub use handshake::SECRET_BYTES_MIN;
 pub use hub::{Exchange, Options, PEERS_MAX};
 pub use inbox::CONTROLS_MAX;
+pub use link::Secure;
 pub use message::{ChannelId, Message};
 pub use receiver::Receiver;
 pub use registry::PARKED_MAX;

@@ -3,6 +3,7 @@
 mod channels;
 mod hostile;
 mod inputs;
+mod secure;
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 

@@ -1,7 +1,5 @@
 //! Saying that one is alive.
 
-use std::time::Duration;
-
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use wire::views::{MEMBERS, Member};
@@ -23,14 +21,13 @@ impl Announcement {
         let ttl = host.common.lease_ttl.0;
         let bucket = host.bus.bucket(MEMBERS, Some(ttl), host.common.journal_replicas).await?;
         let key = format!("{}.{}", member.service, member.replica);
-        let value = bytes::Bytes::from(wire::encode(&member));
-        bucket.put(&key, value.clone()).await?;
+        bucket.put(&key, of_now(host, &member)).await?;
         let renewal = CancellationToken::new();
         let (end, ended) = tokio::sync::oneshot::channel();
         let task = {
-            let (bucket, key, renewal) = (bucket.clone(), key.clone(), renewal.clone());
+            let (host, bucket, key, renewal) = (host.clone(), bucket.clone(), key.clone(), renewal.clone());
             async move {
-                renew(&bucket, &key, value, ttl, &renewal).await;
+                renew(&host, &bucket, &key, &member, &renewal).await;
                 drop(end);
             }
         };
@@ -56,7 +53,13 @@ impl Drop for Announcement {
     }
 }
 
-async fn renew(bucket: &bus::Bucket, key: &str, value: bytes::Bytes, ttl: Duration, until: &CancellationToken) {
+/// The member with what its probes say at this moment.
+fn of_now(host: &Host, member: &Member) -> Vec<u8> {
+    wire::encode(&Member { unready: host.conditions(), ..member.clone() })
+}
+
+async fn renew(host: &Host, bucket: &bus::Bucket, key: &str, member: &Member, until: &CancellationToken) {
+    let ttl = host.common.lease_ttl.0;
     let mut ticks = interval(ttl / 3);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -64,7 +67,7 @@ async fn renew(bucket: &bus::Bucket, key: &str, value: bytes::Bytes, ttl: Durati
             () = until.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        match timeout(ttl / 3, bucket.put(key, value.clone())).await {
+        match timeout(ttl / 3, bucket.put(key, of_now(host, member))).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::warn!(key, %error, "member could not be renewed"),
             Err(_) => tracing::warn!(key, "member could not be renewed in time"),

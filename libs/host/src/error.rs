@@ -21,6 +21,9 @@ pub enum StartError {
     /// A bucket of NATS cannot be used.
     #[error(transparent)]
     Bucket(#[from] bus::BucketError),
+    /// A certificate, its key or an authority cannot be used.
+    #[error("certificates of common.tls_certificate, tls_key and tls_ca: {0}")]
+    Tls(#[from] tls::TlsError),
     /// Object storage cannot be used.
     #[error(transparent)]
     Store(#[from] store::StoreError),

@@ -16,12 +16,13 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use settings::{Common, Secret};
 use store::Objects;
+use tls::Tls;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use types::{Clock, ReplicaId, Timestamp};
 use wire::{Service, views::Member};
 
-use crate::{Announcement, StartError, secret};
+use crate::{Announcement, StartError, certificate, secret};
 
 /// Closures of [`Host::cpu`] that run at once; others wait. Two: the machine has other work.
 const CPU_AT_ONCE_MAX: usize = 2;
@@ -43,6 +44,8 @@ pub struct Host {
     pub common: Common,
     /// Object storage.
     pub objects: Objects,
+    /// Certificate and authorities of the process; follows its files once the service runs.
+    pub tls: Tls,
     /// The only way to learn the time.
     pub clock: Arc<dyn Clock>,
     /// Cancelled when the service has to stop taking work.
@@ -57,6 +60,7 @@ struct Shared {
     cpu: Semaphore,
     ready: AtomicBool,
     conditions: Mutex<BTreeMap<&'static str, String>>,
+    notes: Mutex<BTreeMap<&'static str, String>>,
     beat: Mutex<Instant>,
     failed: Mutex<Option<StartError>>,
     closers: Mutex<Vec<Closer>>,
@@ -70,11 +74,13 @@ impl Host {
         // HTTP clients of services panic without one; if the process has chosen already, its choice stays.
         drop(rustls::crypto::ring::default_provider().install_default());
         let replica = secret::replica(&common.replica)?;
+        let tls = certificate::open(&common)?;
         let options = BusOptions {
             url: common.nats_url.clone(),
             creds: secret::resolve(&common.nats_creds)?,
             name: format!("{service}/{replica}"),
             inbox_prefix: None,
+            tls: tls.client(),
         };
         let objects = Objects::open(&absolute(common.object_store())?)?;
         let bus = Bus::connect(options).await?;
@@ -86,12 +92,13 @@ impl Host {
             cpu: Semaphore::new(CPU_AT_ONCE_MAX),
             ready: AtomicBool::new(false),
             conditions: Mutex::default(),
+            notes: Mutex::default(),
             beat: Mutex::new(Instant::now()),
             failed: Mutex::default(),
             closers: Mutex::default(),
         };
         let stop = CancellationToken::new();
-        Ok(Self { service, replica, bus, common, objects, clock, stop, shared: Arc::new(shared) })
+        Ok(Self { service, replica, bus, common, objects, tls, clock, stop, shared: Arc::new(shared) })
     }
 
     /// This replica's own directory for state that can be rebuilt.
@@ -110,15 +117,21 @@ impl Host {
     pub async fn tenants(&self) -> Result<Bus, StartError> {
         let connect = || async {
             let Some(creds) = self.secret(&self.common.tenants_creds)? else { return Ok(self.bus.clone()) };
-            let options = BusOptions {
-                url: self.common.nats_url.clone(),
-                creds: Some(creds),
-                name: format!("{}/{}", self.service, self.replica),
-                inbox_prefix: None,
-            };
-            Ok::<_, StartError>(Bus::connect(options).await?)
+            self.connect_as(creds).await
         };
         self.shared.tenants.get_or_try_init(connect).await.cloned()
+    }
+
+    /// One more connection to the same servers, with the text of other credentials.
+    pub async fn connect_as(&self, creds: String) -> Result<Bus, StartError> {
+        let options = BusOptions {
+            url: self.common.nats_url.clone(),
+            creds: Some(creds),
+            name: format!("{}/{}", self.service, self.replica),
+            inbox_prefix: None,
+            tls: self.tls.client(),
+        };
+        Ok(Bus::connect(options).await?)
     }
 
     /// The secret that a setting refers to; `None` if the setting is `""`.
@@ -140,10 +153,27 @@ impl Host {
         }
     }
 
+    /// What its service says keeps it from its work, by name.
+    pub fn conditions(&self) -> BTreeMap<String, String> {
+        self.shared.conditions.lock().iter().map(|(name, reason)| ((*name).to_owned(), reason.clone())).collect()
+    }
+
+    /// Sets or clears a named remark of `/readyz` that does not take the replica out of service.
+    pub fn note(&self, name: &'static str, remark: Option<String>) {
+        let mut notes = self.shared.notes.lock();
+        match remark {
+            Some(remark) => drop(notes.insert(name, remark)),
+            None => drop(notes.remove(name)),
+        }
+    }
+
+    pub(crate) fn notes(&self) -> BTreeMap<&'static str, String> {
+        self.shared.notes.lock().clone()
+    }
+
     /// Why the replica is not ready; empty when it is.
     pub fn unready_reasons(&self) -> BTreeMap<String, String> {
-        let mut reasons: BTreeMap<_, _> =
-            self.shared.conditions.lock().iter().map(|(name, reason)| ((*name).to_owned(), reason.clone())).collect();
+        let mut reasons = self.conditions();
         if self.stop.is_cancelled() {
             reasons.insert("service".to_owned(), "draining".to_owned());
         } else if !self.shared.ready.load(Ordering::Relaxed) {

@@ -2,7 +2,7 @@
 //!
 //! Owns the frame of a service: settings to connections ([`Host`]), lease, restore, replay and fenced appends of a control service
 //! ([`Ledger`]), what only a leader does ([`while_leading`], [`keep_serving`], [`run_effects`]), start and drain order ([`run`],
-//! [`start_in_process`]) and the probes of Kubernetes.
+//! [`start_in_process`]), the process's certificate and when it is read again, and the probes of Kubernetes.
 //! Deliberately does not know: any service, any message, what a state means, how NATS or object storage work.
 //!
 //! ```no_run
@@ -66,11 +66,13 @@
 //! ```
 
 mod announce;
+mod certificate;
 mod control;
 mod effect;
 mod error;
 mod guest;
 mod ledger;
+mod listen;
 mod metrics;
 mod probe;
 mod run;

@@ -8,8 +8,8 @@ use crate::{Host, StartError};
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Serves `/livez`, `/readyz` and `/metrics`; must be called where actix runs.
-pub(crate) fn serve(host: &Host, address: &str) -> Result<ServerHandle, StartError> {
-    let host = web::Data::new(host.clone());
+pub(crate) fn serve(own: &Host, address: &str) -> Result<ServerHandle, StartError> {
+    let host = web::Data::new(own.clone());
     let factory = move || {
         App::new()
             .app_data(host.clone())
@@ -17,13 +17,14 @@ pub(crate) fn serve(host: &Host, address: &str) -> Result<ServerHandle, StartErr
             .route("/readyz", web::get().to(readyz))
             .route("/metrics", web::get().to(metrics))
     };
-    let server = HttpServer::new(factory)
-        .workers(1)
-        .disable_signals()
-        .bind(address)
-        .map_err(|source| StartError::Address { address: address.to_owned(), source })?;
+    let server = HttpServer::new(factory).workers(1).disable_signals();
+    let server = match own.https() {
+        Some(config) => server.bind_rustls_0_23(address, config),
+        None => server.bind(address),
+    };
+    let server = server.map_err(|source| StartError::Address { address: address.to_owned(), source })?;
     for bound in server.addrs() {
-        tracing::info!(address = %bound, "probes listen");
+        own.listens("probes", bound);
     }
     let server = server.run();
     let handle = server.handle();
@@ -40,7 +41,11 @@ async fn livez(host: web::Data<Host>) -> HttpResponse {
 async fn readyz(host: web::Data<Host>) -> HttpResponse {
     let reasons = host.unready_reasons();
     let ready = reasons.is_empty();
-    let body = serde_json::json!({ "ready": ready, "reasons": reasons });
+    let mut body = serde_json::json!({ "ready": ready, "reasons": reasons });
+    let notes = host.notes();
+    if !notes.is_empty() {
+        body["notes"] = serde_json::json!(notes);
+    }
     if ready { HttpResponse::Ok().json(body) } else { HttpResponse::ServiceUnavailable().json(body) }
 }
 

@@ -13,7 +13,7 @@ use tokio::{
 };
 use types::ReplicaId;
 
-use crate::{Host, StartError, metrics, probe};
+use crate::{Host, StartError, certificate, metrics, probe};
 
 /// The longest drain; what is in flight after it is cut off. Kubernetes waits 30 s by default.
 pub const DRAIN_MAX: Duration = Duration::from_secs(10);
@@ -159,6 +159,7 @@ async fn begin<S: Service>(
 ) -> Result<(Host, Running, Option<actix_web::dev::ServerHandle>), StartError> {
     let host = Host::connect(S::NAME, common).await?;
     drop(actix_rt::spawn(beat(host.clone())));
+    host.spawn("certificate", certificate::follow(host.clone()));
     let probes = match probe_address {
         "" => None,
         address => Some(probe::serve(&host, address)?),

@@ -59,6 +59,7 @@ impl Service for Tallier {
             started: host.started(),
             exchange_address: None,
             slots: 0,
+            unready: <_>::default(),
         };
         let member = host.announce(member).await?;
         // Not `Send`: what a service begins on its own thread stays there.

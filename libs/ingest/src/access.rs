@@ -1,10 +1,10 @@
 //! Access lines: common and combined log format.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
-use types::{LogRecord, Timestamp, Value};
+use types::Timestamp;
 
-use crate::time;
+use crate::{Record, Value, time};
 
 /// How far into the line the bracket before the time may stand: an IPv6 address, an identity and a user.
 const HEAD_BYTES_MAX: usize = 256;
@@ -12,7 +12,7 @@ const HEAD_BYTES_MAX: usize = 256;
 /// Reads `addr ident user [time] "METHOD path PROTO" status bytes` and, if present, `"referer" "agent"`.
 ///
 /// The message is the whole line; what a server appends after the known part stays in it. A `-` is no value.
-pub(crate) fn parse(text: &str, received: Timestamp) -> Option<LogRecord> {
+pub(crate) fn parse(text: &str, received: Timestamp) -> Option<Record<'_>> {
     let bytes = text.as_bytes();
     let open = memchr::memchr(b'[', &bytes[..bytes.len().min(HEAD_BYTES_MAX)])?;
     let head = text.get(..open)?;
@@ -28,10 +28,10 @@ pub(crate) fn parse(text: &str, received: Timestamp) -> Option<LogRecord> {
     let status = numbers.next()?;
     let status: i64 = status.parse().ok().filter(|_| status.len() == 3)?;
     let size = numbers.next()?;
-    let mut fields = BTreeMap::new();
-    let mut text_field = |name: &str, value: &str| {
-        if !value.is_empty() && value != "-" {
-            fields.insert(name.to_owned(), Value::Text(value.to_owned()));
+    let mut fields = Vec::new();
+    let mut text_field = |name, value| {
+        if !matches!(value, "" | "-") {
+            fields.push((Cow::Borrowed(name), Value::from(value)));
         }
     };
     text_field("remote_addr", address);
@@ -48,13 +48,13 @@ pub(crate) fn parse(text: &str, received: Timestamp) -> Option<LogRecord> {
             text_field("user_agent", agent);
         }
     }
-    fields.insert("status".to_owned(), Value::Int(status));
+    fields.push(("status".into(), Value::Int(status)));
     if let Ok(size) = size.parse() {
-        fields.insert("bytes".to_owned(), Value::Int(size));
+        fields.push(("bytes".into(), Value::Int(size)));
     } else if size != "-" {
         return None;
     }
-    Some(LogRecord { time, message: text.to_owned(), severity: None, fields })
+    Some(Record { time, message: text.into(), severity: None, fields })
 }
 
 /// The text within the quotes at the beginning, escapes kept as they are, and what follows.

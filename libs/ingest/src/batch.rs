@@ -1,6 +1,6 @@
 //! Records to column batches.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use arrow::{
     array::{
@@ -9,10 +9,10 @@ use arrow::{
     },
     datatypes::{DataType, Field, Float64Type, Int64Type, Schema},
 };
-use types::{LogRecord, Offset, SegmentId, Timestamp, Value};
+use types::{Offset, SegmentId, Timestamp};
 
 use crate::{
-    RawEvent,
+    RawEvent, Record, Value,
     fields::{REST_COLUMN, to_json},
     parse,
     schema::{BASE_COLUMNS, COLUMNS_MAX, add_rest, base_fields, float_text, widen, wider},
@@ -63,7 +63,12 @@ pub struct BatchBuilder {
     received: TimestampNanosecondBuilder,
     message: StringBuilder,
     severity: StringBuilder,
-    columns: BTreeMap<String, Column>,
+    /// Inferred columns in the order in which they were first seen.
+    columns: Vec<(String, Column)>,
+    /// Where a column of a name is.
+    places: HashMap<String, usize>,
+    /// The columns of the fields of the row before: mostly the next row has the same ones.
+    row: Vec<usize>,
     rest: StringBuilder,
     rest_used: bool,
 }
@@ -80,7 +85,9 @@ impl BatchBuilder {
             received: TimestampNanosecondBuilder::new(),
             message: StringBuilder::new(),
             severity: StringBuilder::new(),
-            columns: BTreeMap::new(),
+            columns: Vec::new(),
+            places: HashMap::new(),
+            row: Vec::new(),
             rest: StringBuilder::new(),
             rest_used: false,
         }
@@ -100,7 +107,7 @@ impl BatchBuilder {
 
     /// Appends a record at the next offset; `false` if the batch was full and did not take it.
     #[must_use = "false means that the record was not taken: finish this batch and begin another"]
-    pub fn push(&mut self, record: &LogRecord, received: Timestamp) -> bool {
+    pub fn push(&mut self, record: &Record<'_>, received: Timestamp) -> bool {
         if self.is_full() {
             return false;
         }
@@ -111,21 +118,22 @@ impl BatchBuilder {
         self.bytes += record.message.len();
         let mut own_rest = None;
         let mut more = Vec::new();
-        for (name, value) in &record.fields {
+        let before = std::mem::take(&mut self.row);
+        for (place, (name, value)) in record.fields.iter().enumerate() {
             self.bytes += name.len();
             if let Value::Text(text) = value {
                 self.bytes += text.len();
                 if name == REST_COLUMN {
-                    own_rest = Some(text.as_str());
+                    own_rest = Some(text.as_ref());
                     continue;
                 }
             }
-            if let Some(column) = self.columns.get_mut(name) {
-                column.push(value, self.rows);
-            } else if self.columns.len() < INFERRED_MAX && !BASE_COLUMNS.contains(&name.as_str()) {
-                self.columns.entry(name.clone()).or_insert_with(|| Column::of(value)).push(value, self.rows);
-            } else {
-                more.push((name.clone(), to_json(value.clone())));
+            match self.column(name, value, before.get(place).copied()) {
+                Some(at) => {
+                    self.columns[at].1.push(value, self.rows);
+                    self.row.push(at);
+                }
+                None => more.push((name.to_string(), to_json(value.clone()))),
             }
         }
         if own_rest.is_some() || !more.is_empty() {
@@ -134,6 +142,23 @@ impl BatchBuilder {
         self.rest.append_option(add_rest(own_rest, more.into_iter()));
         self.rows += 1;
         true
+    }
+
+    /// The place of a field's column, which is opened if it is new; nothing if it cannot have one.
+    fn column(&mut self, name: &str, value: &Value<'_>, guess: Option<usize>) -> Option<usize> {
+        if let Some(at) = guess.filter(|at| self.columns[*at].0 == name) {
+            return Some(at);
+        }
+        if let Some(at) = self.places.get(name) {
+            return Some(*at);
+        }
+        if self.columns.len() >= INFERRED_MAX || BASE_COLUMNS.contains(&name) {
+            return None;
+        }
+        let at = self.columns.len();
+        self.columns.push((name.to_owned(), Column::of(value)));
+        self.places.insert(name.to_owned(), at);
+        Some(at)
     }
 
     /// Closes the batch.
@@ -154,11 +179,12 @@ impl BatchBuilder {
             Arc::new(segments.finish()),
             Arc::new(offsets.finish()),
         ];
-        let mut inferred: BTreeMap<String, ArrayRef> =
+        let mut inferred: Vec<(String, ArrayRef)> =
             self.columns.into_iter().map(|(name, column)| (name, column.finish(self.rows))).collect();
         if self.rest_used {
-            inferred.insert(REST_COLUMN.to_owned(), Arc::new(self.rest.finish()));
+            inferred.push((REST_COLUMN.to_owned(), Arc::new(self.rest.finish())));
         }
+        inferred.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         let mut fields = base_fields().to_vec();
         for (name, array) in inferred {
             fields.push(Field::new(name, array.data_type().clone(), true));
@@ -210,7 +236,7 @@ macro_rules! each {
     };
 }
 
-fn type_of(value: &Value) -> DataType {
+fn type_of(value: &Value<'_>) -> DataType {
     match value {
         Value::Bool(_) => DataType::Boolean,
         Value::Int(_) => DataType::Int64,
@@ -220,7 +246,7 @@ fn type_of(value: &Value) -> DataType {
 }
 
 impl Column {
-    fn of(value: &Value) -> Self {
+    fn of(value: &Value<'_>) -> Self {
         Self::empty(&type_of(value))
     }
 
@@ -250,7 +276,7 @@ impl Column {
         });
     }
 
-    fn push(&mut self, value: &Value, row: usize) {
+    fn push(&mut self, value: &Value<'_>, row: usize) {
         self.pad(row);
         match (&mut *self, value) {
             (Self::Int(builder), Value::Int(number)) => builder.append_value(*number),

@@ -1,11 +1,11 @@
 //! The fields of one event: names, limits, and which keys mean time, message and severity.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
 use serde_json::{Map, Value as Json};
-use types::{LogRecord, Severity, Timestamp, Value};
+use types::{Severity, Timestamp};
 
-use crate::{severity, time};
+use crate::{Record, Value, severity, time};
 
 /// The most fields of one event; what comes later goes to [`REST_COLUMN`].
 pub const FIELDS_MAX: usize = 200;
@@ -36,20 +36,24 @@ const KNOWN: [&str; 17] = [
     "loglevel",
     "severity_number",
 ];
+/// The longest of them.
+const KNOWN_BYTES_MAX: usize = 15;
 const TIMES: std::ops::Range<usize> = 0..5;
 const MESSAGES: std::ops::Range<usize> = 5..9;
 const SEVERITIES: std::ops::Range<usize> = 9..17;
 
+/// The place of a key in [`KNOWN`].
 fn known(name: &str) -> Option<usize> {
-    let candidate = matches!(name.as_bytes().first(), Some(b'_' | b'@' | b't' | b'm' | b'l' | b's'));
-    if candidate { KNOWN.iter().position(|key| *key == name) } else { None }
+    let first = *name.as_bytes().first()?;
+    let candidate = matches!(first, b'_' | b'@' | b't' | b'm' | b'l' | b's') && name.len() <= KNOWN_BYTES_MAX;
+    if candidate { KNOWN.iter().position(|key| key.len() == name.len() && *key == name) } else { None }
 }
 
 /// Collects the fields of one event; of a name given twice the last value stays.
 #[derive(Default)]
-pub(crate) struct Fields {
-    map: BTreeMap<String, Value>,
-    known: [Option<Value>; KNOWN.len()],
+pub(crate) struct Fields<'a> {
+    list: Vec<(Cow<'a, str>, Value<'a>)>,
+    known: [Option<Value<'a>>; KNOWN.len()],
     rest: Map<String, Json>,
 }
 
@@ -60,31 +64,45 @@ pub(crate) struct Fallback<'a> {
     pub(crate) message: &'a str,
 }
 
-impl Fields {
-    pub(crate) fn insert(&mut self, name: &str, value: Value) {
-        match known(name) {
+impl<'a> Fields<'a> {
+    pub(crate) fn insert(&mut self, name: Cow<'a, str>, value: Value<'a>) {
+        match known(&name) {
             Some(rank) => self.known[rank] = Some(value),
             None => self.keep(name, value),
         }
     }
 
-    fn keep(&mut self, name: &str, value: Value) {
-        if name.len() <= FIELD_NAME_BYTES_MAX {
-            let column = column_name(name);
-            if let Some(slot) = self.map.get_mut(column.as_ref()) {
-                *slot = value;
-                return;
-            }
-            if self.map.len() < FIELDS_MAX {
-                self.map.insert(column.into_owned(), value);
-                return;
-            }
+    /// Whether the members of an object of that name become fields: else names could take far more room than the event.
+    pub(crate) fn flattens(&self, name: &str) -> bool {
+        name.is_empty() || (name.len() <= FIELD_NAME_BYTES_MAX && self.list.len() < FIELDS_MAX)
+    }
+
+    /// Keeps an object, or what is left of one, among the rest.
+    pub(crate) fn keep_whole(&mut self, name: Cow<'a, str>, members: Map<String, Json>) {
+        if !members.is_empty() {
+            self.rest.insert(name.into_owned(), Json::Object(members));
         }
-        self.rest.insert(name.to_owned(), to_json(value));
+    }
+
+    fn keep(&mut self, name: Cow<'a, str>, value: Value<'a>) {
+        if name.len() > FIELD_NAME_BYTES_MAX {
+            self.rest.insert(name.into_owned(), to_json(value));
+            return;
+        }
+        let renamed = column_name(&name);
+        let column = renamed.as_deref().unwrap_or(&name);
+        if let Some((_, slot)) = self.list.iter_mut().find(|(known, _)| known.len() == column.len() && known == column)
+        {
+            *slot = value;
+        } else if self.list.len() < FIELDS_MAX {
+            self.list.push((renamed.map_or(name, Cow::Owned), value));
+        } else {
+            self.rest.insert(name.into_owned(), to_json(value));
+        }
     }
 
     /// Makes the record: takes time, message and severity out of their keys and closes the fields.
-    pub(crate) fn finish(mut self, fallback: &Fallback<'_>) -> LogRecord {
+    pub(crate) fn finish(mut self, fallback: &Fallback<'a>) -> Record<'a> {
         let time = TIMES.into_iter().find_map(|rank| {
             let time = read_time(self.known[rank].as_ref()?, fallback.received)?;
             self.known[rank] = None;
@@ -98,21 +116,21 @@ impl Fields {
             }
         });
         let severity = self.severity();
-        for (rank, name) in KNOWN.iter().enumerate() {
+        for (rank, name) in KNOWN.into_iter().enumerate() {
             if let Some(value) = self.known[rank].take() {
-                self.keep(name, value);
+                self.keep(Cow::Borrowed(name), value);
             }
         }
         if !self.rest.is_empty() {
             let text = Json::Object(std::mem::take(&mut self.rest)).to_string();
-            self.map.insert(REST_COLUMN.to_owned(), Value::Text(text));
+            self.list.push((Cow::Borrowed(REST_COLUMN), Value::Text(text.into())));
         }
-        let message = message.map_or_else(|| fallback.message.to_owned(), trim_end);
-        LogRecord {
+        let message = message.map_or(Cow::Borrowed(fallback.message), trim_end);
+        Record {
             time: time.or(fallback.time).unwrap_or(fallback.received),
             severity: severity.or_else(|| severity::in_text(&message, false)),
             message,
-            fields: self.map,
+            fields: self.list,
         }
     }
 
@@ -128,12 +146,18 @@ impl Fields {
     }
 }
 
-fn trim_end(mut text: String) -> String {
-    text.truncate(text.trim_end_matches(['\n', '\r']).len());
-    text
+fn trim_end(text: Cow<'_, str>) -> Cow<'_, str> {
+    let ends = ['\n', '\r'];
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(text.trim_end_matches(ends)),
+        Cow::Owned(mut text) => {
+            text.truncate(text.trim_end_matches(ends).len());
+            Cow::Owned(text)
+        }
+    }
 }
 
-fn read_time(value: &Value, received: Timestamp) -> Option<Timestamp> {
+fn read_time(value: &Value<'_>, received: Timestamp) -> Option<Timestamp> {
     match value {
         Value::Int(number) => time::epoch(*number),
         Value::Float(number) => time::epoch_float(*number),
@@ -142,7 +166,7 @@ fn read_time(value: &Value, received: Timestamp) -> Option<Timestamp> {
     }
 }
 
-fn read_severity(key: &str, value: &Value) -> Option<Severity> {
+fn read_severity(key: &str, value: &Value<'_>) -> Option<Severity> {
     match value {
         Value::Text(text) => text.parse().ok(),
         Value::Int(number) if key == "severity_number" => severity::of_otel(*number),
@@ -151,19 +175,19 @@ fn read_severity(key: &str, value: &Value) -> Option<Severity> {
     }
 }
 
-/// The column of a field: names that begin with `_`, and `severity`, belong to the platform, so `_x` becomes
-/// `field_x`, `severity` becomes `field_severity` and the empty name `field_`.
-fn column_name(name: &str) -> std::borrow::Cow<'_, str> {
+/// The column of a field, where it has another name: names that begin with `_`, and `severity`, belong to the platform, so
+/// `_x` becomes `field_x`, `severity` becomes `field_severity` and the empty name `field_`.
+fn column_name(name: &str) -> Option<String> {
     if name.starts_with('_') {
-        format!("field{name}").into()
+        Some(format!("field{name}"))
     } else if name == "severity" || name.is_empty() {
-        format!("field_{name}").into()
+        Some(format!("field_{name}"))
     } else {
-        name.into()
+        None
     }
 }
 
-pub(crate) fn to_json(value: Value) -> Json {
+pub(crate) fn to_json(value: Value<'_>) -> Json {
     match value {
         Value::Bool(flag) => flag.into(),
         Value::Int(number) => number.into(),

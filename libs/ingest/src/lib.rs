@@ -10,8 +10,8 @@
 //! text, so parsing never fails and no text is lost.
 //!
 //! ```
-//! use ingest::{RawEvent, parse};
-//! use types::{Severity, Timestamp, Value};
+//! use ingest::{RawEvent, Value, parse};
+//! use types::{Severity, Timestamp};
 //!
 //! let received = Timestamp::from_millis(1_767_322_800_000);
 //! let payload = br#"{"ts":"2026-01-02T03:04:05Z","level":"warn","msg":"slow","http":{"status":200}}"#;
@@ -19,7 +19,7 @@
 //! assert_eq!(record.message, "slow");
 //! assert_eq!(record.severity, Some(Severity::Warn));
 //! assert_eq!(record.time, Timestamp::from_millis(1_767_323_045_000));
-//! assert_eq!(record.fields["http.status"], Value::Int(200));
+//! assert_eq!(record.field("http.status"), Some(&Value::Int(200)));
 //! ```
 
 mod access;
@@ -28,16 +28,18 @@ mod fields;
 mod json;
 pub mod lines;
 mod logfmt;
+mod record;
 pub mod sample;
 mod schema;
 mod severity;
 mod text;
 mod time;
 
-use types::{LogRecord, Timestamp};
+use types::Timestamp;
 
 pub use batch::{BATCH_BYTES_MAX, BATCH_CELLS_MAX, BATCH_ROWS_MAX, BatchBuilder, to_batch};
 pub use fields::{FIELD_NAME_BYTES_MAX, FIELDS_MAX, REST_COLUMN};
+pub use record::{Record, Value};
 pub use schema::{BASE_COLUMNS, COLUMNS_MAX, Error, base_schema, conform, merge_schemas};
 
 /// One event as it arrived.
@@ -54,18 +56,25 @@ pub struct RawEvent<'a> {
 /// Bytes that are not UTF-8 become U+FFFD. Times without a zone are UTC. The message of a JSON object is its message
 /// key, else the whole text; the message of anything else is the whole text, except logfmt made of pairs only.
 /// Keys that hold the time, the message or `severity` are consumed when understood; `level` and its kin stay fields.
-/// Bounds: [`FIELDS_MAX`] fields, the rest as a JSON object in the field [`REST_COLUMN`].
-pub fn parse(event: RawEvent<'_>) -> LogRecord {
-    let text = String::from_utf8_lossy(event.payload);
+/// Bounds: [`FIELDS_MAX`] fields with names of at most [`FIELD_NAME_BYTES_MAX`] bytes, the rest as a JSON object in the
+/// field [`REST_COLUMN`], where objects stay whole: a record is never much larger than its event.
+pub fn parse(event: RawEvent<'_>) -> Record<'_> {
+    match std::str::from_utf8(event.payload) {
+        Ok(text) => understand(text, event.received),
+        Err(_) => understand(&String::from_utf8_lossy(event.payload), event.received).into_owned(),
+    }
+}
+
+fn understand(text: &str, received: Timestamp) -> Record<'_> {
     let text = text.trim_start_matches('\u{feff}').trim_end_matches(['\n', '\r']);
     if text.trim_start().starts_with('{')
-        && let Some(record) = json::parse(text, event.received)
+        && let Some(record) = json::parse(text, received)
     {
         return record;
     }
-    access::parse(text, event.received)
-        .or_else(|| logfmt::parse(text, event.received))
-        .unwrap_or_else(|| text::parse(text, event.received))
+    access::parse(text, received)
+        .or_else(|| logfmt::parse(text, received))
+        .unwrap_or_else(|| text::parse(text, received))
 }
 
 #[cfg(test)]

@@ -2,15 +2,16 @@
 
 use std::borrow::Cow;
 
-use types::{LogRecord, Timestamp, Value};
+use types::Timestamp;
 
 use crate::{
+    Record, Value,
     fields::{Fallback, Fields},
     time,
 };
 
 /// Reads one line that is at least two pairs and mostly pairs; nothing if it is anything else.
-pub(crate) fn parse(text: &str, received: Timestamp) -> Option<LogRecord> {
+pub(crate) fn parse(text: &str, received: Timestamp) -> Option<Record<'_>> {
     let bytes = text.as_bytes();
     memchr::memchr(b'=', bytes)?;
     let (mut fields, mut pairs, mut bare, mut at) = (Fields::default(), 0usize, 0usize, 0usize);
@@ -26,7 +27,7 @@ pub(crate) fn parse(text: &str, received: Timestamp) -> Option<LogRecord> {
         }
         match pair(text, at) {
             Some((key, value, end)) => {
-                fields.insert(key, value);
+                fields.insert(Cow::Borrowed(key), value);
                 pairs += 1;
                 at = end;
             }
@@ -46,14 +47,16 @@ pub(crate) fn parse(text: &str, received: Timestamp) -> Option<LogRecord> {
     let mut record = fields.finish(&Fallback { time: stamp.map(|s| s.time), received, message: text });
     // With stray words the message key alone would lose them.
     if bare > 0 && record.message != text {
-        let said = std::mem::replace(&mut record.message, text.to_owned());
-        record.fields.entry("msg".to_owned()).or_insert(Value::Text(said));
+        let said = std::mem::replace(&mut record.message, Cow::Borrowed(text));
+        if record.field("msg").is_none() {
+            record.fields.push((Cow::Borrowed("msg"), Value::Text(said)));
+        }
     }
     Some(record)
 }
 
 /// One pair at `at`: its key, its value and where it ends.
-fn pair(text: &str, at: usize) -> Option<(&str, Value, usize)> {
+fn pair(text: &str, at: usize) -> Option<(&str, Value<'_>, usize)> {
     let bytes = text.as_bytes();
     let length = bytes[at..].iter().position(|b| !is_key(*b))?;
     let equals = at + length;
@@ -64,7 +67,7 @@ fn pair(text: &str, at: usize) -> Option<(&str, Value, usize)> {
     let start = equals + 1;
     if bytes.get(start) == Some(&b'"') {
         let (value, end) = quoted(text, start)?;
-        return Some((key, Value::Text(value.into_owned()), end));
+        return Some((key, Value::Text(value), end));
     }
     let end = bytes[start..].iter().position(|b| b.is_ascii_whitespace()).map_or(bytes.len(), |n| start + n);
     Some((key, typed(&text[start..end]), end))
@@ -111,7 +114,7 @@ fn unescape(text: &str) -> String {
 }
 
 /// A bare value: a whole number, a decimal number, `true`, `false`, else text; leading zeros make an id, not a number.
-pub(crate) fn typed(text: &str) -> Value {
+pub(crate) fn typed(text: &str) -> Value<'_> {
     let digits = text.strip_prefix('-').unwrap_or(text).as_bytes();
     match digits {
         [b'0'] => {}
@@ -121,7 +124,7 @@ pub(crate) fn typed(text: &str) -> Value {
             return match text {
                 "true" => Value::Bool(true),
                 "false" => Value::Bool(false),
-                _ => Value::Text(text.to_owned()),
+                _ => text.into(),
             };
         }
     }
@@ -133,7 +136,7 @@ pub(crate) fn typed(text: &str) -> Value {
     } else {
         None
     };
-    number.unwrap_or_else(|| Value::Text(text.to_owned()))
+    number.unwrap_or_else(|| text.into())
 }
 
 #[cfg(test)]
@@ -154,7 +157,7 @@ mod tests {
         }
         for text in ["", "007", "1.2.3", "12ms", "1e5", "-", "NaN", "inf", "9223372036854775808", "1.", "TRUE", "0x1f"]
         {
-            assert_eq!(typed(text), Value::Text(text.to_owned()), "{text}");
+            assert_eq!(typed(text), Value::from(text), "{text}");
         }
     }
 
@@ -177,7 +180,7 @@ mod tests {
     fn stray_words_stay_in_the_message() {
         let record = parse("a=1 b=2 stray c=3 msg=hi", Timestamp::default()).unwrap();
         assert_eq!(record.message, "a=1 b=2 stray c=3 msg=hi");
-        assert_eq!(record.fields["msg"], Value::Text("hi".into()));
+        assert_eq!(record.field("msg"), Some(&Value::from("hi")));
         let record = parse(r#"msg="a \"b\"\n\\d" n=1"#, Timestamp::default()).unwrap();
         assert_eq!(record.message, "a \"b\"\n\\d");
     }

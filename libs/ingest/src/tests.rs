@@ -6,11 +6,11 @@ use arrow::{
     array::{Array, AsArray, RecordBatch},
     datatypes::{DataType, Field, Int64Type, Schema, TimestampNanosecondType},
 };
-use types::{LogRecord, SegmentId, Severity, Timestamp, Value};
+use types::{SegmentId, Severity, Timestamp};
 
 use crate::{
-    BASE_COLUMNS, BatchBuilder, COLUMNS_MAX, FIELDS_MAX, REST_COLUMN, RawEvent, base_schema, conform, merge_schemas,
-    parse, to_batch,
+    BASE_COLUMNS, BatchBuilder, COLUMNS_MAX, FIELD_NAME_BYTES_MAX, FIELDS_MAX, REST_COLUMN, RawEvent, Record, Value,
+    base_schema, conform, merge_schemas, parse, to_batch,
 };
 
 /// 2026-01-02 03:04:05 UTC.
@@ -19,19 +19,19 @@ const T: Timestamp = Timestamp::from_millis(1_767_323_045_000);
 const RECEIVED: Timestamp = Timestamp::from_millis(1_768_003_200_000);
 const SEGMENT: SegmentId = SegmentId { stream: 7, epoch: 1, number: 3 };
 
-fn read(payload: &str) -> LogRecord {
+fn read(payload: &str) -> Record<'_> {
     parse(RawEvent { payload: payload.as_bytes(), received: RECEIVED })
 }
 
-fn text(value: &str) -> Value {
-    Value::Text(value.into())
+fn text(value: &str) -> Value<'_> {
+    value.into()
 }
 
-fn check(payload: &str, time: Timestamp, severity: Option<Severity>, fields: &[(&str, Value)]) {
+fn check(payload: &str, time: Timestamp, severity: Option<Severity>, fields: &[(&str, Value<'_>)]) {
     let record = read(payload);
     assert_eq!((record.time, record.severity), (time, severity), "{payload}");
     for (name, value) in fields {
-        assert_eq!(record.fields.get(*name), Some(value), "{name} of {payload}");
+        assert_eq!(record.field(name), Some(value), "{name} of {payload}");
     }
     assert!(fields.len() == record.fields.len(), "{payload}: {:?}", record.fields);
 }
@@ -183,7 +183,7 @@ fn postgresql_klog_and_others() {
     check("", RECEIVED, None, &[]);
     check("{\"broken\": ", RECEIVED, None, &[]);
     let lossy = parse(RawEvent { payload: b"caf\xe9 2026-01-02T03:04:05Z", received: RECEIVED });
-    assert_eq!((lossy.message.as_str(), lossy.time), ("caf\u{fffd} 2026-01-02T03:04:05Z", T));
+    assert_eq!((lossy.message.as_ref(), lossy.time), ("caf\u{fffd} 2026-01-02T03:04:05Z", T));
 }
 
 #[test]
@@ -216,12 +216,36 @@ fn nothing_makes_it_fail() {
 #[test]
 fn fields_beyond_the_limit_stay_in_one_column() {
     let members: Vec<_> = (0..FIELDS_MAX + 5).map(|n| format!("\"k{n:03}\":{n}")).collect();
-    let record = read(&format!("{{{},\"msg\":\"m\",\"level\":\"info\"}}", members.join(",")));
-    assert_eq!((record.message.as_str(), record.severity), ("m", Some(Severity::Info)));
+    let payload = format!("{{{},\"msg\":\"m\",\"level\":\"info\"}}", members.join(","));
+    let record = read(&payload);
+    assert_eq!((record.message.as_ref(), record.severity), ("m", Some(Severity::Info)));
     assert_eq!(record.fields.len(), FIELDS_MAX + 1);
-    let Value::Text(rest) = &record.fields[REST_COLUMN] else { panic!("text") };
+    let Some(Value::Text(rest)) = record.field(REST_COLUMN) else { panic!("text") };
     let rest: serde_json::Value = serde_json::from_str(rest).unwrap();
     assert_eq!((&rest["k200"], &rest["k204"], &rest["level"]), (&200.into(), &204.into(), &"info".into()));
+}
+
+#[test]
+fn a_record_is_never_much_larger_than_its_event() {
+    let members = |count: usize| (0..count).map(|n| format!("\"{n:x}\":1")).collect::<Vec<_>>().join(",");
+    let long = "k".repeat(FIELD_NAME_BYTES_MAX);
+    for payload in [
+        // Each member would repeat a long name, or one of the longest names that are flattened.
+        format!("{{\"{}\":{{{}}}}}", "k".repeat(20_000), members(2_000)),
+        format!("{{\"{long}\":{{\"m\":{{{}}}}}}}", members(2_000)),
+        format!("{{\"{}\":{{{}}}}}", &long[..200], members(2_000)),
+        format!("{{\"a\":{{{}}}}}", members(2_000)),
+    ] {
+        let record = read(&payload);
+        let size: usize = record.fields.iter().map(|(name, value)| name.len() + format!("{value:?}").len()).sum();
+        assert!(size < payload.len() * 3 + FIELDS_MAX * FIELD_NAME_BYTES_MAX, "{size} bytes of {}", payload.len());
+        assert!(record.fields.len() <= FIELDS_MAX + 1);
+        assert!(record.field(REST_COLUMN).is_some());
+    }
+    let payload = format!("{{\"{long}\":{{\"m\":{{\"x\":1}}}},\"o\":2}}");
+    let record = read(&payload);
+    assert_eq!(record.field("o"), Some(&Value::Int(2)));
+    assert_eq!(record.field(REST_COLUMN), Some(&Value::Text(format!("{{\"{long}.m\":{{\"x\":1}}}}").into())));
 }
 
 fn batch(payloads: &[&str]) -> RecordBatch {
@@ -299,8 +323,8 @@ fn batches_of_different_schemas_form_one_table() {
 fn columns_beyond_the_limit_lose_nothing() {
     let mut builder = BatchBuilder::new(SEGMENT, 0);
     for row in 0..10 {
-        let fields = (0..150).map(|n| (format!("r{row}_{n:03}"), Value::Int(n))).collect();
-        let record = LogRecord { time: T, message: String::new(), severity: None, fields };
+        let fields = (0..150).map(|n| (format!("r{row}_{n:03}").into(), Value::Int(n))).collect();
+        let record = Record { time: T, message: "".into(), severity: None, fields };
         assert!(builder.push(&record, RECEIVED));
     }
     let wide = builder.finish();

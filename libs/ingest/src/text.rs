@@ -1,25 +1,25 @@
 //! Plain text: a timestamp, a severity word, and the envelope of a syslog line.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
-use types::{LogRecord, Severity, Timestamp, Value};
+use types::{Severity, Timestamp};
 
 use crate::{
-    severity,
+    Record, Value, severity,
     time::{self, Stamp},
 };
 
 /// Understands any text; the message is the whole of it.
-pub(crate) fn parse(text: &str, received: Timestamp) -> LogRecord {
+pub(crate) fn parse(text: &str, received: Timestamp) -> Record<'_> {
     let (priority, body) = priority(text);
     let stamp = time::find(body.as_bytes(), received);
-    let mut fields = BTreeMap::new();
+    let mut fields = Vec::new();
     if let Some(stamp) = stamp {
         envelope(body, stamp, priority.is_some(), &mut fields);
     }
-    LogRecord {
+    Record {
         time: stamp.map_or(received, |stamp| stamp.time),
-        message: text.to_owned(),
+        message: Cow::Borrowed(text),
         severity: klog(body, stamp)
             .or_else(|| severity::in_text(&body[stamp.map_or(0, |s| s.end)..], stamp.is_some()))
             .or_else(|| severity::of_syslog(priority? & 7)),
@@ -46,12 +46,12 @@ fn klog(body: &str, stamp: Option<Stamp>) -> Option<Severity> {
 }
 
 /// Reads host, application and process id of ` host app[pid]: …` (RFC 3164) or ` host app pid msgid …` (RFC 5424).
-fn envelope(body: &str, stamp: Stamp, has_priority: bool, fields: &mut BTreeMap<String, Value>) {
+fn envelope<'a>(body: &'a str, stamp: Stamp, has_priority: bool, fields: &mut Vec<(Cow<'a, str>, Value<'a>)>) {
     let rest = &body[stamp.end..];
     let line = rest.split('\n').next().unwrap_or(rest);
-    let mut put = |name: &str, value: &str| {
+    let mut put = |name, value: &'a str| {
         if !value.is_empty() && value != "-" {
-            fields.insert(name.to_owned(), crate::logfmt::typed(value));
+            fields.push((Cow::Borrowed(name), crate::logfmt::typed(value)));
         }
     };
     if stamp.syslog && stamp.start == 0 {
@@ -65,8 +65,7 @@ fn envelope(body: &str, stamp: Stamp, has_priority: bool, fields: &mut BTreeMap<
             return;
         }
         put("pid", pid);
-        fields.insert("host".to_owned(), Value::Text(host.to_owned()));
-        fields.insert("app".to_owned(), Value::Text(app.to_owned()));
+        fields.extend([("host".into(), host.into()), ("app".into(), app.into())]);
     } else if has_priority && body.starts_with("1 ") && stamp.start == 2 {
         let mut words = line.strip_prefix(' ').unwrap_or("").splitn(4, ' ');
         for name in ["host", "app", "pid"] {

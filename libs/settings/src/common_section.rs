@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use serde::Deserialize;
 use types::DurationText;
 
-use crate::{Findings, Secret, Section};
+use crate::{Findings, Secret, SecretRef, Section};
 
 /// Format of the log lines of the service itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -27,6 +27,14 @@ pub struct Common {
     pub nats_creds: Secret,
     /// Credentials of the tenants account.
     pub tenants_creds: Secret,
+    /// Certificate chain of this process; empty listens without TLS.
+    pub tls_certificate: String,
+    /// Where the certificate's key is.
+    pub tls_key: Secret,
+    /// The authorities that this process trusts; empty is those of the system.
+    pub tls_ca: String,
+    /// How often these files are looked at.
+    pub tls_reload_interval: DurationText,
     /// Name of this replica; empty takes the host name, else a random one.
     pub replica: String,
     /// Directory of the rebuildable local state.
@@ -75,6 +83,13 @@ impl Section for Common {
         found.require(!self.nats_url.is_empty(), "nats_url", "name at least one server, for example nats://nats:4222");
         found.require(self.replica.chars().all(token), "replica", "use only letters, digits, _ and -");
         found.require(!self.data_dir.as_os_str().is_empty(), "data_dir", "name a directory");
+        let pair = self.tls_certificate.is_empty() == self.tls_key.reference().is_none();
+        found.require(pair, "tls_certificate", "goes with common.tls_key: set both, or neither");
+        let is_file = !matches!(self.tls_key.reference(), Some(SecretRef::Env(_)));
+        found.require(is_file, "tls_key", "must be file:PATH: it is read again when it changes");
+        if !(ms(100)..=ms(3_600_000)).contains(&self.tls_reload_interval) {
+            found.add("tls_reload_interval", "must be from 100ms to 1h");
+        }
         let url = &self.object_store_url;
         let known = url.is_empty() || url.starts_with("file://") || url.starts_with("s3://");
         found.require(known, "object_store_url", "must be file:///path or s3://bucket/prefix");

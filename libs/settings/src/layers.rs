@@ -408,5 +408,9 @@ mod tests {
         check("snapshot_events=0", "from 1 to 10000000");
         check("snapshot_interval=1ms", "at least 1s");
         check("nats_url=", "at least one server");
+        check("tls_certificate=/tls/certificate.pem", "set both, or neither");
+        check("tls_key=file:/tls/key.pem", "set both, or neither");
+        check("tls_key=env:TLS_KEY", "must be file:PATH");
+        check("tls_reload_interval=1ms", "from 100ms to 1h");
     }
 }

@@ -3,7 +3,7 @@
 use crate::DEFAULTS;
 
 /// Endings of keys that hold secrets; a test asserts that `default.toml` documents exactly these as secret.
-const SECRET_ENDINGS: [&str; 5] = ["_secret", "token", "password", "seed", "creds"];
+const SECRET_ENDINGS: [&str; 6] = ["_secret", "token", "password", "seed", "creds", "_key"];
 
 /// Edits beyond which a known key is not what was meant.
 const EDITS_MAX: usize = 3;

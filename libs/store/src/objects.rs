@@ -156,6 +156,22 @@ impl Objects {
         Ok(found)
     }
 
+    /// The names of the folders right below the folder `prefix`, ascending; objects right below it are left out.
+    ///
+    /// Bounds: all of them in memory.
+    pub async fn folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let folder = match prefix.trim_end_matches('/') {
+            "" => None,
+            folder => Some(path(folder, "list")?),
+        };
+        let listing = self.inner.list_with_delimiter(folder.as_ref()).await;
+        let found = listing.map_err(|error| StoreError::of("list", prefix, error))?.common_prefixes;
+        let names = found.iter().filter_map(|path| path.parts().next_back().map(|part| part.as_ref().to_owned()));
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        Ok(names)
+    }
+
     /// Deletes an object; one that is absent is already deleted.
     pub async fn delete(&self, key: &str) -> Result<(), StoreError> {
         match self.inner.delete(&path(key, "delete")?).await {
@@ -246,6 +262,10 @@ mod tests {
         assert_eq!(keys(objects.list("s", 100).await.unwrap()).len(), 3);
         assert_eq!(objects.list("", 2).await.unwrap().len(), 2);
         assert_eq!(objects.list("none", 100).await.unwrap(), []);
+        objects.put_if_absent("s/deep/er/1", Bytes::from_static(b"x")).await.unwrap();
+        assert_eq!(objects.folders("").await.unwrap(), ["s", "t"]);
+        assert_eq!(objects.folders("s/").await.unwrap(), ["deep"]);
+        assert!(objects.folders("none").await.unwrap().is_empty());
     }
 
     #[test]

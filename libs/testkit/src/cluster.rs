@@ -8,15 +8,18 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use bus::{
-    SystemClock,
-    keys::{self, ClusterSpec, Keyring, ServerSpec},
+    Bus, BusOptions, SystemClock,
+    keys::{self, AccountSpec, Keyring, ServerSpec},
 };
+use nkeys::KeyPair;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 use types::Clock;
 
 use crate::{
+    Backup, Link, Way, damage,
+    links::Routes,
     nats::{LANE_COUNT, MAX_PAYLOAD},
     port::free_port,
     question, secrets,
@@ -25,6 +28,8 @@ use crate::{
 
 /// Elections take 4 to 9 s (JetStream's own time-outs, which no setting changes), and a first one may fail.
 const FORMED_MAX: Duration = Duration::from_secs(60);
+/// How long servers may take to read what another one passes on.
+const NOTICED_WITHIN: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How often the first start is tried with other ports, when another process has taken one meanwhile.
 const START_ATTEMPTS: u32 = 3;
@@ -38,6 +43,12 @@ pub struct NatsOptions {
     pub store_dir: Option<PathBuf>,
     /// When JetStream syncs its files; empty is every two minutes.
     pub sync_interval: String,
+    /// Whether servers reach each other through links that a test may cut, and tell nobody of a way around them.
+    pub proxied_routes: bool,
+    /// Requests to JetStream's API that wait at once, before the server drops them all; 0 is its own 10 000.
+    pub api_queue_max: u32,
+    /// Lines for the configuration of every server, after all others.
+    pub more: String,
 }
 
 /// nats-servers in operator mode with JetStream, on loopback, numbered from 0; they end with this value.
@@ -45,7 +56,7 @@ pub struct NatsOptions {
 /// One server is a cluster too, without routes and elections.
 pub struct NatsCluster {
     servers: Vec<Server>,
-    routes: Vec<u16>,
+    routes: Routes,
     keyring: Keyring,
     options: NatsOptions,
     // Last: the directory goes after the servers.
@@ -93,7 +104,7 @@ impl NatsCluster {
             Server::new(own, store, free_port()?)
         };
         let servers = (0..count).map(server).collect::<Result<Vec<_>>>()?;
-        let routes = (0..count).map(|_| free_port()).collect::<Result<Vec<_>>>()?;
+        let routes = Routes::open(count, options.proxied_routes).await?;
         let mut cluster = Self { servers, routes, keyring, options, dir };
         for n in 0..count {
             cluster.restart(n).await?;
@@ -130,6 +141,12 @@ impl NatsCluster {
     /// A file with a secret: `platform.creds`, `tenants.creds`, `system.creds`, `operator.seed` or `tenants.seed`.
     pub fn secret_path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// Lets the directory of all files and logs stay when this value goes; answers where it is.
+    pub fn keep(&mut self) -> &Path {
+        self.dir.disable_cleanup(true);
+        self.dir.path()
     }
 
     /// A server's process id, while it runs.
@@ -181,30 +198,25 @@ impl NatsCluster {
             max_payload: MAX_PAYLOAD,
             lane_count: LANE_COUNT,
             ports_dir: None,
+            tls: None,
         };
-        let address = |port: u16| format!("127.0.0.1:{port}");
-        let cluster = (self.servers.len() > 1).then(|| ClusterSpec {
-            name: "test".to_owned(),
-            listen: address(self.routes[n]),
-            routes: self.routes.iter().copied().map(address).collect(),
-            password: "between-servers-of-one-test".to_owned(),
-        });
+        let more = self.routes.config(n)? + &self.options.more;
+        let api_queue_max = self.options.api_queue_max;
         let keyring = &self.keyring;
         self.servers[n]
             .start(|ports, port| {
                 let spec = ServerSpec { port, ports_dir: Some(ports.to_owned()), ..spec };
                 let text = keys::server_config(keyring, &spec)?;
-                Ok(roomy(&text) + &cluster.as_ref().map(keys::cluster_config).unwrap_or_default())
+                Ok(roomy(&text, api_queue_max) + &more)
             })
             .await
     }
 
-    /// Waits until JetStream takes requests, which in a cluster needs an election.
+    /// Waits until JetStream takes requests and can place copies on all servers, which in a cluster needs an election.
     pub async fn formed(&self) -> Result<()> {
         let begun = Instant::now();
         loop {
-            let asked = self.ask("$JS.API.INFO", &json!({})).await;
-            match asked.and_then(|answer| accepted(&answer)) {
+            match self.complete().await {
                 Ok(()) => return Ok(()),
                 Err(error) if begun.elapsed() > FORMED_MAX => return Err(error.context("JetStream is not ready")),
                 Err(_) => sleep(LOOK_EVERY).await,
@@ -218,8 +230,7 @@ impl NatsCluster {
         if self.servers.len() == 1 {
             return Ok(Some(0));
         }
-        let leader = info["cluster"]["leader"].as_str().and_then(|name| name.strip_prefix('n'));
-        Ok(leader.and_then(|number| number.parse().ok()))
+        Ok(number(&info["cluster"]["leader"]))
     }
 
     /// Whether every copy of a stream has everything.
@@ -244,21 +255,104 @@ impl NatsCluster {
         Ok(names.filter_map(Value::as_str).map(str::to_owned).collect())
     }
 
+    /// A way for one client to every server that a test may cut.
+    pub async fn link(&self) -> Result<Link> {
+        Link::open(self.servers.iter().map(Server::port)).await
+    }
+
+    /// Holds back what a server sends to the others ([`Way::Out`]) or what they send to it; only with `proxied_routes`.
+    pub fn hold_routes(&self, n: usize, way: Way) {
+        self.routes.hold(n, way);
+    }
+
+    /// Lets servers reach each other again.
+    pub fn mend_routes(&self) {
+        self.routes.mend();
+    }
+
     /// Turns over one byte in the middle of the last block of one copy of a stream, and answers which file it was in.
     ///
     /// Errors: the server must be down, else what it has in memory hides the damage.
     pub fn corrupt_block(&self, n: usize, stream: &str) -> Result<PathBuf> {
+        self.ensure_down(n)?;
+        damage::flip(self.servers[n].store_dir(), stream)
+    }
+
+    /// Cuts the second half off the last block of one copy of a stream; as [`NatsCluster::corrupt_block`] otherwise.
+    pub fn shorten_block(&self, n: usize, stream: &str) -> Result<PathBuf> {
+        self.ensure_down(n)?;
+        damage::shorten(self.servers[n].store_dir(), stream)
+    }
+
+    fn ensure_down(&self, n: usize) -> Result<()> {
         ensure!(self.servers[n].pid().is_none(), "server {n} runs: kill it first");
-        let mut blocks = Vec::new();
-        find_blocks(self.servers[n].store_dir(), &Path::new("streams").join(stream).join("msgs"), &mut blocks)?;
-        blocks.sort();
-        let block = blocks.pop().with_context(|| format!("server {n} has no block of {stream}"))?;
-        let mut bytes = fs::read(&block)?;
-        ensure!(!bytes.is_empty(), "{} is empty", block.display());
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 0x55;
-        fs::write(&block, bytes)?;
-        Ok(block)
+        Ok(())
+    }
+
+    /// What JetStream has written at a server, as it is at one instant: the server is stopped while it is copied.
+    pub fn backup(&mut self, n: usize) -> Result<Backup> {
+        self.pause(n)?;
+        let backup = Backup::take(self.servers[n].store_dir());
+        self.resume(n)?;
+        backup
+    }
+
+    /// Asks a server to end as an upgrade does, and waits for it.
+    pub async fn terminate(&mut self, n: usize) -> Result<()> {
+        self.servers[n].terminate().await
+    }
+
+    /// The server that leads JetStream as a whole: it says where streams are created. `None` during its election.
+    pub async fn meta_leader(&self) -> Result<Option<usize>> {
+        Ok(number(&self.meta().await?["leader"]))
+    }
+
+    /// What the leader of JetStream as a whole says about the servers.
+    async fn meta(&self) -> Result<Value> {
+        let creds = fs::read_to_string(self.secret_path("system.creds"))?;
+        // Nobody else answers this.
+        let answer = self.ask_as(&creds, "$SYS.REQ.SERVER.PING.JSZ", &json!({ "leader_only": true })).await?;
+        Ok(answer["data"]["meta_cluster"].clone())
+    }
+
+    /// Fails until every server is known to the one that says where streams are created, which else finds no place for copies.
+    async fn complete(&self) -> Result<()> {
+        accepted(&self.ask("$JS.API.INFO", &json!({})).await?)?;
+        if self.count() > 1 {
+            let meta = self.meta().await?;
+            let others = meta["replicas"].as_array().into_iter().flatten().filter(|other| other["offline"] != true);
+            ensure!(others.count() + 1 == self.count(), "the leader does not know all others: {meta}");
+        }
+        Ok(())
+    }
+
+    /// Gives the servers the tenants' account once more, mappings and all, as every revocation does; nobody of a test is revoked.
+    pub async fn reload_tenants(&self) -> Result<()> {
+        let creds = Some(fs::read_to_string(self.secret_path("system.creds"))?);
+        let options = BusOptions { url: self.url(), creds, name: "testkit/system".to_owned(), ..BusOptions::default() };
+        let (system, now) = (Bus::connect(options).await?, SystemClock.now());
+        let account = keys::public_key(&self.keyring.tenants_seed)?;
+        let nobody = KeyPair::new_user().public_key();
+        let spec = AccountSpec::tenants(account, LANE_COUNT, vec![(nobody, now)]);
+        system.push_account_claims(&keys::account_jwt(&spec, &self.keyring.operator_seed, now)?).await?;
+        system.close().await;
+        Ok(())
+    }
+
+    /// Sends a server so many requests to JetStream's API at once that others, to which it passes them on, drop all that wait;
+    /// answers whether one of their logs says so. A server that is alone has no such queue.
+    pub async fn flood_api(&self, n: usize, requests: usize) -> Result<bool> {
+        let dropped = || {
+            let others = (0..self.count()).filter(|other| *other != n);
+            others.map(|other| self.log(other).matches("limit reached, dropping").count()).sum::<usize>()
+        };
+        let before = dropped();
+        question::flood(self.servers[n].port(), &self.platform_creds()?, "$JS.API.STREAM.LIST", requests).await?;
+        let begun = Instant::now();
+        while dropped() == before && begun.elapsed() < NOTICED_WITHIN {
+            sleep(LOOK_EVERY).await;
+        }
+        Ok(dropped() > before)
     }
 
     async fn describe(&self, stream: &str) -> Result<Value> {
@@ -267,12 +361,15 @@ impl NatsCluster {
         Ok(info)
     }
 
-    /// Asks the first server that answers.
     async fn ask(&self, subject: &str, body: &Value) -> Result<Value> {
-        let creds = self.platform_creds()?;
+        self.ask_as(&self.platform_creds()?, subject, body).await
+    }
+
+    /// Asks the first server that answers.
+    async fn ask_as(&self, creds: &str, subject: &str, body: &Value) -> Result<Value> {
         let mut last = None;
         for server in self.servers.iter().filter(|server| server.answers()) {
-            match question::ask(server.port(), &creds, subject, body).await {
+            match question::ask(server.port(), creds, subject, body).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => last = Some(error),
             }
@@ -286,16 +383,7 @@ fn accepted(answer: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Files `*.blk` in a directory that ends with `below`.
-fn find_blocks(dir: &Path, below: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
-    for entry in fs::read_dir(dir).with_context(|| format!("read {}", dir.display()))? {
-        let path = entry?.path();
-        if path.is_dir() {
-            find_blocks(&path, below, found)?;
-        } else if path.extension().is_some_and(|end| end == "blk") && path.parent().is_some_and(|p| p.ends_with(below))
-        {
-            found.push(path);
-        }
-    }
-    Ok(())
+/// The number of a server by its name.
+fn number(name: &Value) -> Option<usize> {
+    name.as_str()?.strip_prefix('n')?.parse().ok()
 }

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use anyhow::{Context, Result};
 use bus::{
     SystemClock,
-    keys::{self, Keyring, ServerSpec},
+    keys::{self, Keyring, ServerSpec, TlsSpec},
 };
 use tempfile::TempDir;
 use types::Clock;
@@ -25,6 +25,7 @@ pub(crate) const MAX_PAYLOAD: u64 = 8 << 20;
 pub struct Nats {
     server: Server,
     keyring: Keyring,
+    tls: Option<TlsSpec>,
     // Last: the directory goes after the server.
     dir: TempDir,
 }
@@ -32,18 +33,29 @@ pub struct Nats {
 impl Nats {
     /// Starts a server with fresh keys on a free port.
     pub async fn start() -> Result<Self> {
+        Self::start_with(None).await
+    }
+
+    /// The same with a certificate; clients connect to `tls://`.
+    pub async fn start_with(tls: Option<TlsSpec>) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("lb-nats-").tempdir()?;
         let keyring = Keyring::generate(SystemClock.now())?;
         secrets::write(&keyring, dir.path())?;
         let server = Server::new(dir.path().to_owned(), dir.path().join("jetstream"), 0)?;
-        let mut nats = Self { server, keyring, dir };
+        let mut nats = Self { server, keyring, tls, dir };
         nats.restart().await?;
         Ok(nats)
     }
 
     /// Where clients connect.
     pub fn url(&self) -> String {
-        self.server.url()
+        let url = self.server.url();
+        if self.tls.is_some() { url.replacen("nats://", "tls://", 1) } else { url }
+    }
+
+    /// Has the server read its certificate again.
+    pub fn reload(&self) -> Result<()> {
+        self.server.reload()
     }
 
     /// Text of the credentials of the platform account.
@@ -94,7 +106,8 @@ impl Nats {
     /// Starts the server again, on the same port and files; kills it first if it runs.
     pub async fn restart(&mut self) -> Result<()> {
         let at = |name: &str| self.dir.path().join(name).display().to_string();
-        let (store_dir, resolver_dir, keyring) = (at("jetstream"), at("resolver"), &self.keyring);
+        let (store_dir, resolver_dir, keyring, tls) =
+            (at("jetstream"), at("resolver"), &self.keyring, self.tls.clone());
         self.server
             .start(|ports, port| {
                 let spec = ServerSpec {
@@ -107,8 +120,9 @@ impl Nats {
                     max_payload: MAX_PAYLOAD,
                     lane_count: LANE_COUNT,
                     ports_dir: Some(ports.to_owned()),
+                    tls,
                 };
-                Ok(roomy(&keys::server_config(keyring, &spec)?))
+                Ok(roomy(&keys::server_config(keyring, &spec)?, 0))
             })
             .await
     }
@@ -134,7 +148,7 @@ mod tests {
             url: nats.url(),
             creds: Some(nats.platform_creds().unwrap()),
             name: "test/a".to_owned(),
-            inbox_prefix: None,
+            ..BusOptions::default()
         };
         let bus = Bus::connect(options).await.unwrap();
         let bucket = bus.bucket("kept", None, 1).await.unwrap();

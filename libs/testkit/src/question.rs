@@ -4,18 +4,23 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use data_encoding::BASE64URL_NOPAD;
 use nkeys::KeyPair;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::TcpStream,
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
     time::timeout,
 };
 
 /// How long a server may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// How long a server may take to read a flood.
+const FLOODED_WITHIN: Duration = Duration::from_secs(20);
 /// Where the answer arrives; the connection is for this question only.
 const INBOX: &str = "_INBOX.testkit.answer";
 
@@ -26,7 +31,26 @@ pub(crate) async fn ask(port: u16, creds: &str, subject: &str, body: &Value) -> 
         .with_context(|| format!("{subject}: no answer within {ANSWER_WITHIN:?}"))?
 }
 
-async fn asked(port: u16, creds: &str, subject: &str, body: &Value) -> Result<Value> {
+/// Sends so many requests at once, and waits until the server has read them all; what it answers is thrown away.
+pub(crate) async fn flood(port: u16, creds: &str, subject: &str, requests: usize) -> Result<()> {
+    timeout(FLOODED_WITHIN, flooded(port, creds, subject, requests))
+        .await
+        .with_context(|| format!("{requests} times {subject}: not read within {FLOODED_WITHIN:?}"))?
+}
+
+async fn flooded(port: u16, creds: &str, subject: &str, requests: usize) -> Result<()> {
+    let (mut lines, mut writer) = connect(port, creds).await?;
+    let all = format!("PUB {subject} {INBOX} 0\r\n\r\n").repeat(requests) + "PING\r\n";
+    writer.write_all(all.as_bytes()).await?;
+    let mut line = String::new();
+    while line.trim() != "PONG" {
+        line.clear();
+        ensure!(lines.read_line(&mut line).await? > 0, "{subject}: the server closed the connection");
+    }
+    Ok(())
+}
+
+async fn connect(port: u16, creds: &str) -> Result<(BufReader<OwnedReadHalf>, OwnedWriteHalf)> {
     let (reader, mut writer) = TcpStream::connect(("127.0.0.1", port)).await?.into_split();
     let mut lines = BufReader::new(reader);
     let mut line = String::new();
@@ -39,10 +63,16 @@ async fn asked(port: u16, creds: &str, subject: &str, body: &Value) -> Result<Va
         "headers": true, "no_responders": true, "jwt": part(creds, "USER JWT")?,
         "sig": BASE64URL_NOPAD.encode(&signature),
     });
+    writer.write_all(format!("CONNECT {connect}\r\n").as_bytes()).await?;
+    Ok((lines, writer))
+}
+
+async fn asked(port: u16, creds: &str, subject: &str, body: &Value) -> Result<Value> {
+    let (mut lines, mut writer) = connect(port, creds).await?;
     let body = body.to_string();
-    let text =
-        format!("CONNECT {connect}\r\nSUB {INBOX} 1\r\nPUB {subject} {INBOX} {}\r\n{body}\r\nPING\r\n", body.len());
+    let text = format!("SUB {INBOX} 1\r\nPUB {subject} {INBOX} {}\r\n{body}\r\nPING\r\n", body.len());
     writer.write_all(text.as_bytes()).await?;
+    let mut line = String::new();
     loop {
         line.clear();
         if lines.read_line(&mut line).await? == 0 {

@@ -12,6 +12,8 @@ use tokio::time::{Instant, sleep};
 
 /// How long a server may take to say on which port it listens.
 const START_MAX: Duration = Duration::from_secs(10);
+/// How long a server may take to end in order.
+const END_MAX: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// A nats-server in a directory of its own; it is killed, by its id, with this value.
@@ -64,6 +66,21 @@ impl Server {
         Ok(())
     }
 
+    /// Asks it to end, which it does when its files are as they should be, and waits for that.
+    pub(crate) async fn terminate(&mut self) -> Result<()> {
+        self.signal("TERM")?;
+        let begun = Instant::now();
+        while let Some(child) = &mut self.child {
+            if child.try_wait()?.is_some() {
+                self.child = None;
+                break;
+            }
+            ensure!(begun.elapsed() < END_MAX, "nats-server does not end within {END_MAX:?}:\n{}", self.log());
+            sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+
     pub(crate) fn wipe(&mut self) -> Result<()> {
         self.kill()?;
         fs::remove_dir_all(&self.store_dir).context("delete JetStream's files")
@@ -79,6 +96,10 @@ impl Server {
         self.signal("CONT")?;
         self.paused = false;
         Ok(())
+    }
+
+    pub(crate) fn reload(&self) -> Result<()> {
+        self.signal("HUP")
     }
 
     /// Fails if the server has ended by itself.
@@ -148,11 +169,12 @@ impl Drop for Server {
     }
 }
 
-/// A configuration that counts on more room than any disk has.
+/// A configuration that counts on more room than any disk has, with a bound on waiting API requests if it is not 0.
 ///
 /// Logs reserve their largest size, and a server refuses streams beyond three quarters of what is free; a test fills hardly any of it.
-pub(crate) fn roomy(config: &str) -> String {
-    config.replacen("jetstream {\n", "jetstream {\n  max_file_store: 1TB\n", 1)
+pub(crate) fn roomy(config: &str, api_queue_max: u32) -> String {
+    let bound = if api_queue_max == 0 { String::new() } else { format!("  request_queue_limit: {api_queue_max}\n") };
+    config.replacen("jetstream {\n", &format!("jetstream {{\n  max_file_store: 1TB\n{bound}"), 1)
 }
 
 fn port_of(text: &str) -> Option<u16> {

@@ -6,22 +6,34 @@ use anyhow::Result;
 use settings::{Common, Layers, Settings};
 use tempfile::TempDir;
 
-use crate::Nats;
+use crate::{Certificates, Nats};
 
 /// A nats-server, object storage in a directory, and the settings and secrets that services need to live in it.
 pub struct World {
     /// The server.
     pub nats: Nats,
+    /// The certificates of everything in it; `None` in a world that speaks plain text.
+    pub certificates: Option<Certificates>,
     dir: TempDir,
 }
 
 impl World {
     /// Starts a world of its own, which ends with this value.
     pub async fn start() -> Result<Self> {
+        Self::start_with(None).await
+    }
+
+    /// The same with a certificate on every connection; the server asks its clients for theirs.
+    pub async fn start_tls() -> Result<Self> {
+        Self::start_with(Some(Certificates::make()?)).await
+    }
+
+    async fn start_with(certificates: Option<Certificates>) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("lb-world-").tempdir()?;
         fs::write(dir.path().join("binding.secret"), "a secret of a world that lives for one test only")?;
         fs::write(dir.path().join("broker.password"), "open sesame")?;
-        Ok(Self { nats: Nats::start().await?, dir })
+        let nats = Nats::start_with(certificates.as_ref().map(Certificates::server)).await?;
+        Ok(Self { nats, certificates, dir })
     }
 
     /// Directory of the local state of all services.
@@ -54,6 +66,7 @@ impl World {
         ] {
             layers.set.push(format!("{key}={value}"));
         }
+        layers.set.extend(self.certificates.iter().flat_map(Certificates::settings));
         layers.set.extend(set.iter().map(|&one| one.to_owned()));
         Ok(Settings::load(layers)?)
     }

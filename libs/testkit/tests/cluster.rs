@@ -14,7 +14,7 @@ const ELECTED: Duration = Duration::from_secs(40);
 
 async fn connect(nats: &NatsCluster, url: String) -> Bus {
     let creds = Some(nats.platform_creds().unwrap());
-    Bus::connect(BusOptions { url, creds, name: "test/a".to_owned(), inbox_prefix: None }).await.unwrap()
+    Bus::connect(BusOptions { url, creds, name: "test/a".to_owned(), ..BusOptions::default() }).await.unwrap()
 }
 
 async fn has(bucket: &bus::Bucket, key: &str, value: &str) {

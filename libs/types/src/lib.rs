@@ -1,6 +1,6 @@
 //! The words of the house.
 //!
-//! Owns the types that more than one crate says: ids, time, units, routing keys, positions, log records.
+//! Owns the types that more than one crate says: ids, time, units, routing keys, positions, severities.
 //! Deliberately does not know: encodings, subjects, sockets, files or any clock but the one it is handed.
 //!
 //! ```
@@ -17,7 +17,7 @@
 mod id;
 mod key;
 mod position;
-mod record;
+mod severity;
 mod time;
 mod unit;
 
@@ -27,7 +27,7 @@ pub use id::{
 };
 pub use key::{KeyRange, ROUTING_KEY_BYTES_MAX, RoutingKey, hash64};
 pub use position::{Offset, Position, StreamCut};
-pub use record::{LogRecord, Severity, Value};
+pub use severity::Severity;
 pub use time::{Clock, ManualClock, Timestamp};
 pub use unit::{ByteSize, DurationText};
 

@@ -1,7 +1,9 @@
 //! Scopes, streams, their segments, transactions, reader groups, and where the containers are.
 
 mod group;
+mod page;
 mod policy;
+mod restore;
 mod scale;
 mod transaction;
 
@@ -9,20 +11,27 @@ use serde::{Deserialize, Serialize};
 use types::{ContainerId, IndexName, KeyRange, RoutingKey, ScopeName, SegmentId, StreamCut, Tag, Timestamp};
 
 pub use group::{Consumed, CutKind, GroupConfig, GroupDescription, GroupList, GroupRetention, GroupsOf, NamedGroup};
+pub use page::{PAGE_BYTES_MAX, PAGE_MAX, Page};
 pub use policy::{RetentionChange, RetentionPolicy, ScalingPolicy};
+pub use restore::{Reservation, RestoredSegment, StreamRestore};
 pub use scale::{EpochPage, EpochRecord, EpochsOf, Scale, SegmentNode, SegmentNodes, SegmentsOf, SuccessorsOf};
 pub use transaction::{
     NewTransaction, Transaction, TransactionList, TransactionName, TransactionPhase, TransactionPing, TransactionShare,
+    TransactionsOf,
 };
 
-use crate::{Empty, views::Placement};
+use crate::{
+    Empty,
+    delegation::{Granted, Touched},
+    views::Placement,
+};
 
 calls! {
     /// Creates the stream of an index with its epoch-0 segments, and its scope if it is not there; repeating it with the same arguments answers the same.
     CreateStream(NewStream) -> StreamDescription; "lb.v1.coordinator.streams.create" [()] @ Coordinator, Idempotent
     /// Describes the stream of an index. NotFound: `UnknownIndex`.
-    DescribeStream(StreamName) -> StreamDescription; "lb.v1.coordinator.streams.describe" [()] @ Coordinator, Idempotent
-    /// Lists every stream, or those of a scope or with a tag.
+    DescribeStream(StreamName) -> StreamDescription; "lb.v1.coordinator.streams.describe" [()] @ Coordinator, Idempotent, Describe(|r| (&r.index).into())
+    /// Lists every stream, or those of a scope or with a tag, in order of creation, in pages.
     ListStreams(StreamsOf) -> StreamList; "lb.v1.coordinator.streams.list" [()] @ Coordinator, Idempotent
     /// Changes policies and tags of a stream.
     UpdateStream(StreamUpdate) -> StreamDescription; "lb.v1.coordinator.streams.update" [()] @ Coordinator, Idempotent
@@ -33,34 +42,39 @@ calls! {
     /// Deletes a stream with all its segments and chunks; deleting what is not there succeeds.
     DeleteStream(StreamName) -> Empty; "lb.v1.coordinator.streams.delete" [()] @ Coordinator, Idempotent
 
+    /// Takes a stream number for a restore, so that no other stream gets it; a repeat changes nothing. Kinds: `StreamNumberTaken`.
+    ReserveStream(Reservation) -> Reservation; "lb.v1.coordinator.streams.reserve" [()] @ Coordinator, Idempotent
+    /// Makes a stream of segments that their containers have adopted; a repeat changes nothing. Kinds: `StreamNumberTaken`, `StreamDiffers`, `InvalidRestore`.
+    RestoreStream(StreamRestore) -> StreamDescription; "lb.v1.coordinator.streams.restore" [()] @ Coordinator, Idempotent
+
     /// Replaces segments by others that cover the same keys; answers when the new epoch is open. Repeating it after it was done answers the same. Kinds: `UnknownIndex`, `InvalidScale`, `StreamSealed`.
     ScaleStream(Scale) -> StreamDescription; "lb.v1.coordinator.streams.scale" [()] @ Coordinator, Idempotent
     /// Lists the segments of a stream, sealed ones included, by id, in pages.
-    ListSegments(SegmentsOf) -> SegmentNodes; "lb.v1.coordinator.segments.list" [()] @ Coordinator, Idempotent
+    ListSegments(SegmentsOf) -> SegmentNodes; "lb.v1.coordinator.segments.list" [()] @ Coordinator, Idempotent, Describe(|r| (&r.index).into())
     /// Lists what follows a sealed segment, each with everything that it follows. Empty while the segment is open.
-    ListSuccessors(SuccessorsOf) -> SegmentNodes; "lb.v1.coordinator.segments.successors" [()] @ Coordinator, Idempotent
+    ListSuccessors(SuccessorsOf) -> SegmentNodes; "lb.v1.coordinator.segments.successors" [()] @ Coordinator, Idempotent, Describe(|r| (&r.index).into())
     /// Lists the epochs of a stream in pages.
-    ListEpochs(EpochsOf) -> EpochPage; "lb.v1.coordinator.epochs.list" [()] @ Coordinator, Idempotent
+    ListEpochs(EpochsOf) -> EpochPage; "lb.v1.coordinator.epochs.list" [()] @ Coordinator, Idempotent, Describe(|r| (&r.index).into())
 
     /// Creates a scope; creating it again succeeds.
     CreateScope(ScopeRef) -> Empty; "lb.v1.coordinator.scopes.create" [()] @ Coordinator, Idempotent
     /// Deletes an empty scope, or, if asked to, one with everything in it. Kinds: `ScopeNotEmpty`.
     DeleteScope(ScopeDeletion) -> Empty; "lb.v1.coordinator.scopes.delete" [()] @ Coordinator, Idempotent
-    /// Lists every scope.
-    ListScopes(Empty) -> ScopeList; "lb.v1.coordinator.scopes.list" [()] @ Coordinator, Idempotent
+    /// Lists every scope by name, in pages.
+    ListScopes(ScopesOf) -> ScopeList; "lb.v1.coordinator.scopes.list" [()] @ Coordinator, Idempotent
 
     /// Opens a transaction over the present segments. Kinds: `UnknownIndex`, `StreamSealed`, `TooManyTransactions`.
-    BeginTransaction(NewTransaction) -> Transaction; "lb.v1.coordinator.transactions.begin" [()] @ Coordinator, Never
+    BeginTransaction(NewTransaction) -> Transaction; "lb.v1.coordinator.transactions.begin" [()] @ Coordinator, Never, Write(|r| (&r.index).into())
     /// Renews a transaction's lease. Kinds: `UnknownTransaction`, `TransactionOver`.
-    PingTransaction(TransactionPing) -> Transaction; "lb.v1.coordinator.transactions.ping" [()] @ Coordinator, Idempotent
+    PingTransaction(TransactionPing) -> Transaction; "lb.v1.coordinator.transactions.ping" [()] @ Coordinator, Idempotent, Write(|r| (&r.index).into())
     /// Makes a transaction's events visible, all or none; answers when they are. Kinds: `UnknownTransaction`, `TransactionOver`.
-    CommitTransaction(TransactionName) -> Transaction; "lb.v1.coordinator.transactions.commit" [()] @ Coordinator, Idempotent
+    CommitTransaction(TransactionName) -> Transaction; "lb.v1.coordinator.transactions.commit" [()] @ Coordinator, Idempotent, Write(|r| (&r.index).into())
     /// Drops a transaction's events. Kinds: `UnknownTransaction`, `TransactionOver`.
-    AbortTransaction(TransactionName) -> Transaction; "lb.v1.coordinator.transactions.abort" [()] @ Coordinator, Idempotent
+    AbortTransaction(TransactionName) -> Transaction; "lb.v1.coordinator.transactions.abort" [()] @ Coordinator, Idempotent, Write(|r| (&r.index).into())
     /// Describes a transaction. Kinds: `UnknownTransaction`.
-    DescribeTransaction(TransactionName) -> Transaction; "lb.v1.coordinator.transactions.describe" [()] @ Coordinator, Idempotent
-    /// Lists the transactions of a stream: open ones, and the last that ended.
-    ListTransactions(StreamName) -> TransactionList; "lb.v1.coordinator.transactions.list" [()] @ Coordinator, Idempotent
+    DescribeTransaction(TransactionName) -> Transaction; "lb.v1.coordinator.transactions.describe" [()] @ Coordinator, Idempotent, Describe(|r| (&r.index).into())
+    /// Lists the transactions of a stream that are open, and the last that ended; the last begun first, in pages.
+    ListTransactions(TransactionsOf) -> TransactionList; "lb.v1.coordinator.transactions.list" [()] @ Coordinator, Idempotent, Describe(|r| (&r.index).into())
 
     /// Creates a reader group; repeating it with the same configuration succeeds. Kinds: `GroupDiffers`, `UnknownIndex`, `InvalidCut`.
     CreateGroup(GroupConfig) -> GroupDescription; "lb.v1.coordinator.groups.create" [()] @ Coordinator, Idempotent
@@ -68,12 +82,15 @@ calls! {
     ResetGroup(GroupConfig) -> GroupDescription; "lb.v1.coordinator.groups.reset" [()] @ Coordinator, Never
     /// Describes a reader group. Kinds: `UnknownGroup`.
     DescribeGroup(NamedGroup) -> GroupDescription; "lb.v1.coordinator.groups.describe" [()] @ Coordinator, Idempotent
-    /// Lists the reader groups of a scope.
+    /// Lists every reader group, or those of a scope, by name, in pages.
     ListGroups(GroupsOf) -> GroupList; "lb.v1.coordinator.groups.list" [()] @ Coordinator, Idempotent
     /// Deletes a reader group; deleting what is not there succeeds.
     DeleteGroup(NamedGroup) -> Empty; "lb.v1.coordinator.groups.delete" [()] @ Coordinator, Idempotent
     /// Tells up to where a subscribing reader group has consumed a stream; a cut before the last one changes nothing. Kinds: `UnknownGroup`, `InvalidCut`.
     ReportConsumed(Consumed) -> Empty; "lb.v1.coordinator.groups.consumed" [()] @ Coordinator, Idempotent
+
+    /// Signs what a program outside the platform shows with its calls: which stream its index is. Asked for under its binding's subject, which says who it is. Kinds: `UnknownIndex`.
+    GrantDelegation(Empty) -> Granted; "lb.v1.coordinator.delegations.grant" [()] @ Coordinator, Idempotent, Grant(|_| Touched::Nothing)
 
     /// Answers where every container is.
     DescribePlacement(Empty) -> Placement; "lb.v1.coordinator.placement.describe" [()] @ Coordinator, Idempotent
@@ -131,6 +148,12 @@ pub struct StreamsOf {
     /// Only with this tag.
     #[serde(default)]
     pub tag: Option<Tag>,
+    /// Begin behind the stream of this number.
+    #[serde(default)]
+    pub after: Option<u32>,
+    /// At most so many.
+    #[serde(default)]
+    pub limit: Page,
 }
 
 /// Changes of a stream; `None` leaves as it is.
@@ -175,11 +198,25 @@ pub struct ScopeDeletion {
     pub recursive: bool,
 }
 
-/// Every scope.
+/// Which scopes to list.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScopesOf {
+    /// Begin behind this scope, which need not be there.
+    #[serde(default)]
+    pub after: Option<ScopeName>,
+    /// At most so many.
+    #[serde(default)]
+    pub limit: Page,
+}
+
+/// Scopes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScopeList {
     /// By name.
     pub scopes: Vec<ScopeName>,
+    /// Whether there are more.
+    #[serde(default)]
+    pub more: bool,
 }
 
 /// One segment and the keys that it takes.
@@ -253,7 +290,10 @@ impl StreamDescription {
 
     /// The present segment for a place in the hash space.
     pub fn route_hash(&self, hash: u64) -> Option<SegmentRange> {
-        self.segments.iter().find(|s| s.range.contains(hash)).copied()
+        // They come in order of their ranges, of which a wide stream has ten thousand; nobody promises it, though.
+        let near = self.segments.partition_point(|s| s.range.last < hash);
+        let near = self.segments.get(near).filter(|s| s.range.contains(hash));
+        near.or_else(|| self.segments.iter().find(|s| s.range.contains(hash))).copied()
     }
 }
 
@@ -262,4 +302,42 @@ impl StreamDescription {
 pub struct StreamList {
     /// In order of creation.
     pub streams: Vec<StreamDescription>,
+    /// Whether there are more.
+    #[serde(default)]
+    pub more: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_finds_its_segment_in_whatever_order_they_come() {
+        let segment = |number| SegmentId { stream: 1, epoch: 0, number };
+        let place = |(number, range)| SegmentRange { segment: segment(number), container: ContainerId(0), range };
+        let mut segments: Vec<SegmentRange> = (0..).zip(KeyRange::split_evenly(5)).map(place).collect();
+        for _ in 0..segments.len() {
+            segments.rotate_left(2);
+            segments.swap(0, 3);
+            let (scope, index) = ("team".parse().unwrap(), "shop".parse().unwrap());
+            let stream = StreamDescription::new((1, Timestamp::default()), scope, index, segments.clone());
+            for there in &segments {
+                for hash in [there.range.first, there.range.last] {
+                    assert_eq!(stream.route_hash(hash), Some(*there), "{hash}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_asks_without_a_page_gets_the_first() {
+        let asked = crate::encode(&crate::Empty {});
+        assert_eq!(crate::decode::<ScopesOf>(&asked).unwrap(), ScopesOf::default());
+        assert_eq!(crate::decode::<StreamsOf>(&asked).unwrap(), StreamsOf::default());
+        assert_eq!(crate::decode::<GroupsOf>(&asked).unwrap(), GroupsOf::default());
+        let named = StreamName { index: "shop".parse().unwrap() };
+        let all = TransactionsOf::all(named.index.clone());
+        assert_eq!(crate::decode::<TransactionsOf>(&crate::encode(&named)).unwrap(), all);
+        assert_eq!(all.limit, Page(PAGE_MAX));
+    }
 }

@@ -8,10 +8,14 @@ pub const TRACEPARENT: &str = "traceparent";
 pub const DEADLINE: &str = "Lb-Deadline";
 /// `<service>/<replica>` of the caller.
 pub const CALLER: &str = "Lb-Caller";
+/// On behalf of which leader of the caller's service the call is made: its generation. Whoever has heard of a later one refuses it.
+pub const LEADER: &str = "Lb-Leader";
 /// `<call>/<version>` of the body.
 pub const SCHEMA: &str = "Lb-Schema";
 /// A routing key that is not a subject token.
 pub const ROUTING_KEY: &str = "Lb-Routing-Key";
+/// The delegation of a program outside the platform.
+pub const DELEGATION: &str = "Lb-Delegation";
 /// Identifies a request from the outermost door inwards, in logs and answers.
 pub const REQUEST_ID: &str = "Lb-Request-Id";
 /// ADR-32: numeric code of a service error.

@@ -17,6 +17,7 @@ mod table;
 pub mod alerter;
 pub mod block;
 pub mod coordinator;
+pub mod delegation;
 pub mod header;
 pub mod index_provisioner;
 pub mod job_manager;

@@ -19,6 +19,8 @@ pub struct Row {
     pub reply: &'static str,
     /// The retry rule of a call.
     pub retry: &'static str,
+    /// What a program outside the platform needs to make a call; empty: it cannot.
+    pub outer: &'static str,
     /// What it is for.
     pub doc: &'static str,
 }
@@ -43,12 +45,14 @@ pub fn registry() -> Vec<Row> {
 pub fn subjects_markdown() -> String {
     let mut out = String::from(
         "# Subjects\n\nGenerated from `libs/wire`; change it there. Bodies are MessagePack maps unless said otherwise.\n\n\
-         | kind | name | subject | owner | request or body | reply | repeat | what it does |\n|---|---|---|---|---|---|---|---|\n",
+         Calls with an entry under `outside` can also be made with a binding's credentials, under `ext.v1.<index>.<binding>.<role>.` and \
+         what follows `lb.v1.`, with the header `Lb-Delegation`; see decision 0009.\n\n\
+         | kind | name | subject | owner | request or body | reply | repeat | outside | what it does |\n|---|---|---|---|---|---|---|---|---|\n",
     );
     for row in registry() {
         let cell = |s: &str| if s.is_empty() { String::new() } else { format!("`{s}`") };
         out += &format!(
-            "| {} | {} | `{}` | {} | {} | {} | {} | {} |\n",
+            "| {} | {} | `{}` | {} | {} | {} | {} | {} | {} |\n",
             row.kind,
             cell(row.name),
             row.pattern,
@@ -56,6 +60,7 @@ pub fn subjects_markdown() -> String {
             cell(row.request),
             cell(row.reply),
             row.retry,
+            row.outer.to_lowercase(),
             row.doc.trim()
         );
     }

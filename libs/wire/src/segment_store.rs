@@ -1,14 +1,18 @@
 //! Appends to and reads from segments, addressed by container.
 
+mod adopt;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use types::{ContainerId, Generation, IndexName, Offset, ReplicaId, SegmentId, Timestamp, WriterId};
+
+pub use adopt::{Adoption, GarbageOf, GarbagePage, Quarantine, Quarantined, SegmentOrigin};
 
 use crate::Empty;
 
 calls! {
     /// Appends one block of events to a segment; durable in Tier 1 when it returns. Repeating it with the same writer and event number appends nothing again. Kinds: `UnknownSegment`, `SegmentSealed`, `EventNumberGap`, `ConditionFailed`, `EventTooLarge`, `Fenced`, `Throttled`.
-    AppendEvents(Append) -> Appended; "lb.v1.segment-store.container.{container}.append" [ContainerId] @ SegmentStore, Deduplicated
+    AppendEvents(Append) -> Appended; "lb.v1.segment-store.container.{container}.append" [ContainerId] @ SegmentStore, Deduplicated, Write(|r| r.segment.into())
     /// Creates an empty segment; creating it again succeeds. What writers have in its predecessors is copied, so that a repeat is recognised after a scale.
     CreateSegment(NewSegment) -> Empty; "lb.v1.segment-store.container.{container}.create" [ContainerId] @ SegmentStore, Idempotent
     /// Seals a segment: no append succeeds afterwards; sealing again answers the same.
@@ -20,11 +24,11 @@ calls! {
     /// Deletes a segment and its chunks; deleting what is not there succeeds.
     DeleteSegment(SegmentName) -> Empty; "lb.v1.segment-store.container.{container}.delete" [ContainerId] @ SegmentStore, Idempotent
     /// Describes a segment. Kinds: `UnknownSegment`.
-    DescribeSegment(SegmentName) -> SegmentInfo; "lb.v1.segment-store.container.{container}.describe" [ContainerId] @ SegmentStore, Idempotent
+    DescribeSegment(SegmentName) -> SegmentInfo; "lb.v1.segment-store.container.{container}.describe" [ContainerId] @ SegmentStore, Idempotent, Describe(|r| r.segment.into())
     /// Reads events from an offset on: from the tail as columns, or the chunks that hold them. Kinds: `UnknownSegment`, `Truncated`.
-    ReadSegment(ReadFrom) -> SegmentRead; "lb.v1.segment-store.container.{container}.read" [ContainerId] @ SegmentStore, Idempotent
+    ReadSegment(ReadFrom) -> SegmentRead; "lb.v1.segment-store.container.{container}.read" [ContainerId] @ SegmentStore, Idempotent, Read(|r| r.segment.into())
     /// Answers the last event number that a writer has in a segment, so that it can send what lies above.
-    DescribeWriter(WriterName) -> WriterInfo; "lb.v1.segment-store.container.{container}.writer" [ContainerId] @ SegmentStore, Idempotent
+    DescribeWriter(WriterName) -> WriterInfo; "lb.v1.segment-store.container.{container}.writer" [ContainerId] @ SegmentStore, Idempotent, Describe(|r| r.segment.into())
     /// Answers everything by which a segment recognises repeats: for the owners of its successors.
     DescribeWriters(SegmentName) -> WriterTable; "lb.v1.segment-store.container.{container}.writers" [ContainerId] @ SegmentStore, Idempotent
     /// Describes a container: its owner, its log, its tail.
@@ -33,6 +37,12 @@ calls! {
     ListContainerSegments(PageOf) -> SegmentPage; "lb.v1.segment-store.container.{container}.segments" [ContainerId] @ SegmentStore, Idempotent
     /// Moves every event of a container to Tier 2 and writes a snapshot, whatever the flush rule says.
     FlushContainer(Empty) -> ContainerInfo; "lb.v1.segment-store.container.{container}.flush" [ContainerId] @ SegmentStore, Idempotent
+    /// Creates a segment of chunks that are in object storage already, as a restore does; a repeat changes nothing. Kinds: `SegmentDiffers`, `SegmentDeleted`, `InvalidRestore`, `ChunkMissing`.
+    AdoptSegment(Adoption) -> SegmentInfo; "lb.v1.segment-store.container.{container}.adopt" [ContainerId] @ SegmentStore, Idempotent
+    /// Lists the objects of a container that nothing names any more and that wait for their removal, in pages.
+    ListGarbage(GarbageOf) -> GarbagePage; "lb.v1.segment-store.container.{container}.garbage" [ContainerId] @ SegmentStore, Idempotent
+    /// Moves objects of a segment that no state names, nor ever will, below `quarantine/`; others stay. Kinds: `UnknownSegment`.
+    QuarantineObjects(Quarantine) -> Quarantined; "lb.v1.segment-store.container.{container}.quarantine" [ContainerId] @ SegmentStore, Idempotent
 }
 
 events! {
@@ -84,6 +94,9 @@ pub struct NewSegment {
     /// Whether it is a transaction's: its events stay out of Tier 2 and out of sight until they are merged.
     #[serde(default)]
     pub transactional: bool,
+    /// What it is in its stream; its chunks say so from then on.
+    #[serde(default)]
+    pub origin: Option<SegmentOrigin>,
 }
 
 /// A segment and the container that holds it.

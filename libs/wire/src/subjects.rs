@@ -8,7 +8,7 @@ macro_rules! records {
     ($($name:literal, $pattern:literal, $owner:ident, $body:literal, $doc:literal;)*) => {
         pub(crate) const RECORDS: &[Row] = &[$(Row {
             kind: "record", name: $name, pattern: $pattern, owner: Service::$owner,
-            request: $body, reply: "", retry: "", doc: $doc,
+            request: $body, reply: "", retry: "", outer: "", doc: $doc,
         }),*];
     };
 }

@@ -2,7 +2,7 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Problem, Retry, Service};
+use crate::{Problem, Retry, Service, delegation::Outer};
 
 /// What fills the holes of a subject.
 pub trait Key: Send + Sync + 'static {
@@ -35,6 +35,8 @@ pub trait Call: Send + Sync + 'static {
     const OWNER: Service;
     /// What a caller may do when it does not know the outcome.
     const RETRY: Retry;
+    /// How programs outside the platform may make it; `None`: not at all.
+    const OUTER: Option<Outer<Self::Request>> = None;
     /// What fills the holes.
     type Key: Key;
     /// The request body.
@@ -100,9 +102,10 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     rmp_serde::from_slice(bytes).map_err(|e| Problem::bad_request("MalformedBody", format_args!("{e}")))
 }
 
-/// Declares calls: docs, `Name(Request) -> Reply; "subject" [Key] @ Owner, Retry`.
+/// Declares calls: docs, `Name(Request) -> Reply; "subject" [Key] @ Owner, Retry`; where programs outside the platform may make it,
+/// `, Right(|request| what it is about)` behind.
 macro_rules! calls {
-    ($($(#[doc = $doc:literal])+ $name:ident($request:ty) -> $reply:ty; $pattern:literal [$key:ty] @ $owner:ident, $retry:ident)*) => {
+    ($($(#[doc = $doc:literal])+ $name:ident($request:ty) -> $reply:ty; $pattern:literal [$key:ty] @ $owner:ident, $retry:ident $(, $right:ident($touched:expr))?)*) => {
         $(
             $(#[doc = $doc])+
             #[derive(Debug, Clone, Copy)]
@@ -113,6 +116,10 @@ macro_rules! calls {
                 const PATTERN: &'static str = $pattern;
                 const OWNER: $crate::Service = $crate::Service::$owner;
                 const RETRY: $crate::Retry = $crate::Retry::$retry;
+                $(const OUTER: Option<$crate::delegation::Outer<$request>> = Some($crate::delegation::Outer {
+                    right: $crate::delegation::Right::$right,
+                    touched: $touched,
+                });)?
                 type Key = $key;
                 type Request = $request;
                 type Reply = $reply;
@@ -121,7 +128,8 @@ macro_rules! calls {
 
         pub(crate) const CALLS: &[$crate::Row] = &[$($crate::Row {
             kind: "call", name: stringify!($name), pattern: $pattern, owner: $crate::Service::$owner,
-            request: stringify!($request), reply: stringify!($reply), retry: stringify!($retry), doc: concat!($($doc),+),
+            request: stringify!($request), reply: stringify!($reply), retry: stringify!($retry),
+            outer: concat!($(stringify!($right))?), doc: concat!($($doc),+),
         }),*];
     };
 }
@@ -145,7 +153,7 @@ macro_rules! events {
 
         pub(crate) const EVENTS: &[$crate::Row] = &[$($crate::Row {
             kind: "event", name: stringify!($name), pattern: $pattern, owner: $crate::Service::$owner,
-            request: stringify!($body), reply: "", retry: "", doc: concat!($($doc),+),
+            request: stringify!($body), reply: "", retry: "", outer: "", doc: concat!($($doc),+),
         }),*];
     };
 }

@@ -2,8 +2,12 @@
 //!
 //! Nothing here is truth: leases and members only say who is alive, views are rebuilt from journals.
 
+use std::{fmt, str::FromStr};
+
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
-use types::{BindingId, ContainerId, Generation, IndexName, ReplicaId, ScopeName, Timestamp};
+use types::{BindingId, ContainerId, Generation, IndexName, Invalid, ReplicaId, ScopeName, Timestamp};
 
 use crate::Service;
 
@@ -25,6 +29,9 @@ pub const TABLES: &str = "lb_tables";
 
 /// Bucket of writers' times; key = index; written by clients, compare-and-set.
 pub const WATERMARKS: &str = "lb_watermarks";
+
+/// Bucket of the public keys with which coordinators sign delegations; key = public key; entries expire.
+pub const SIGNERS: &str = "lb_signers";
 
 /// The key of the container placement in [`VIEWS`].
 pub const PLACEMENT_KEY: &str = "placement";
@@ -49,6 +56,9 @@ pub struct Member {
     /// Slots for tasks, where it has some.
     #[serde(default)]
     pub slots: u16,
+    /// What keeps it from its work, by name, as its probes say it too; empty where nothing does.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unready: BTreeMap<String, String>,
 }
 
 /// Who owns a container.
@@ -86,6 +96,18 @@ pub enum Role {
 }
 
 impl Role {
+    /// Every role.
+    pub const ALL: [Self; 3] = [Self::Write, Self::Read, Self::Admin];
+
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Write => "write",
+            Self::Read => "read",
+            Self::Admin => "admin",
+        }
+    }
+
     /// Whether the role allows to publish.
     pub fn may_write(self) -> bool {
         matches!(self, Self::Write | Self::Admin)
@@ -94,6 +116,22 @@ impl Role {
     /// Whether the role allows to search.
     pub fn may_read(self) -> bool {
         matches!(self, Self::Read | Self::Admin)
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Role {
+    type Err = Invalid;
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        Self::ALL
+            .into_iter()
+            .find(|role| role.as_str() == text)
+            .ok_or_else(|| Invalid::new("role", text, "write, read or admin"))
     }
 }
 

@@ -10,6 +10,7 @@ use actix_web::{
 };
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
+use host::Host;
 use wire::Problem;
 
 use crate::{
@@ -40,15 +41,18 @@ pub(crate) struct Front {
 
 impl Front {
     /// Listens; the answer must be polled.
-    pub(crate) fn serve(self, address: &str) -> std::io::Result<(Server, ServerHandle)> {
+    pub(crate) fn serve(self, host: &Host, address: &str) -> std::io::Result<(Server, ServerHandle)> {
         let front = web::Data::new(self);
         let make = move || App::new().app_data(front.clone()).default_service(web::to(handle));
-        let server = HttpServer::new(make)
-            .workers(WORKERS)
-            .disable_signals()
-            .shutdown_timeout(SHUTDOWN_SECONDS)
-            .bind(address)?
-            .run();
+        let server = HttpServer::new(make).workers(WORKERS).disable_signals().shutdown_timeout(SHUTDOWN_SECONDS);
+        let server = match host.https() {
+            Some(tls) => server.bind_rustls_0_23(address, tls)?,
+            None => server.bind(address)?,
+        };
+        for bound in server.addrs() {
+            host.listens("service broker api", bound);
+        }
+        let server = server.run();
         let handle = server.handle();
         Ok((server, handle))
     }

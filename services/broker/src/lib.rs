@@ -68,7 +68,7 @@ impl host::Service for Broker {
         };
         let front = api::Front { desk: desk.clone(), credentials: Arc::new(vec![credential]) };
         let (server, handle) = front
-            .serve(&config.address)
+            .serve(&host, &config.address)
             .map_err(|source| StartError::Address { address: config.address.clone(), source })?;
         let gone = host.clone();
         host.spawn_local("http", async move {

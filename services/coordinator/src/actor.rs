@@ -3,30 +3,25 @@
 use actix::{Actor, Context, Handler, ResponseFuture};
 use bus::Incoming;
 use host::Ledger;
-use types::{IndexName, SegmentId};
 use wire::{
     Empty, Problem,
     coordinator::{
-        CreateScope, CreateStream, DeleteScope, DeleteStream, DescribePlacement, DescribeStream, EpochPage, ListEpochs,
-        ListScopes, ListSegments, ListStreams, ListSuccessors, ScaleStream, ScopeList, SealStream, SegmentNodes,
-        StreamDescription, StreamList, StreamsOf, TruncateStream, UpdateStream,
+        CreateScope, CreateStream, DeleteScope, DeleteStream, DescribePlacement, DescribeStream, EpochPage, GroupList,
+        ListEpochs, ListGroups, ListScopes, ListSegments, ListStreams, ListSuccessors, ListTransactions, Reservation,
+        ReserveStream, RestoreStream, ScaleStream, ScopeList, SealStream, SegmentNodes, StreamDescription, StreamList,
+        TransactionList, TruncateStream, UpdateStream,
     },
     views::Placement,
 };
 
 use crate::{
     commit::Commits,
-    error::CoordinatorError,
+    delegation::Grants,
     groups::doors::Readers,
+    page,
     state::{Command, State},
     streams::Streams,
 };
-
-/// Segments or epochs in one page.
-const PAGE_MAX: u32 = 1_000;
-
-/// Neighbours named in one page of segments, which keeps it below 2 MiB; a page has at least one segment.
-const PAGE_NEIGHBOURS_MAX: usize = 50_000;
 
 /// Answers calls while this replica leads; its doors are closed otherwise.
 pub(crate) struct Desk {
@@ -34,6 +29,7 @@ pub(crate) struct Desk {
     pub(crate) streams: Streams,
     pub(crate) commits: Commits,
     pub(crate) readers: Readers,
+    pub(crate) grants: Grants,
 }
 
 impl Actor for Desk {
@@ -70,6 +66,8 @@ macro_rules! look {
 
 work! {
     CreateStream -> StreamDescription = |streams, request| streams.create(request);
+    ReserveStream -> Reservation = |streams, request| streams.reserve(request);
+    RestoreStream -> StreamDescription = |streams, request| streams.restore(request);
     UpdateStream -> StreamDescription = |streams, request| streams.update(request);
     TruncateStream -> StreamDescription = |streams, request| streams.truncate(&request.index, request.cut);
     DeleteStream -> Empty = |streams, request| empty(streams.delete(&request.index));
@@ -80,20 +78,16 @@ work! {
 
 look! {
     DescribeStream -> StreamDescription = |state, request| state.describe(&request.index)?;
-    ListStreams -> StreamList = |state, request| list_streams(state, &request);
-    ListSegments -> SegmentNodes = |state, request| {
-        let limit = page(request.limit)?;
-        list_segments(state, &request.index, request.after, limit)?
-    };
+    ListStreams -> StreamList = |state, request| page::streams(state, &request)?;
+    ListSegments -> SegmentNodes = |state, request| page::segments(state, &request)?;
     ListSuccessors -> SegmentNodes = |state, request| {
         let successors = state.live_stream(&request.index)?.graph().successors(request.segment);
         SegmentNodes { segments: successors.into_iter().cloned().collect(), more: false }
     };
-    ListEpochs -> EpochPage = |state, request| {
-        let limit = page(request.limit)?;
-        state.live_stream(&request.index)?.graph().epochs(request.from, limit)
-    };
-    ListScopes -> ScopeList = |state, _request| ScopeList { scopes: state.scopes().map(|(s, _)| s.clone()).collect() };
+    ListEpochs -> EpochPage = |state, request| page::epochs(state, &request)?;
+    ListScopes -> ScopeList = |state, request| page::scopes(state, &request)?;
+    ListTransactions -> TransactionList = |state, request| page::transactions(state, &request)?;
+    ListGroups -> GroupList = |state, request| page::groups(state, &request)?;
     DescribePlacement -> Placement = |state, _request| state.placement();
 }
 
@@ -109,35 +103,4 @@ impl Handler<Incoming<CreateScope>> for Desk {
 
 async fn empty(work: impl Future<Output = Result<(), Problem>>) -> Result<Empty, Problem> {
     work.await.map(|()| Empty {})
-}
-
-fn page(limit: u32) -> Result<usize, CoordinatorError> {
-    let fits = (1..=PAGE_MAX).contains(&limit).then(|| usize::try_from(limit).ok()).flatten();
-    fits.ok_or(CoordinatorError::Page { limit, most: PAGE_MAX })
-}
-
-fn list_streams(state: &State, wanted: &StreamsOf) -> StreamList {
-    let in_scope = |scope| wanted.scope.as_ref().is_none_or(|wanted| wanted == scope);
-    let tagged = |tags: &[types::Tag]| wanted.tag.as_ref().is_none_or(|tag| tags.contains(tag));
-    let found = state.live().filter(|s| in_scope(&s.summary().scope) && tagged(&s.summary().tags));
-    StreamList { streams: found.map(|stream| stream.describe()).collect() }
-}
-
-fn list_segments(
-    state: &State,
-    index: &IndexName,
-    after: Option<SegmentId>,
-    limit: usize,
-) -> Result<SegmentNodes, CoordinatorError> {
-    let mut page = SegmentNodes::default();
-    let mut neighbours = 0;
-    for node in state.live_stream(index)?.graph().nodes(after) {
-        neighbours += node.predecessors.len() + node.successors.len();
-        if page.segments.len() >= limit || (neighbours > PAGE_NEIGHBOURS_MAX && !page.segments.is_empty()) {
-            page.more = true;
-            break;
-        }
-        page.segments.push(node.clone());
-    }
-    Ok(page)
 }

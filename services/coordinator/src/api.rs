@@ -1,27 +1,24 @@
 //! The coordinator's doors.
 
 use actix::Addr;
-use bus::{Bus, BusError, Door, Doors};
-use types::ReplicaId;
-use wire::{
-    Service,
-    coordinator::{
-        AbortTransaction, BeginTransaction, CommitTransaction, CreateGroup, CreateScope, CreateStream, DeleteGroup,
-        DeleteScope, DeleteStream, DescribeGroup, DescribePlacement, DescribeStream, DescribeTransaction, ListEpochs,
-        ListGroups, ListScopes, ListSegments, ListStreams, ListSuccessors, ListTransactions, PingTransaction,
-        ReportConsumed, ResetGroup, ScaleStream, SealStream, TruncateStream, UpdateStream,
-    },
+use bus::{BusError, Door, Doors};
+use wire::coordinator::{
+    AbortTransaction, BeginTransaction, CommitTransaction, CreateGroup, CreateScope, CreateStream, DeleteGroup,
+    DeleteScope, DeleteStream, DescribeGroup, DescribePlacement, DescribeStream, DescribeTransaction, GrantDelegation,
+    ListEpochs, ListGroups, ListScopes, ListSegments, ListStreams, ListSuccessors, ListTransactions, PingTransaction,
+    ReportConsumed, ReserveStream, ResetGroup, RestoreStream, ScaleStream, SealStream, TruncateStream, UpdateStream,
 };
 
 use crate::actor::Desk;
 
 /// Opens every door; they close when the answer is dropped.
-pub(crate) async fn open(bus: &Bus, replica: &ReplicaId, desk: &Addr<Desk>) -> Result<Vec<Door>, BusError> {
-    let doors = Doors::new(bus, Service::Coordinator, replica);
+pub(crate) async fn open(doors: &Doors, desk: &Addr<Desk>) -> Result<Vec<Door>, BusError> {
     Ok(vec![
         doors.open::<CreateStream>(None, desk.clone().recipient()).await?,
         doors.open::<DescribeStream>(None, desk.clone().recipient()).await?,
         doors.open::<ListStreams>(None, desk.clone().recipient()).await?,
+        doors.open::<ReserveStream>(None, desk.clone().recipient()).await?,
+        doors.open::<RestoreStream>(None, desk.clone().recipient()).await?,
         doors.open::<UpdateStream>(None, desk.clone().recipient()).await?,
         doors.open::<TruncateStream>(None, desk.clone().recipient()).await?,
         doors.open::<SealStream>(None, desk.clone().recipient()).await?,
@@ -46,5 +43,6 @@ pub(crate) async fn open(bus: &Bus, replica: &ReplicaId, desk: &Addr<Desk>) -> R
         doors.open::<ListGroups>(None, desk.clone().recipient()).await?,
         doors.open::<DeleteGroup>(None, desk.clone().recipient()).await?,
         doors.open::<ReportConsumed>(None, desk.clone().recipient()).await?,
+        doors.open::<GrantDelegation>(None, desk.clone().recipient()).await?,
     ])
 }

@@ -17,10 +17,14 @@ use wire::{
     segment_store::ContainerLoad,
 };
 
+use crate::graph::SEGMENTS_PRESENT_MAX;
 use series::Series;
 
 /// Decisions of one look; the rest waits for the next, so that a load on everything does not become thousands of scales at once.
 const SCALES_AT_ONCE_MAX: usize = 16;
+
+/// Segments whose load is watched, about 1 KiB each; the streams that were created last are left out beyond it, and scale by hand only.
+pub const WATCHED_MAX: usize = 200_000;
 
 /// How many minutes must have been seen of a segment before anything is decided about it, and how long it is left alone afterwards.
 const COOL_DOWN_MINUTES: u32 = 10;
@@ -70,7 +74,7 @@ impl Aim {
 /// What is known of the load of segments, and what follows from it.
 ///
 /// Nothing of it is journaled: a new leader begins to watch anew, and decides when it has seen enough.
-/// Bounds: a row of about 1 KiB for each present segment of a stream whose policy is not fixed; others are not watched.
+/// Bounds: [`WATCHED_MAX`] present segments of streams whose policy is not fixed; others are not watched.
 #[derive(Debug)]
 pub struct Autoscaler {
     minute: Duration,
@@ -92,11 +96,16 @@ impl Autoscaler {
         Self { minute, segments: BTreeMap::new(), owners: BTreeMap::new() }
     }
 
-    /// Says which streams there are to watch; what is not named is forgotten.
-    pub fn watch(&mut self, streams: &[Scaled], now: Timestamp) {
+    /// Says which streams there are to watch, and answers for how many segments there is no room; what is not named is forgotten.
+    pub fn watch(&mut self, streams: &[Scaled], now: Timestamp) -> usize {
         let mut named = BTreeSet::new();
+        let mut left_out = 0;
         for stream in streams {
             let Some(aim) = Aim::of(stream.policy) else { continue };
+            if named.len() + stream.present.len() > WATCHED_MAX {
+                left_out += stream.present.len();
+                continue;
+            }
             let newest = stream.present.first().and_then(|there| self.newest_of(there.segment.stream));
             for there in &stream.present {
                 named.insert(there.segment);
@@ -109,6 +118,7 @@ impl Autoscaler {
             }
         }
         self.segments.retain(|segment, _| named.contains(segment));
+        left_out
     }
 
     fn newest_of(&self, stream: u32) -> Option<SegmentId> {
@@ -174,12 +184,15 @@ impl Autoscaler {
 
     fn split(&self, stream: &Scaled, aim: Aim, now: Timestamp) -> Option<Scale> {
         let (mut seal, mut ranges) = (Vec::new(), Vec::new());
+        // What does not fit any more is left as it is: a scale to more than there can be would be refused whole.
+        let mut room = u64::try_from(SEGMENTS_PRESENT_MAX.saturating_sub(stream.present.len())).unwrap_or(u64::MAX);
         for there in &stream.present {
             let Some(count) = self.ready(there.segment, now).and_then(|series| self.splits(series, aim, now)) else {
                 continue;
             };
-            let parts = parts_of(there.range, count);
+            let parts = parts_of(there.range, count.min(room + 1));
             if parts.len() > 1 {
+                room -= u64::try_from(parts.len() - 1).unwrap_or(room).min(room);
                 seal.push(there.segment);
                 ranges.extend(parts);
             }

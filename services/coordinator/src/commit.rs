@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bus::Bus;
 use futures::{StreamExt, TryStreamExt, stream};
 use host::{Host, Ledger};
 use tokio::{
@@ -19,6 +18,7 @@ use wire::{
 use crate::{
     CoordinatorError, State, metrics,
     state::{Command as StateCommand, Event as StateEvent},
+    stores::Led,
     streams::Streams,
     transactions::{Command, Event, Live, Present, Step, Wish, shadow_place},
 };
@@ -51,7 +51,6 @@ const JUMP_MAX: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(crate) struct Commits {
     host: Host,
-    bus: Bus,
     ledger: Ledger<State>,
     streams: Streams,
     turns: Arc<Vec<Mutex<()>>>,
@@ -60,7 +59,7 @@ pub(crate) struct Commits {
 impl Commits {
     pub(crate) fn new(host: &Host, ledger: Ledger<State>, streams: Streams) -> Self {
         let turns = Arc::new((0..TURNS).map(|_| Mutex::new(())).collect());
-        Self { host: host.clone(), bus: host.bus.clone(), ledger, streams, turns }
+        Self { host: host.clone(), ledger, streams, turns }
     }
 
     /// Opens a transaction; it takes events when this returns.
@@ -70,6 +69,7 @@ impl Commits {
         self.settle(&index).await?;
         // The stream must not be deleted while segments are created for it: they would stay.
         let _hold = self.streams.hold(&index).await;
+        let led = self.streams.stores().led();
         let events = self.submit(&index, Wish::Begin { lease_ms }).await?;
         let begun = events.iter().find_map(|event| match event {
             StateEvent::Transactions(Event::Begun { transaction, shares, .. }) => Some((*transaction, shares)),
@@ -78,7 +78,7 @@ impl Commits {
         let (transaction, shares) =
             begun.ok_or_else(|| Problem::internal("a transaction was begun without an event"))?;
         let opened = async {
-            self.create_shadows(&index, shares).await?;
+            self.create_shadows(&led, &index, shares).await?;
             self.submit(&index, Wish::Open(transaction)).await
         };
         if let Err(problem) = opened.await {
@@ -104,10 +104,12 @@ impl Commits {
 
     /// Makes a transaction's events visible; they are when this returns, and will be if it fails after the decision.
     pub(crate) async fn commit(&self, index: &IndexName, transaction: TransactionId) -> Result<Transaction, Problem> {
+        let begun = Instant::now();
         let _turn = self.turn(index).await;
         self.settle(index).await?;
         self.submit(index, Wish::Commit(transaction)).await?;
         self.end_commit(index).await.map_err(Problem::unknown)?;
+        metrics::COMMIT_SECONDS.observe_duration(begun.elapsed());
         self.describe(index, transaction)
     }
 
@@ -179,7 +181,7 @@ impl Commits {
                     renew = false;
                     let aborted =
                         events.iter().filter(|e| matches!(e, StateEvent::Transactions(Event::Aborting { .. })));
-                    let aborted = u64::try_from(aborted.count()).unwrap_or(u64::MAX);
+                    let aborted = u64::try_from(aborted.inspect(|event| count(event)).count()).unwrap_or(u64::MAX);
                     metrics::LEASES_EXPIRED.add(aborted);
                     if aborted > 0 {
                         tracing::info!(aborted, "leases of transactions expired");
@@ -206,7 +208,9 @@ impl Commits {
 
     async fn submit(&self, index: &IndexName, wish: Wish) -> Result<Vec<StateEvent>, Problem> {
         let command = Command::Of { index: index.clone(), wish };
-        self.ledger.submit(StateCommand::Transactions(command)).await
+        let events = self.ledger.submit(StateCommand::Transactions(command)).await?;
+        events.iter().for_each(count);
+        Ok(events)
     }
 
     /// Ends a scale and a commit that were begun and not ended. The caller holds the index's turn.
@@ -220,9 +224,10 @@ impl Commits {
     /// Brings the commit that was decided to its end, if there is one. The caller holds the index's turn.
     async fn end_commit(&self, index: &IndexName) -> Result<(), Problem> {
         for _ in 0..STEPS_MAX {
+            let led = self.streams.stores().led();
             let next = self.ledger.read(|state| next_step(state, index));
             let Some((transaction, step)) = next else { return Ok(()) };
-            let result = self.take(index, transaction, step).await;
+            let result = self.take(index, transaction, step, &led).await;
             metrics::COMMIT_STEPS.with(if result.is_ok() { "done" } else { "failed" }).inc();
             result?;
         }
@@ -232,7 +237,7 @@ impl Commits {
         ))
     }
 
-    async fn take(&self, index: &IndexName, transaction: TransactionId, step: Step) -> Result<(), Problem> {
+    async fn take(&self, index: &IndexName, transaction: TransactionId, step: Step, led: &Led) -> Result<(), Problem> {
         match step {
             Step::Wait => self.streams.settle(index).await,
             Step::Plan(_) => self.submit(index, Wish::Roll(transaction)).await.map(drop),
@@ -243,7 +248,7 @@ impl Commits {
             }
             Step::TakeUp(_) => self.submit(index, Wish::EndRoll(transaction)).await.map(drop),
             Step::Merge { parts, rolled } => {
-                self.merge(index, transaction, parts).await?;
+                self.merge(led, index, transaction, parts).await?;
                 let end = if rolled { Wish::EndMerge(transaction) } else { Wish::EndCommit(transaction) };
                 self.submit(index, end).await.map(drop)
             }
@@ -254,13 +259,15 @@ impl Commits {
 
     async fn merge(
         &self,
+        led: &Led,
         index: &IndexName,
         transaction: TransactionId,
         parts: Vec<(TransactionShare, SegmentId)>,
     ) -> Result<(), Problem> {
         let merges = parts.into_iter().map(|(share, segment)| async move {
             let merge = Merge { segment, source: share.shadow };
-            let merged = self.bus.call::<MergeSegment>(&share.container, &merge).await?;
+            let merged = led.call::<MergeSegment>(share.container, &merge).await;
+            let merged = merged.map_err(|problem| lost(problem, transaction, &share))?;
             Ok::<u64, Problem>(if merged.repeated { 0 } else { merged.count })
         });
         let counts: Vec<u64> = stream::iter(merges).buffer_unordered(SEGMENT_CALLS_MAX).try_collect().await?;
@@ -270,34 +277,58 @@ impl Commits {
 
     /// Deletes the segments of aborted transactions. What fails is tried again later: nobody waits for it.
     async fn end_aborts(&self, index: &IndexName) {
+        let led = self.streams.stores().led();
         let aborting: Vec<Live> = self.ledger.read(|state| {
             let Some(graph) = state.graph(index) else { return Vec::new() };
             state.transactions().aborting(graph.stream()).cloned().collect()
         });
         for live in aborting {
-            if let Err(problem) = self.end_abort(index, &live).await {
+            if let Err(problem) = self.end_abort(&led, index, &live).await {
                 tracing::warn!(%index, transaction = %live.transaction, %problem, "segments of an aborted transaction stay for now");
             }
         }
     }
 
-    async fn end_abort(&self, index: &IndexName, live: &Live) -> Result<(), Problem> {
+    async fn end_abort(&self, led: &Led, index: &IndexName, live: &Live) -> Result<(), Problem> {
         let deletions = live.shares.iter().map(shadow_place).map(|place| async move {
             let name = SegmentName { segment: place.segment };
-            self.bus.call::<DeleteSegment>(&place.container, &name).await.map(drop)
+            led.call::<DeleteSegment>(place.container, &name).await.map(drop)
         });
         stream::iter(deletions).buffer_unordered(SEGMENT_CALLS_MAX).try_collect::<()>().await?;
         self.submit(index, Wish::EndAbort(live.transaction)).await.map(drop)
     }
 
-    async fn create_shadows(&self, index: &IndexName, shares: &[TransactionShare]) -> Result<(), Problem> {
+    async fn create_shadows(&self, led: &Led, index: &IndexName, shares: &[TransactionShare]) -> Result<(), Problem> {
         let creations = shares.iter().map(shadow_place).map(|place| async move {
             let (segment, index) = (place.segment, index.clone());
-            let new = NewSegment { segment, index, predecessors: Vec::new(), transactional: true };
-            self.bus.call::<CreateSegment>(&place.container, &new).await.map(drop)
+            let new = NewSegment { segment, index, predecessors: Vec::new(), transactional: true, origin: None };
+            led.call::<CreateSegment>(place.container, &new).await.map(drop)
         });
         stream::iter(creations).buffer_unordered(SEGMENT_CALLS_MAX).try_collect().await
     }
+}
+
+fn count(event: &StateEvent) {
+    let what = match event {
+        StateEvent::Transactions(Event::Begun { .. }) => "begun",
+        StateEvent::Transactions(Event::Committed(_)) => "committed",
+        StateEvent::Transactions(Event::Aborting { .. }) => "aborted",
+        _ => return,
+    };
+    metrics::TRANSACTION_ENDS.with(what).inc();
+}
+
+/// The owner of a container is sure of what it has: a part that is not there comes back only with the container's log.
+fn lost(problem: Problem, transaction: TransactionId, share: &TransactionShare) -> Problem {
+    if problem.kind != "UnknownSegment" {
+        return problem;
+    }
+    let TransactionShare { shadow, container, .. } = share;
+    let message = format_args!(
+        "transaction {transaction} is to be committed, and container {container} has lost its part {shadow} ({}); bring the container's log back, or delete the stream",
+        problem.message
+    );
+    Problem::conflict("TransactionPartLost", message).unknown()
 }
 
 fn next_step(state: &State, index: &IndexName) -> Option<(TransactionId, Step)> {

@@ -20,6 +20,8 @@ pub struct Config {
     pub retention_interval: DurationText,
     /// How long a minute of the rules of automatic scaling lasts.
     pub autoscale_minute: DurationText,
+    /// How long a delegation of a program outside the platform holds.
+    pub delegation_lifetime: DurationText,
     /// Address of the REST interface; empty is off.
     pub rest_address: String,
     /// Users of the REST interface and what they may do; empty lets nobody in.
@@ -39,6 +41,11 @@ impl Section for Config {
         let fits = within(self.retention_interval, 100, 86_400_000);
         found.require(fits, "retention_interval", "must be from 100ms to 24h");
         found.require(within(self.autoscale_minute, 60, 3_600_000), "autoscale_minute", "must be from 60ms to 1h");
+        found.require(
+            within(self.delegation_lifetime, 10_000, 3_600_000),
+            "delegation_lifetime",
+            "must be from 10s to 1h",
+        );
         let socket = self.rest_address.is_empty() || self.rest_address.parse::<std::net::SocketAddr>().is_ok();
         found.require(socket, "rest_address", "must be an address and a port, for example 0.0.0.0:7703, or empty");
         let file = !matches!(self.rest_password_file.reference(), Some(SecretRef::Env(_)));

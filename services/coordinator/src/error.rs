@@ -5,7 +5,7 @@ use wire::{Code, Problem};
 
 use crate::{
     groups::GroupError,
-    state::graph::{CutError, ScaleError},
+    state::graph::{CutError, RestoreError, ScaleError},
     transactions::TransactionError,
 };
 
@@ -74,6 +74,17 @@ pub enum CoordinatorError {
     /// The cut is none of this stream.
     #[error("the stream cut is not valid: {0}")]
     InvalidCut(#[from] CutError),
+    /// What is to be restored makes no stream.
+    #[error("the stream cannot be restored: {0}")]
+    InvalidRestore(#[from] RestoreError),
+    /// Another stream has the number.
+    #[error("stream {number} is that of index {index}; restore with another name, which gives it another number")]
+    StreamNumberTaken {
+        /// The number.
+        number: u32,
+        /// The index that has it.
+        index: IndexName,
+    },
     /// Outside of 1 to 1 000.
     #[error("a page of {limit} was asked for; from 1 to {most} are possible")]
     Page {
@@ -119,10 +130,13 @@ impl From<CoordinatorError> for Problem {
             CoordinatorError::ScopeNotEmpty { .. } => Self::conflict("ScopeNotEmpty", &error),
             CoordinatorError::TooManyScopes(_) => Self::new(Code::Throttled, "TooManyScopes", &error),
             CoordinatorError::InvalidPolicy(_) => Self::bad_request("InvalidPolicy", &error),
-            CoordinatorError::InvalidScale(ScaleError::TooManyKept) => {
+            CoordinatorError::InvalidScale(ScaleError::TooManyKept(_)) => {
                 Self::new(Code::Throttled, "TooManySegments", &error)
             }
+            CoordinatorError::InvalidScale(ScaleError::NumbersUsedUp) => Self::conflict("NumbersUsedUp", &error),
             CoordinatorError::InvalidScale(_) => Self::bad_request("InvalidScale", &error),
+            CoordinatorError::InvalidRestore(_) => Self::bad_request("InvalidRestore", &error),
+            CoordinatorError::StreamNumberTaken { .. } => Self::conflict("StreamNumberTaken", &error),
             CoordinatorError::InvalidCut(_) => Self::bad_request("InvalidCut", &error),
             CoordinatorError::Page { .. } => Self::bad_request("InvalidPage", &error),
             CoordinatorError::StreamSealed(_) => Self::conflict("StreamSealed", &error),

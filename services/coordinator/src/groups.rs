@@ -24,6 +24,9 @@ pub const GROUPS_MAX: usize = 10_000;
 /// Indexes that one group reads.
 pub const INDEXES_MAX: usize = 16;
 
+/// Places that the cuts of one group name, bounds and consumed ones each: about 40 bytes each in its description, which is one answer.
+pub const PLACES_MAX: usize = 10_000;
+
 /// What somebody wants of reader groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -110,10 +113,21 @@ impl Groups {
         self.groups.get(group).map(Group::describe).ok_or_else(|| GroupError::Unknown(group.clone()))
     }
 
-    /// The groups of a scope, or all, by name.
-    pub fn list(&self, scope: Option<&ScopeName>) -> Vec<GroupDescription> {
-        let of_scope = |group: &&Group| scope.is_none_or(|scope| group.config.scope == *scope);
-        self.groups.values().filter(of_scope).map(Group::describe).collect()
+    /// The groups of a scope, or all, by name; those behind a name.
+    pub fn list<'a>(
+        &'a self,
+        scope: Option<&'a ScopeName>,
+        after: Option<&GroupName>,
+    ) -> impl Iterator<Item = GroupDescription> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let of_scope = move |group: &&Group| scope.is_none_or(|scope| group.config.scope == *scope);
+        let behind = self.groups.range::<GroupName, _>((after.map_or(Unbounded, Excluded), Unbounded));
+        behind.map(|(_, group)| group).filter(of_scope).map(Group::describe)
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.groups.len()
     }
 
     /// Whether a scope has a group.
@@ -193,7 +207,12 @@ impl Groups {
             Some(last) => *last != cut && graph.is_at_or_after(&cut, last).unwrap_or(true),
             None => true,
         };
-        Ok(if goes_on { vec![Event::Consumed { group, index, cut }] } else { Vec::new() })
+        if !goes_on {
+            return Ok(Vec::new());
+        }
+        let others = there.consumed.iter().filter(|(of, _)| **of != index).map(|(_, cut)| cut.0.len());
+        check_places(&group, others.sum::<usize>() + cut.0.len())?;
+        Ok(vec![Event::Consumed { group, index, cut }])
     }
 
     /// Takes in what happened.
@@ -288,5 +307,14 @@ fn given(state: &State, wanted: &Wanted) -> Result<GroupConfig, CoordinatorError
             stream.graph().resolve(cut)?;
         }
     }
+    let places = config.from.values().chain(config.to.values()).map(|bound| match bound {
+        CutKind::At(cut) => cut.0.len(),
+        CutKind::Unbounded | CutKind::Tail => 0,
+    });
+    check_places(&config.group, places.sum())?;
     Ok(config)
+}
+
+fn check_places(group: &GroupName, places: usize) -> Result<(), GroupError> {
+    if places > PLACES_MAX { Err(GroupError::TooManyPlaces { group: group.clone(), places }) } else { Ok(()) }
 }

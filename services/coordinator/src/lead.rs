@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use actix::Addr;
-use bus::Bucket;
+use bus::{Bucket, Doors, Gatekeeper};
 use host::{Host, Ledger};
 use tokio_util::sync::CancellationToken;
 use types::ContainerId;
@@ -23,7 +23,7 @@ use crate::{
     metrics,
     retention::keep::Keeper,
     sighting::Sightings,
-    state::{Command, Event, State, Stream},
+    state::{Command, Event, State},
     streams::Streams,
     views::Views,
 };
@@ -33,6 +33,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How often the leader resumes what was begun and not ended.
 const RESUME_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The condition of the probes that says why a leader does not serve.
+pub(crate) const LEADING: &str = "leading";
 
 /// Everything that leading needs.
 #[derive(Clone)]
@@ -44,6 +47,7 @@ pub(crate) struct Leader {
     pub(crate) views: Views,
     pub(crate) members: Bucket,
     pub(crate) desk: Addr<Desk>,
+    pub(crate) keeper: Gatekeeper,
     pub(crate) rooms: Rooms,
 }
 
@@ -75,18 +79,41 @@ impl Rooms {
 impl Leader {
     /// Leads until the token is cancelled.
     pub(crate) async fn lead(self, token: CancellationToken) {
-        host::keep_serving(token, Service::Coordinator, || self.serve()).await;
+        host::keep_serving(token, Service::Coordinator, || self.try_to_serve()).await;
+        // Whoever leads next says it of itself.
+        self.host.condition(LEADING, None);
+    }
+
+    /// Tells the probes what keeps the leader from its work.
+    async fn try_to_serve(&self) -> Result<(), Problem> {
+        let ended = self.serve().await;
+        self.host.condition(LEADING, ended.as_ref().err().map(ToString::to_string));
+        ended
     }
 
     /// Makes the views true, opens the doors and works for ever.
     async fn serve(&self) -> Result<(), Problem> {
         let container_count = u16::try_from(self.host.common.container_count).unwrap_or(u16::MAX);
         self.ledger.submit(Command::Install { container_count }).await?;
-        let live: Vec<_> = self.ledger.read(|state| state.live().map(Stream::describe).collect());
-        self.views.rewrite(&live).await?;
-        let doors = api::open(&self.host.bus, &self.host.replica, &self.desk).await?;
-        tracing::info!(streams = live.len(), "coordinator leads");
-        tokio::join!(self.place_for_ever(), self.resume_for_ever(), self.rooms.work_for_ever(&self.config));
+        let generation = self.ledger.submit(Command::Lead).await?.iter().find_map(|event| match event {
+            Event::LeaderBegan { generation } => Some(*generation),
+            _ => None,
+        });
+        let generation = generation.ok_or_else(|| Problem::internal("a leadership began without an event"))?;
+        self.streams.stores().lead(generation);
+        let changes = self.streams.show_all().await?;
+        let doors =
+            Doors::new(&self.host.bus, Service::Coordinator, &self.host.replica).with_outer(self.keeper.clone());
+        let doors = api::open(&doors, &self.desk).await?;
+        self.host.condition(LEADING, None);
+        let streams = self.ledger.read(|state| state.live().count());
+        tracing::info!(%generation, streams, "coordinator leads");
+        tokio::join!(
+            self.place_for_ever(),
+            self.resume_for_ever(),
+            self.streams.keep_shown(changes),
+            self.rooms.work_for_ever(&self.config)
+        );
         drop(doors);
         Ok(())
     }
@@ -95,6 +122,7 @@ impl Leader {
         loop {
             self.streams.resume().await;
             self.rooms.commits.resume().await;
+            self.ledger.read(count);
             tokio::time::sleep(RESUME_INTERVAL).await;
         }
     }
@@ -124,6 +152,7 @@ impl Leader {
         let rebalance_min_interval = self.config.rebalance_min_interval.0;
         let events = self.ledger.submit(Command::Place { stores, rebalance_min_interval }).await?;
         let placement = self.ledger.read(State::placement);
+        metrics::UNPLACED.set(usize::from(placement.container_count).saturating_sub(placement.assignments.len()));
         if *shown != Some(placement.version) {
             self.views.place(&placement).await?;
             *shown = Some(placement.version);
@@ -138,6 +167,7 @@ impl Leader {
     async fn tell(&self, event: &Event, placement: &Placement) {
         let Event::ContainersPlaced(changes) = event else { return };
         metrics::PLACEMENTS.inc();
+        metrics::PLACED.add(u64::try_from(changes.placed.len()).unwrap_or(u64::MAX));
         tracing::info!(
             version = placement.version,
             placed = changes.placed.len(),
@@ -148,4 +178,15 @@ impl Leader {
         let first = changes.placed.first().map(|p| p.container).or_else(|| changes.vacated.first().copied());
         self.host.bus.tell::<ContainerMoved>(&first.unwrap_or(ContainerId(0)), placement).await;
     }
+}
+
+/// What there is.
+fn count(state: &State) {
+    let kept = || state.live().map(|stream| stream.graph().len());
+    metrics::STREAMS.set(state.live().count());
+    metrics::SEGMENTS.set(state.live().map(|stream| stream.graph().present().len()).sum::<usize>());
+    metrics::SEGMENTS_KEPT.set(kept().sum::<usize>());
+    metrics::SEGMENTS_KEPT_MOST.set(kept().max().unwrap_or(0));
+    metrics::SCOPES.set(state.scopes(None).count());
+    metrics::GROUPS.set(state.groups().count());
 }

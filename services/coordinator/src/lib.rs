@@ -25,20 +25,24 @@ mod api;
 pub mod autoscale;
 mod commit;
 mod config;
+mod delegation;
 mod error;
 pub mod groups;
 mod lead;
 mod metrics;
+mod page;
 mod placement;
 mod rest;
 pub mod retention;
 mod sighting;
 mod state;
+mod stores;
 mod streams;
 pub mod transactions;
 mod views;
 
 use actix::Actor;
+use bus::Gatekeeper;
 use host::{Host, Ledger, Running, StartError};
 use wire::views::{GROUPS, MEMBERS, SYNCHRONIZERS, TABLES, VIEWS};
 
@@ -73,13 +77,15 @@ impl host::Service for Coordinator {
         let rest = rest::serve(&config, &host, &ledger, members.clone(), held.clone()).await?;
         let readers = groups::doors::Readers::new(host.bus.clone(), ledger.clone(), held);
         let commits = rooms.commits.clone();
-        let desk = actor::Desk { ledger: ledger.clone(), streams: streams.clone(), commits, readers }.start();
+        let keeper = Gatekeeper::open(&host.bus, &host.tenants().await?, replicas).await?;
+        let grants = delegation::Grants::begin(&host, config.delegation_lifetime.0).await?;
+        let desk = actor::Desk { ledger: ledger.clone(), streams: streams.clone(), commits, readers, grants }.start();
         let (beside, of_leader) = (host.clone(), ledger.clone());
-        let leader = lead::Leader { host: beside, config, ledger: of_leader, streams, views, members, desk, rooms };
-        host.spawn_local(
-            "leading",
-            async move { host::while_leading(&ledger, |token| leader.clone().lead(token)).await },
-        );
+        let leader =
+            lead::Leader { host: beside, config, ledger: of_leader, streams, views, members, desk, keeper, rooms };
+        host.spawn_local("leading", async move {
+            Box::pin(host::while_leading(&ledger, |token| leader.clone().lead(token))).await
+        });
         Ok(Running::new(async move {
             if let Some(rest) = rest {
                 rest.stop(true).await;

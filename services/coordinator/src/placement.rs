@@ -204,6 +204,17 @@ mod tests {
         assert_eq!(placed.plan(1, &[store(0, 1)], true).placed[0].owner.generation, Generation(2));
     }
 
+    #[test]
+    fn the_largest_placement_fits_into_one_message() {
+        let stores: Vec<Store> = (0..8)
+            .map(|n| Store { replica: format!("{n}{}", "x".repeat(127)).parse().unwrap(), started: Timestamp::MIN })
+            .collect();
+        let mut placed = Placed::default();
+        placed.apply(&placed.plan(1_024, &stores, true), Timestamp::MIN);
+        let bytes = wire::encode(&placed.view(1_024)).len();
+        assert!(placed.owners.len() == 1_024 && bytes < 1 << 20, "{bytes}");
+    }
+
     proptest! {
         #[test]
         fn every_history_keeps_the_rules(

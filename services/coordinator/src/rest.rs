@@ -8,6 +8,7 @@ mod groups;
 mod guard;
 mod health;
 mod password;
+mod resize;
 mod scaling;
 mod scopes;
 mod shape;

@@ -24,6 +24,9 @@ pub use tail::Measured;
 /// Cuts that a stream remembers; beyond, every second one of the older half goes, which doubles their distance.
 pub const CUTS_MAX: usize = 1_000;
 
+/// Places that the remembered cuts of a stream name, 24 bytes each: a wide stream remembers fewer cuts, and is truncated in larger steps.
+pub const PLACES_MAX: usize = 200_000;
+
 /// Cuts that a stream remembers over the least that its policy keeps: a step of one per cent, whatever the interval of the loop.
 const CUTS_PER_SPAN: u64 = 100;
 
@@ -178,6 +181,11 @@ impl Retained {
         self.streams.get(&stream).map_or(0, |kept| kept.cuts.len())
     }
 
+    /// Payload bytes before the last cut that the head of a stream has passed.
+    pub fn truncated_bytes(&self, stream: u32) -> u64 {
+        self.streams.get(&stream).map_or(0, |kept| kept.truncated_bytes)
+    }
+
     /// Forgets a deleted stream.
     pub fn forget(&mut self, stream: u32) {
         self.streams.remove(&stream);
@@ -241,7 +249,9 @@ impl Retained {
                 let kept = self.streams.entry(*stream).or_default();
                 kept.cuts.push(Recorded::new(at, *bytes, tail));
                 (kept.tail, kept.bytes, kept.at) = (tail.clone(), *bytes, at);
-                if kept.cuts.len() > CUTS_MAX {
+                let places = |cuts: &[Recorded]| cuts.iter().map(|cut| cut.places.len()).sum::<usize>();
+                // Each round drops one in four, until few are left.
+                while kept.cuts.len() > CUTS_MAX || (places(&kept.cuts) > PLACES_MAX && kept.cuts.len() > 3) {
                     thin_out(&mut kept.cuts);
                 }
             }

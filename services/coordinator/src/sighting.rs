@@ -49,7 +49,14 @@ mod tests {
 
     fn member(service: Service, name: &str) -> Member {
         let started = Timestamp::from_nanos(7);
-        Member { service, replica: name.parse().unwrap(), started, exchange_address: None, slots: 0 }
+        Member {
+            service,
+            replica: name.parse().unwrap(),
+            started,
+            exchange_address: None,
+            slots: 0,
+            unready: <_>::default(),
+        }
     }
 
     #[test]

@@ -3,12 +3,17 @@
 mod decide;
 mod event;
 pub mod graph;
+mod restore;
 mod stream;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ops::Bound::{Excluded, Unbounded},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
-use types::{IndexName, KeyRange, ScopeName, SegmentId, Timestamp};
+use types::{Generation, IndexName, KeyRange, ScopeName, SegmentId, Timestamp};
 use wire::{
     Service,
     coordinator::{NewStream, SegmentRange, StreamDescription},
@@ -62,6 +67,8 @@ pub struct State {
     transactions: Transactions,
     groups: Groups,
     retention: Retained,
+    /// The generation of the last leader.
+    leader: Generation,
 }
 
 /// The state as it is stored. Its first form knew no scopes but those of its streams.
@@ -80,15 +87,28 @@ struct Kept {
     groups: Groups,
     #[serde(default)]
     retention: Retained,
+    #[serde(default)]
+    leader: Generation,
 }
 
 impl From<Kept> for State {
     fn from(kept: Kept) -> Self {
-        let Kept { container_count, next_stream, streams, by_index, placed, scopes, .. } = kept;
+        let Kept { container_count, next_stream, streams, by_index, placed, scopes, leader, .. } = kept;
         let (transactions, groups, retention) = (kept.transactions, kept.groups, kept.retention);
         let implied = || streams.values().map(|s| (s.summary().scope.clone(), ScopePhase::Live)).collect();
         let scopes = scopes.unwrap_or_else(implied);
-        Self { container_count, next_stream, streams, by_index, placed, scopes, transactions, groups, retention }
+        Self {
+            container_count,
+            next_stream,
+            streams,
+            by_index,
+            placed,
+            scopes,
+            transactions,
+            groups,
+            retention,
+            leader,
+        }
     }
 }
 
@@ -126,7 +146,18 @@ impl State {
 
     /// The streams that can be used, in order of creation.
     pub fn live(&self) -> impl Iterator<Item = &Stream> {
-        self.streams.values().filter(|stream| stream.phase() == Phase::Live)
+        self.live_behind(None)
+    }
+
+    /// The streams that can be used and were created after the one of a number, in order of creation.
+    pub fn live_behind(&self, after: Option<u32>) -> impl Iterator<Item = &Stream> {
+        let behind = self.streams.range((after.map_or(Unbounded, Excluded), Unbounded)).map(|(_, stream)| stream);
+        behind.filter(|stream| stream.phase() == Phase::Live)
+    }
+
+    /// The highest number that a stream ever had; `None` before the first.
+    pub fn newest_stream(&self) -> Option<u32> {
+        self.next_stream.checked_sub(1)
     }
 
     /// The streams on which something was begun and not ended.
@@ -134,9 +165,10 @@ impl State {
         self.streams.values().filter(|stream| stream.is_pending())
     }
 
-    /// Every scope by name, and how far it is.
-    pub fn scopes(&self) -> impl Iterator<Item = (&ScopeName, ScopePhase)> {
-        self.scopes.iter().map(|(scope, phase)| (scope, *phase))
+    /// Every scope by name, and how far it is; those behind a name.
+    pub fn scopes(&self, after: Option<&ScopeName>) -> impl Iterator<Item = (&ScopeName, ScopePhase)> {
+        let behind = self.scopes.range::<ScopeName, _>((after.map_or(Unbounded, Excluded), Unbounded));
+        behind.map(|(scope, phase)| (scope, *phase))
     }
 
     /// How far a scope is.
@@ -221,11 +253,14 @@ impl host::ControlState for State {
                 installed if installed == container_count => Ok(Vec::new()),
                 installed => Err(CoordinatorError::ContainerCountChanged { installed, wanted: container_count }),
             },
+            Command::Lead => Ok(vec![Event::LeaderBegan { generation: Generation(self.leader.0 + 1) }]),
             Command::CreateScope { scope } => self.create_scope(scope),
             Command::BeginScopeDeletion { scope, recursive } => self.begin_scope_deletion(scope, recursive),
             Command::EndScopeDeletion { scope } => Ok(self.end_scope_deletion(scope)),
             Command::BeginStream(new) => self.begin_stream(new),
             Command::EndStream { stream, index } => self.end_stream(stream, index),
+            Command::ReserveStream(wanted) => self.reserve_stream(wanted),
+            Command::RestoreStream(restore) => self.restore_stream(restore),
             Command::UpdateStream(update) => self.update_stream(update),
             Command::BeginScale { index, seal, ranges, containers, for_commit } => {
                 self.begin_scale(&index, &seal, &ranges, containers.as_deref(), for_commit)
@@ -249,6 +284,7 @@ impl host::ControlState for State {
     fn apply(&mut self, event: &Event, at: Timestamp) {
         match event {
             Event::Installed { container_count } => self.container_count = *container_count,
+            Event::LeaderBegan { generation } => self.leader = *generation,
             Event::StreamBegun { stream, new } => {
                 let graph = self.first_graph(*stream, new, at);
                 self.streams.insert(*stream, Stream::begun(graph, new, at));
@@ -256,6 +292,8 @@ impl host::ControlState for State {
                 self.scopes.entry(new.scope.clone()).or_insert(ScopePhase::Live);
                 self.next_stream = stream + 1;
             }
+            Event::StreamReserved { stream } => self.next_stream = self.next_stream.max(stream + 1),
+            Event::StreamRestored { restore } => self.take_back(restore, at),
             Event::StreamCreated { stream } => self.change(*stream, |s| s.phase = Phase::Live),
             Event::StreamDeletionBegun { stream } => self.change(*stream, |s| s.phase = Phase::Deleting),
             Event::StreamDeleted { stream } => self.forget(*stream),

@@ -1,5 +1,7 @@
 //! Carries out what is asked of streams and scopes: each begins with an event, has its effects, and ends with an event.
 
+mod restore;
+mod shown;
 mod work;
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -20,6 +22,7 @@ use crate::{
     error::CoordinatorError,
     metrics,
     state::{Command, ScopePhase, State, graph::CutError},
+    stores::Stores,
     views::Views,
 };
 
@@ -36,6 +39,7 @@ const TURNS: usize = 64;
 #[derive(Clone)]
 pub(crate) struct Streams {
     bus: Bus,
+    stores: Stores,
     ledger: Ledger<State>,
     views: Views,
     /// Users' synchronizers and tables, which go with their scope.
@@ -49,8 +53,13 @@ pub(crate) struct Streams {
 
 impl Streams {
     pub(crate) fn new(bus: Bus, ledger: Ledger<State>, views: Views, documents: [Bucket; 2]) -> Self {
-        let turns = Arc::new((0..TURNS).map(|_| Mutex::new(())).collect());
-        Self { bus, ledger, views, documents, turns, scope_turn: Arc::default(), unshown: Arc::default() }
+        let (turns, stores) = (Arc::new((0..TURNS).map(|_| Mutex::new(())).collect()), Stores::new(bus.clone()));
+        Self { bus, stores, ledger, views, documents, turns, scope_turn: Arc::default(), unshown: Arc::default() }
+    }
+
+    /// The way to segment-store.
+    pub(crate) fn stores(&self) -> &Stores {
+        &self.stores
     }
 
     /// Creates a stream, or finds it; the stream can be used when this returns.
@@ -125,7 +134,7 @@ impl Streams {
     pub(crate) async fn resume(&self) {
         let (pending, scopes) = self.ledger.read(|state| {
             let pending: BTreeSet<_> = state.pending().map(|s| s.summary().index.clone()).collect();
-            let scopes = state.scopes().filter(|(_, phase)| *phase == ScopePhase::Deleting);
+            let scopes = state.scopes(None).filter(|(_, phase)| *phase == ScopePhase::Deleting);
             (pending, scopes.map(|(scope, _)| scope.clone()).collect::<Vec<_>>())
         });
         metrics::PENDING.set(pending.len());
@@ -139,7 +148,6 @@ impl Streams {
                 }
             }
         }
-        metrics::STREAMS.set(self.ledger.read(|state| state.live().count()));
     }
 
     async fn resume_one(&self, index: IndexName) {

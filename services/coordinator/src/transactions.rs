@@ -14,7 +14,7 @@ mod model_tests;
 mod transactions_tests;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     ops::RangeInclusive,
     time::Duration,
 };
@@ -135,11 +135,12 @@ impl Transactions {
             .ok_or(unknown)
     }
 
-    /// The transactions of a stream: open ones, then the last that ended.
-    pub fn list(&self, stream: u32) -> Vec<Transaction> {
-        let Some(of) = self.streams.get(&stream) else { return Vec::new() };
-        let live = of.live.values().map(|live| live.describe(&of.index));
-        live.chain(of.ended.iter().rev().map(|ended| ended.describe(&of.index))).collect()
+    /// The transactions of a stream that were begun before one of them: open ones, and the last that ended; the last begun first.
+    pub fn list(&self, stream: u32, before: Option<TransactionId>) -> impl Iterator<Item = Transaction> {
+        let of = self.streams.get(&stream).into_iter();
+        let ids = of.flat_map(|of| of.live.keys().copied().chain(of.ended.iter().map(|ended| ended.transaction)));
+        let ids: BTreeSet<TransactionId> = ids.filter(|id| before.is_none_or(|before| *id < before)).collect();
+        ids.into_iter().rev().filter_map(move |id| self.describe(stream, id).ok())
     }
 
     /// Forgets a stream that was deleted.
@@ -159,7 +160,7 @@ impl Transactions {
         };
         let stream = state.live_stream(&index)?;
         // A ping is frequent and looks at no segment.
-        let looks = matches!(wish, Wish::Begin { .. } | Wish::Roll(_) | Wish::EndRoll(_));
+        let looks = matches!(wish, Wish::Begin { .. } | Wish::Commit(_) | Wish::Roll(_) | Wish::EndRoll(_));
         let segments: Vec<_> = if looks { stream.graph().present().copied().collect() } else { Vec::new() };
         Ok(self.decide_of(&index, wish, Present::of(stream, &segments), now)?)
     }
@@ -182,7 +183,7 @@ impl Transactions {
                 one(creating, Event::Opened(which(transaction)))
             }
             Wish::Ping { transaction, lease_ms } => self.ping(which(transaction), lease_ms, now),
-            Wish::Commit(transaction) => self.commit(which(transaction), index),
+            Wish::Commit(transaction) => self.commit(transaction, index, present),
             Wish::Roll(transaction) => match self.wanted(stream, transaction)?.step(present) {
                 Some(Step::Plan(roll)) => Ok(vec![Event::Rolling { which: which(transaction), roll }]),
                 _ => Ok(Vec::new()),
@@ -246,16 +247,28 @@ impl Transactions {
         Ok(if changes { vec![Event::Pinged { which, lease_ms }] } else { Vec::new() })
     }
 
-    fn commit(&self, which: Which, index: &IndexName) -> Result<Vec<Event>, TransactionError> {
-        let ended = self.ended(which.stream, which.transaction);
+    /// Decides a commit only if it can be carried out: once it is decided nothing else happens to the stream until it is done.
+    fn commit(
+        &self,
+        transaction: TransactionId,
+        index: &IndexName,
+        present: Present<'_>,
+    ) -> Result<Vec<Event>, TransactionError> {
+        let stream = present.stream;
+        let ended = self.ended(stream, transaction);
         if ended.is_some_and(|ended| ended.aborted.is_none()) {
             return Ok(Vec::new());
         }
-        match self.wanted(which.stream, which.transaction)?.stage {
-            Stage::Creating => Err(TransactionError::Opening(which.transaction)),
+        let live = self.wanted(stream, transaction)?;
+        match live.stage {
+            Stage::Creating => Err(TransactionError::Opening(transaction)),
             Stage::Committing { .. } => Ok(Vec::new()),
-            _ if self.is_committing(which.stream) => Err(TransactionError::OtherCommit(index.clone())),
-            _ => Ok(vec![Event::Committing(which)]),
+            _ if self.is_committing(stream) => Err(TransactionError::OtherCommit(index.clone())),
+            _ if present.scaling => Err(TransactionError::Scaling(index.clone())),
+            _ if live.begun_by_commit(present) > present.room => {
+                Err(TransactionError::NoRoom { transaction, index: index.clone() })
+            }
+            _ => Ok(vec![Event::Committing(Which { stream, transaction })]),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use bus::{Bucket, BucketError};
+use bus::{Bucket, BucketError, Watch};
 use types::IndexName;
 use wire::{
     Problem,
@@ -10,6 +10,9 @@ use wire::{
     decode, encode,
     views::{PLACEMENT_KEY, Placement, stream_key},
 };
+
+/// What the keys of stream views begin with.
+const STREAMS: &str = "stream.";
 
 /// Attempts to replace a view while somebody else writes it; another leader is a matter of moments.
 const PUT_ATTEMPTS: usize = 5;
@@ -66,30 +69,9 @@ impl Views {
         Err(contended("the view of a stream"))
     }
 
-    /// Makes the stream views equal to the truth: adds, corrects and removes.
-    pub(crate) async fn rewrite(&self, live: &[StreamDescription]) -> Result<(), Problem> {
-        let shown = self.bucket.list("stream.").await.map_err(problem)?;
-        let keys: BTreeSet<String> = live.iter().map(|s| stream_key(&s.index)).collect();
-        let newest = live.iter().map(|s| s.stream).max();
-        for (key, entry) in shown.iter().filter(|(key, _)| !keys.contains(key)) {
-            // A stream that is younger than all that are known here was made by a leader after this one.
-            let younger = |s: StreamDescription| newest.is_none_or(|newest| s.stream > newest);
-            if decode::<StreamDescription>(&entry.value).is_ok_and(younger) {
-                continue;
-            }
-            match self.bucket.delete_at(key, entry.revision).await {
-                // What was changed meanwhile is somebody else's business.
-                Ok(()) | Err(BucketError::Exists { .. } | BucketError::Conflict { .. }) => {}
-                Err(error) => return Err(problem(error)),
-            }
-        }
-        for stream in live {
-            let (key, value) = (stream_key(&stream.index), encode(stream));
-            if !shown.iter().any(|(k, entry)| *k == key && entry.value == value) {
-                self.show(stream).await?;
-            }
-        }
-        Ok(())
+    /// Tells every stream view, and then what is changed, by whomever.
+    pub(crate) fn watch(&self) -> Watch {
+        self.bucket.watch(STREAMS)
     }
 
     /// Shows the placement, unless a newer one is shown already: a leader that was deposed must not turn it back.
@@ -112,6 +94,11 @@ impl Views {
         }
         Err(contended("the view of the placement"))
     }
+}
+
+/// Whose view a key is.
+pub(crate) fn index_of(key: &str) -> Option<IndexName> {
+    key.strip_prefix(STREAMS)?.parse().ok()
 }
 
 /// Whether what is shown cannot be older than a description: a leader that was deposed must not turn a view back.
@@ -152,6 +139,13 @@ mod tests {
         let new = StreamDescription::new((stream, Timestamp::from_nanos(1)), scope, index, Vec::new());
         let head = head.iter().map(|(epoch, number, at)| (SegmentId { stream, epoch: *epoch, number: *number }, *at));
         StreamDescription { epoch, sealed, head: StreamCut(head.collect()), ..new }
+    }
+
+    #[test]
+    fn keys_are_read_as_they_are_written() {
+        let index: IndexName = "shop".parse().unwrap();
+        assert_eq!(index_of(&stream_key(&index)), Some(index));
+        assert_eq!((index_of(PLACEMENT_KEY), index_of("stream.")), (None, None));
     }
 
     #[test]

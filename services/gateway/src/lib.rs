@@ -65,11 +65,14 @@ impl host::Service for Gateway {
         let server = HttpServer::new(move || api::app(door.clone()))
             .workers(HTTP_THREADS)
             .shutdown_timeout(DRAIN_SECONDS)
-            .disable_signals()
-            .bind(&config.address)
-            .map_err(|source| StartError::Address { address: config.address.clone(), source })?;
+            .disable_signals();
+        let server = match host.https() {
+            Some(tls) => server.bind_rustls_0_23(&config.address, tls),
+            None => server.bind(&config.address),
+        };
+        let server = server.map_err(|source| StartError::Address { address: config.address.clone(), source })?;
         for bound in server.addrs() {
-            tracing::info!(address = %bound, "gateway listens");
+            host.listens("gateway", bound);
         }
         let server = server.run();
         let handle = server.handle();

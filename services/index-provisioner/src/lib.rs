@@ -33,7 +33,6 @@ mod work;
 use std::{collections::BTreeMap, sync::Arc};
 
 use actix::Actor;
-use bus::{Bus, BusOptions};
 use host::{Host, Ledger, Running, StartError};
 use settings::Secret;
 use wire::views::TOKENS;
@@ -67,13 +66,7 @@ impl host::Service for IndexProvisioner {
         let binding_secret = required("binding_secret", &config.binding_secret)?;
         let mint = mint::Mint::new(&account_seed, &binding_secret)
             .map_err(|reason| StartError::other(format_args!("index_provisioner.binding_secret {reason}")))?;
-        let system = Bus::connect(BusOptions {
-            url: host.common.nats_url.clone(),
-            creds: Some(system_creds),
-            name: format!("{}/{}", host.service, host.replica),
-            inbox_prefix: None,
-        })
-        .await?;
+        let system = host.connect_as(system_creds).await?;
         let tokens = host.bus.bucket(TOKENS, None, host.common.journal_replicas).await?;
         let ledger = Ledger::<State>::start(&host).await?;
         let accounts = accounts::Accounts {

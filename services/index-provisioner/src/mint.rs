@@ -53,14 +53,9 @@ impl Mint {
         let mut spec = UserSpec::binding(&binding.index, &binding.binding, binding.role, pair.public.clone());
         spec.expires = binding.expires;
         let jwt = keys::user_jwt(&spec, &self.account_seed, binding.created)?;
-        let role = match (binding.role.may_write(), binding.role.may_read()) {
-            (true, false) => "write",
-            (false, _) => "read",
-            (true, true) => "admin",
-        };
         let mut values: BTreeMap<String, String> = [
             ("index", binding.index.to_string()),
-            ("role", role.to_owned()),
+            ("role", binding.role.to_string()),
             ("nats_creds", keys::creds_file(&jwt, &pair.seed)),
             ("nats_jwt", jwt),
             ("nats_seed", pair.seed),

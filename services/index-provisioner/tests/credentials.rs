@@ -89,6 +89,7 @@ async fn connect(world: &World, credentials: &Credentials) -> Result<Bus> {
         creds: Some(credentials.values["nats_creds"].clone()),
         name: "application".into(),
         inbox_prefix: Some(credentials.values["inbox_prefix"].clone()),
+        ..BusOptions::default()
     };
     Ok(Bus::connect(options).await?)
 }

@@ -1,20 +1,39 @@
-//! `logboom keys init`: everything secret of an installation, made once, and the server configuration made from it.
+//! `logboom keys`: everything secret of an installation, made once, and the server configuration made from it.
+
+mod certificates;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use bus::{
     SystemClock,
-    keys::{Keyring, ServerSpec, UserSpec, issue_creds, public_key, server_config},
+    keys::{Keyring, ServerSpec, TlsSpec, UserSpec, creds_may_subscribe, issue_creds, public_key, server_config},
 };
+use tls::Files;
 use types::Clock;
+use wire::delegation::OUTER_FILTER;
 
+pub(crate) use self::certificates::{CertificateDir, Outcome};
 use crate::{screen::Screen, tools::index::write_private};
+
+/// How long a certificate lives that nobody said anything about.
+pub(crate) const CERTIFICATE_DAYS: u32 = 365;
+
+const INIT_EXAMPLES: &str = "Examples:
+  logboom keys init --dir keys                              plain text on loopback
+  logboom keys init --dir keys --tls --host logs.example    TLS on every connection, with an authority of its own";
+
+const TLS_EXAMPLES: &str = "Examples:
+  logboom keys tls --dir keys/tls                           for this machine only
+  logboom keys tls --dir keys/tls --host logs.example --host '*.logboom.svc'
+  logboom keys tls --dir keys/tls                           later, for example once a week: renews for the same hosts
+Running processes take up what is new by themselves; give others ca.pem to trust, and keep ca.key to yourself.";
 
 /// Keys and accounts.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum KeysCommand {
     /// Make operator, accounts (system, platform, tenants), credentials and secrets; what exists is kept
+    #[command(after_help = INIT_EXAMPLES)]
     Init {
         /// Where to write; the files are readable by their owner only
         #[arg(long, default_value = "keys")]
@@ -31,14 +50,44 @@ pub(crate) enum KeysCommand {
         /// When JetStream syncs: `always` or a duration such as `2m`
         #[arg(long, default_value = "always")]
         sync_interval: String,
+        /// Also make certificates, below `tls`, and settings with which everything speaks TLS
+        #[arg(long)]
+        tls: bool,
+        /// Host name or address that the certificate is for besides this machine; may be given several times
+        #[arg(long = "host", value_name = "NAME", requires = "tls")]
+        hosts: Vec<String>,
+    },
+    /// Make a private authority and a certificate, or renew what ends soon; what is good is kept
+    #[command(after_help = TLS_EXAMPLES)]
+    Tls {
+        /// Where to write; the files are readable by their owner only
+        #[arg(long, default_value = "keys/tls")]
+        dir: PathBuf,
+        /// Host name or address that the certificate is for besides this machine; may be given several times. Without any: those of
+        /// the last time
+        #[arg(long = "host", value_name = "NAME")]
+        hosts: Vec<String>,
+        /// Days that a new certificate lives
+        #[arg(long, default_value_t = CERTIFICATE_DAYS)]
+        days: u32,
     },
 }
 
 impl KeysCommand {
     /// Runs the tool.
     pub(crate) fn run(self, screen: Screen) -> anyhow::Result<()> {
-        let Self::Init { dir, port, address, container_count, sync_interval } = self;
+        let (dir, port, address, container_count, sync_interval, tls, mut hosts) = match self {
+            Self::Init { dir, port, address, container_count, sync_interval, tls, hosts } => {
+                (dir, port, address, container_count, sync_interval, tls, hosts)
+            }
+            Self::Tls { dir, hosts, days } => return renew(&dir, &hosts, days, screen),
+        };
         let keys = KeyDir::open_or_create(&dir)?;
+        let certificates = keys.certificates();
+        if tls {
+            hosts.push(reachable(&address).to_owned());
+            certificates.ensure(&hosts, CERTIFICATE_DAYS, SystemClock.now())?;
+        }
         let server = NatsServer {
             address,
             port,
@@ -46,6 +95,7 @@ impl KeysCommand {
             sync_interval,
             max_payload: MAX_PAYLOAD,
             container_count,
+            tls: tls.then(|| certificates.files()),
         };
         keys.write_server_config(&server)?;
         keys.write_settings(&server)?;
@@ -55,6 +105,57 @@ impl KeysCommand {
             keys.path("nats.conf").display()
         ));
         Ok(())
+    }
+}
+
+/// Makes or renews the certificate, and says how long it is good.
+fn renew(dir: &Path, hosts: &[String], days: u32, screen: Screen) -> anyhow::Result<()> {
+    let certificates = CertificateDir::at(dir);
+    let outcome = certificates.ensure(hosts, days, SystemClock.now())?;
+    let files = certificates.files();
+    let ends = tls::Tls::open(files.clone())?.expires().unwrap_or_default();
+    let day = jiff::Timestamp::from_millisecond(ends.millis())?.strftime("%F");
+    screen.line(format_args!(
+        "{} until {day}, for {}",
+        match outcome {
+            Outcome::Kept => "the certificate is good as it is,",
+            Outcome::Issued => "a new certificate is good",
+            Outcome::Founded => "a new authority signed a certificate that is good",
+        },
+        certificates.hosts(&[])?.join(", ")
+    ));
+    screen.line(format_args!("[common]\n{}", tls_settings(&files).trim_end()));
+    Ok(())
+}
+
+/// The settings that name these files.
+fn tls_settings(files: &Files) -> String {
+    let mut text = String::new();
+    for (key, scheme, path) in
+        [("tls_certificate", "", &files.certificate), ("tls_key", "file:", &files.key), ("tls_ca", "", &files.ca)]
+    {
+        if let Some(path) = path {
+            text += &format!("{key} = \"{scheme}{}\"\n", path.display());
+        }
+    }
+    text
+}
+
+/// Under which address a process on this machine reaches what listens on all of them.
+pub(crate) fn reachable(address: &str) -> &str {
+    match address {
+        "0.0.0.0" => "127.0.0.1",
+        "::" => "::1",
+        other => other,
+    }
+}
+
+/// How a process on this machine reaches what listens at `host:port`.
+pub(crate) fn local_url(scheme: &str, address: &str) -> String {
+    let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
+    match reachable(host.trim_matches(['[', ']'])) {
+        host if host.contains(':') => format!("{scheme}://[{host}]:{port}"),
+        host => format!("{scheme}://{host}:{port}"),
     }
 }
 
@@ -83,6 +184,23 @@ pub(crate) struct NatsServer {
     pub(crate) max_payload: u64,
     /// Lanes of the front door.
     pub(crate) container_count: u16,
+    /// Its certificate, which is that of everything else too; `None` speaks plain text.
+    pub(crate) tls: Option<Files>,
+}
+
+impl NatsServer {
+    /// Where clients on this machine connect.
+    pub(crate) fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "tls" } else { "nats" };
+        local_url(scheme, &format!("{}:{}", self.address, self.port))
+    }
+
+    /// Producers have no certificate; they show who they are by their credentials.
+    fn tls_spec(&self) -> Option<TlsSpec> {
+        let files = self.tls.as_ref()?;
+        let text = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+        Some(TlsSpec { certificate: text(&files.certificate), key: text(&files.key), clients_of: None })
+    }
 }
 
 impl KeyDir {
@@ -97,9 +215,12 @@ impl KeyDir {
         keys.keep("platform.creds", || {
             Ok(issue_creds(|key| UserSpec::platform("platform", key), &ring.platform_seed, now)?)
         })?;
-        keys.keep("tenants.creds", || {
-            Ok(issue_creds(|key| UserSpec::front_door("front-door", key), &ring.tenants_seed, now)?)
-        })?;
+        // Those that an older release made do not hear the calls of programs outside.
+        keys.renew(
+            "tenants.creds",
+            |creds| creds_may_subscribe(creds, OUTER_FILTER),
+            || Ok(issue_creds(|key| UserSpec::front_door("front-door", key), &ring.tenants_seed, now)?),
+        )?;
         keys.keep("system.creds", || Ok(issue_creds(|key| UserSpec::system("system", key), &ring.system_seed, now)?))?;
         for name in ["binding.secret", "broker.password", "admin.token"] {
             keys.keep(name, || Ok(random_hex()))?;
@@ -109,14 +230,29 @@ impl KeyDir {
         Ok(keys)
     }
 
+    /// The certificates, whether they are there or not.
+    pub(crate) fn certificates(&self) -> CertificateDir {
+        CertificateDir::at(&self.dir.join("tls"))
+    }
+
     /// A file of the directory.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
     fn keep(&self, name: &str, make: impl FnOnce() -> anyhow::Result<String>) -> anyhow::Result<()> {
+        self.renew(name, |_| true, make)
+    }
+
+    /// Keeps what is there and still good.
+    fn renew(
+        &self,
+        name: &str,
+        good: impl FnOnce(&str) -> bool,
+        make: impl FnOnce() -> anyhow::Result<String>,
+    ) -> anyhow::Result<()> {
         let path = self.path(name);
-        if !path.exists() {
+        if !path.exists() || !good(&std::fs::read_to_string(&path)?) {
             write_private(&path, &make()?)?;
         }
         Ok(())
@@ -144,6 +280,7 @@ impl KeyDir {
             max_payload: server.max_payload,
             lane_count: server.container_count,
             ports_dir: None,
+            tls: server.tls_spec(),
         };
         let path = self.path("nats.conf");
         write_private(&path, &server_config(&self.keyring()?, &spec)?)?;
@@ -155,14 +292,15 @@ impl KeyDir {
         let file = |name: &str| format!("\"file:{}\"", self.path(name).display());
         format!(
             "# Written by `logboom keys init`; the secrets stand in the files named here.\n\
-             [common]\nnats_url = \"nats://{address}:{port}\"\nnats_creds = {platform}\ntenants_creds = {tenants}\n\
-             container_count = {containers}\n\n\
+             [common]\nnats_url = \"{url}\"\nnats_creds = {platform}\ntenants_creds = {tenants}\n\
+             container_count = {containers}\n{tls}\n\
              [gateway]\nadmin_token = {admin}\n\n\
-             [broker]\npassword = {password}\nnats_public_url = \"nats://{address}:{port}\"\n\n\
+             [broker]\npassword = {password}\nnats_public_url = \"{url}\"\n{gateway}\n\
              [index_provisioner]\noperator_seed = {operator}\naccount_seed = {account}\nsystem_creds = {system}\n\
              binding_secret = {binding}\n",
-            address = server.address,
-            port = server.port,
+            url = server.url(),
+            tls = server.tls.as_ref().map(tls_settings).unwrap_or_default(),
+            gateway = server.tls.as_ref().map(|_| "gateway_url = \"https://127.0.0.1:7700\"\n").unwrap_or_default(),
             containers = server.container_count,
             platform = file("platform.creds"),
             tenants = file("tenants.creds"),
@@ -189,6 +327,35 @@ fn random_hex() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_listens_everywhere_is_reached_on_loopback() {
+        for (address, expected) in [
+            ("127.0.0.1:4222", "tls://127.0.0.1:4222"),
+            ("0.0.0.0:1", "tls://127.0.0.1:1"),
+            (":::1", "tls://[::1]:1"),
+            ("[::]:1", "tls://[::1]:1"),
+            ("logs.example:7700", "tls://logs.example:7700"),
+        ] {
+            assert_eq!(local_url("tls", address), expected, "{address}");
+        }
+    }
+
+    #[test]
+    fn credentials_of_an_older_release_are_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = KeyDir::open_or_create(dir.path()).unwrap();
+        let read = || std::fs::read_to_string(keys.path("tenants.creds")).unwrap();
+        assert!(creds_may_subscribe(&read(), OUTER_FILTER));
+        let older = |key| UserSpec { sub_allow: vec!["lane.>".to_owned()], ..UserSpec::front_door("old", key) };
+        let older = issue_creds(older, &keys.keyring().unwrap().tenants_seed, SystemClock.now()).unwrap();
+        write_private(&keys.path("tenants.creds"), &older).unwrap();
+        KeyDir::open_or_create(dir.path()).unwrap();
+        let newer = read();
+        assert!(newer != older && creds_may_subscribe(&newer, OUTER_FILTER));
+        KeyDir::open_or_create(dir.path()).unwrap();
+        assert_eq!(read(), newer);
+    }
 
     #[test]
     fn keys_are_made_once_and_readable_by_their_owner_only() {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::Context;
+use tls::Tls;
 
 /// How long the child may take to listen: it replays its streams first.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -38,6 +39,11 @@ pub(crate) fn find_server(setting: &str) -> anyhow::Result<PathBuf> {
 }
 
 impl NatsChild {
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Starts the server and waits until it answers on its port.
     pub(crate) fn start(server: &Path, config: &Path, log: &Path, address: &str) -> anyhow::Result<Self> {
         end_orphan(config)?;
@@ -115,9 +121,30 @@ fn end_orphan(config: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Asks a process of ours to end (SIGTERM). The shell's own `kill`: a small container has no other.
+/// Has the server read its certificate again whenever its files have changed and fit together.
+///
+/// What is wrong with files that do not fit is told by the services, which look at the same ones.
+pub(crate) async fn follow_certificate(pid: u32, tls: Tls, every: Duration) {
+    let mut ticks = tokio::time::interval(every);
+    loop {
+        ticks.tick().await;
+        let look = tls.clone();
+        if let Ok(Ok(true)) = tokio::task::spawn_blocking(move || look.reload()).await
+            && let Err(error) = signal(pid, "HUP")
+        {
+            tracing::error!(%error, "nats-server could not be told of its new certificate");
+        }
+    }
+}
+
+/// Asks a process of ours to end (SIGTERM).
 pub(crate) fn terminate(pid: u32) -> std::io::Result<()> {
-    let status = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid.to_string()]).status()?;
+    signal(pid, "TERM")
+}
+
+/// The shell's own `kill`: a small container has no other.
+fn signal(pid: u32, name: &str) -> std::io::Result<()> {
+    let status = Command::new("sh").args(["-c", &format!("kill -{name} \"$0\""), &pid.to_string()]).status()?;
     if status.success() { Ok(()) } else { Err(std::io::Error::other(format!("process {pid} is not there"))) }
 }
 

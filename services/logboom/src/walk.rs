@@ -42,24 +42,27 @@ pub(crate) struct WalkArgs {
     /// Keep the data directory and say where it is
     #[arg(long)]
     keep: bool,
+    /// Speak TLS on every connection
+    #[arg(long)]
+    tls: bool,
 }
 
 /// Starts a fresh standalone, walks, and ends it.
 pub(crate) fn run(args: WalkArgs, screen: Screen) -> anyhow::Result<ExitCode> {
     let dir = tempfile::Builder::new().prefix("logboom-walk-").tempdir()?;
     let path = dir.path().to_owned();
-    let result = on_fresh_data(&path, args.events, screen);
+    let result = on_fresh_data(&path, &args, screen);
     if args.keep || !matches!(result, Ok(true)) {
         screen.line(format_args!("data and logs are kept in {}", dir.keep().display()));
     }
     Ok(if result? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn on_fresh_data(data: &std::path::Path, events: u64, screen: Screen) -> anyhow::Result<bool> {
-    let child = standalone::Child::start(data)?;
+fn on_fresh_data(data: &std::path::Path, args: &WalkArgs, screen: Screen) -> anyhow::Result<bool> {
+    let child = standalone::Child::start(data, args.tls)?;
     let run = child.wait_until_ready(data)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let right = runtime.block_on(walk(&local_api(data, &run)?, &run.nats_url, events, screen));
+    let right = runtime.block_on(walk(&local_api(data, &run)?, &run.nats_url, args.events, screen));
     child.stop()?;
     Ok(right)
 }
@@ -71,7 +74,7 @@ pub(crate) fn local_api(data: &std::path::Path, run: &RunFile) -> anyhow::Result
         Ok(std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?.trim().to_owned())
     };
     let auth = format!("admin:{}", read("broker.password")?);
-    Api::at(&run.gateway_url, &run.broker_url, &read("admin.token")?, &auth)
+    Api::at(run, &read("admin.token")?, &auth)
 }
 
 /// Walks; true if every step's result was right.

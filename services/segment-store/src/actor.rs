@@ -99,6 +99,7 @@ impl Handler<Placed> for Store {
         let replica = &self.shared.host.replica;
         let mine = placement.assignments.iter().filter(|a| a.replica == *replica);
         self.wanted = mine.map(|a| (a.container, a.generation)).collect();
+        self.shared.readiness.assigned(self.wanted.keys().copied());
         info!(version = placement.version, containers = self.wanted.len(), "placement received");
         self.settle(context);
     }
@@ -110,6 +111,7 @@ impl Handler<TenureEnded> for Store {
     fn handle(&mut self, message: TenureEnded, context: &mut Context<Self>) {
         let TenureEnded { container, generation, ended } = message;
         self.running.remove(&container);
+        self.shared.readiness.ended(container);
         if ended == Ended::Superseded {
             self.lost.insert(container, generation);
         }

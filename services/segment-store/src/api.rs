@@ -6,28 +6,45 @@ use bus::{BusError, Door, Doors, Incoming};
 use wire::{
     Call, Empty,
     segment_store::{
-        AppendEvents, CreateSegment, DeleteSegment, DescribeContainer, DescribeSegment, DescribeWriter,
-        DescribeWriters, FlushContainer, ListContainerSegments, MergeSegment, ReadSegment, SealSegment,
-        TruncateSegment,
+        AdoptSegment, AppendEvents, CreateSegment, DeleteSegment, DescribeContainer, DescribeSegment, DescribeWriter,
+        DescribeWriters, FlushContainer, ListContainerSegments, ListGarbage, MergeSegment, QuarantineObjects,
+        ReadSegment, SealSegment, TruncateSegment,
     },
 };
 
 use crate::{
-    container::{Container, seeds::Peers},
+    container::{
+        Container,
+        adopt::Keeper,
+        outside::{self, Lender},
+        seeds::Peers,
+    },
     error::Error,
 };
 
 /// Opens every door of a container; closed in reverse by [`close`].
-pub(crate) async fn open(doors: &Doors, container: &Container, peers: &Peers) -> Result<Vec<Door>, BusError> {
-    let mut open = looks(doors, container).await?;
+pub(crate) async fn open(
+    doors: &Doors,
+    container: &Container,
+    peers: &Peers,
+    keeper: &Keeper,
+    lender: &Lender,
+) -> Result<Vec<Door>, BusError> {
+    let mut open = looks(doors, container, lender).await?;
+    open.extend(care(doors, container, keeper).await?);
     open.extend(changes(doors, container, peers).await?);
-    let append = |c: Container, i: Incoming<AppendEvents>| async move { c.append(i.request, i.origin.deadline).await };
+    let append = |c: Container, i: Incoming<AppendEvents>| async move {
+        if i.bearer.is_some() {
+            outside::check(&i.request)?;
+        }
+        c.append(i.request, i.origin.deadline).await
+    };
     open.push(serve(doors, container, append).await?);
     Ok(open)
 }
 
 /// What changes nothing.
-async fn looks(doors: &Doors, container: &Container) -> Result<Vec<Door>, BusError> {
+async fn looks(doors: &Doors, container: &Container, lender: &Lender) -> Result<Vec<Door>, BusError> {
     let mut open = Vec::new();
     let describe = |c: Container, i: Incoming<DescribeSegment>| async move { c.describe(i.request.segment) };
     open.push(serve(doors, container, describe).await?);
@@ -42,7 +59,17 @@ async fn looks(doors: &Doors, container: &Container) -> Result<Vec<Door>, BusErr
     open.push(serve(doors, container, inspect).await?);
     let list = |c: Container, i: Incoming<ListContainerSegments>| async move { c.list(i.request) };
     open.push(serve(doors, container, list).await?);
-    let read = |c: Container, i: Incoming<ReadSegment>| async move { c.read(i.request).await };
+    let lender = lender.clone();
+    let read = move |c: Container, i: Incoming<ReadSegment>| {
+        // Whoever stands outside the platform has no object storage.
+        let lender = i.bearer.is_some().then(|| lender.clone());
+        async move {
+            match lender {
+                Some(lender) => c.read_inline(i.request, &lender).await,
+                None => c.read(i.request).await,
+            }
+        }
+    };
     open.push(serve(doors, container, read).await?);
     Ok(open)
 }
@@ -76,6 +103,26 @@ async fn changes(doors: &Doors, container: &Container, peers: &Peers) -> Result<
     Ok(open)
 }
 
+/// What restore and repair ask for.
+async fn care(doors: &Doors, container: &Container, keeper: &Keeper) -> Result<Vec<Door>, BusError> {
+    let mut open = Vec::new();
+    let garbage = |c: Container, i: Incoming<ListGarbage>| async move { c.garbage(&i.request) };
+    open.push(serve(doors, container, garbage).await?);
+    let adopting = keeper.clone();
+    let adopt = move |_: Container, i: Incoming<AdoptSegment>| {
+        let keeper = adopting.clone();
+        async move { keeper.adopt(i.request, i.origin.deadline).await }
+    };
+    open.push(serve(doors, container, adopt).await?);
+    let moving = keeper.clone();
+    let quarantine = move |_: Container, i: Incoming<QuarantineObjects>| {
+        let keeper = moving.clone();
+        async move { keeper.quarantine(i.request, i.origin.deadline).await }
+    };
+    open.push(serve(doors, container, quarantine).await?);
+    Ok(open)
+}
+
 /// Closes doors, the last opened first: appends end before reads.
 pub(crate) async fn close(doors: Vec<Door>) {
     for door in doors.into_iter().rev() {
@@ -91,13 +138,13 @@ where
 {
     let key = container.id;
     let container = container.clone();
-    let handler = move |incoming| {
+    let handler = move |incoming: Incoming<C>| {
+        let passes = container.fence.admit(incoming.leader);
         let (container, answering) = (container.clone(), answer(container.clone(), incoming));
         async move {
-            match answering.await {
-                Ok(reply) => Ok(reply),
-                Err(error) => Err(container.sure(error).await.into()),
-            }
+            passes?;
+            let answer = answering.await;
+            container.sure(answer).await.map_err(Into::into)
         }
     };
     doors.serve::<C, _, _>(Some(&key), handler).await

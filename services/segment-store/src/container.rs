@@ -3,14 +3,17 @@
 //! The owner (`owner`) writes frames and applies them; the storage writer (`tiering`) moves events to Tier 2; both
 //! share the books: the state and the tail under one lock, so that a reader never sees an event twice or not at all.
 
+pub(crate) mod adopt;
 pub(crate) mod books;
 pub(crate) mod columns;
 pub(crate) mod compaction;
 pub(crate) mod compactor;
+pub(crate) mod fence;
 pub mod frame;
 pub(crate) mod garbage;
 mod inspect;
 pub(crate) mod load;
+pub(crate) mod outside;
 pub(crate) mod owner;
 pub(crate) mod read;
 pub mod recent;
@@ -56,6 +59,15 @@ pub const BLOCK_BYTES_MAX: usize = 2 << 20;
 /// Room in the queue for the container's own entries besides the appends in flight.
 const OWN_ENTRIES_MAX: usize = 16;
 
+/// A log takes so many times [`Limits::tail_bytes_max`], and JetStream reserves that for it.
+///
+/// What holds the log back are the events that are not in Tier 2 and the oldest of three snapshots. Both are ends of the
+/// same log, so that the longer one counts: a whole tail, or three snapshots a quarter of a tail apart. Once more than one
+/// tail is held, whatever is oldest goes to Tier 2 or to the end of the log, snapshots follow one another, and at one and a
+/// half tails appends are throttled. The last half is for what is on its way then, and for open transactions to be
+/// carried.
+const LOG_TAILS: u64 = 2;
+
 /// The sizes and times by which a container works.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -79,7 +91,7 @@ pub struct Limits {
     pub snapshot_interval: Duration,
     /// How long an object stays that nothing names any more.
     pub garbage_delay: Duration,
-    /// Capacity of the log; appends are throttled at three quarters of it, so that chunks can always be committed.
+    /// Capacity of the log, see [`LOG_TAILS`]; appends are throttled at three quarters of it.
     pub log_bytes_max: u64,
     /// Time between two notices of how much segments take.
     pub load_interval: Duration,
@@ -101,11 +113,11 @@ impl Limits {
             tail_bytes_max,
             appends_max: usize::try_from(config.appends_in_flight_max).unwrap_or(1024),
             snapshot_frames: config.snapshot_frames,
-            // Three snapshots hold the log back: with half a tail between them that is one and a half tails.
-            snapshot_bytes: tail_bytes_max / 2,
+            // Three snapshots hold the log back.
+            snapshot_bytes: tail_bytes_max / 4,
             snapshot_interval,
             garbage_delay: config.garbage_delay.0,
-            log_bytes_max: tail_bytes_max.saturating_mul(4),
+            log_bytes_max: tail_bytes_max.saturating_mul(LOG_TAILS),
             load_interval: config.load_interval.0,
         }
     }
@@ -120,6 +132,7 @@ pub struct Shared {
     pub(crate) id: ContainerId,
     pub(crate) generation: Generation,
     pub(crate) replica: ReplicaId,
+    pub(crate) fence: fence::Fence,
     pub(crate) limits: Limits,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) books: RwLock<Books>,
@@ -162,9 +175,10 @@ impl Container {
             id,
             generation,
             replica,
+            fence: fence::Fence::default(),
             limits,
             clock,
-            books: RwLock::new(Books::new(id)),
+            books: RwLock::new(Books::new(id, limits.log_bytes_max)),
             answers,
             kick: Notify::new(),
             log: OnceLock::new(),
@@ -177,6 +191,11 @@ impl Container {
             queued: Arc::default(),
         };
         (Self(Arc::new(shared)), queue)
+    }
+
+    /// The sequence below which the log should hold nothing that could be elsewhere: half of what it takes stands behind.
+    pub(crate) fn overdue(&self, books: &Books) -> u64 {
+        books.log.behind(self.limits.log_bytes_max / 2)
     }
 
     /// The books, if changes are taken.

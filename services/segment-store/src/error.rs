@@ -8,9 +8,14 @@ use crate::container::frame::FrameError;
 /// A failure of this service.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// No such segment here.
+    /// No such segment here, and that is certain: whoever says so owns the container.
+    ///
+    /// Only `Container::sure` says it.
     #[error("segment {0} does not exist in its container: ask the coordinator for the stream's segments")]
     UnknownSegment(SegmentId),
+    /// No such segment in a state that may be out of date: a later owner may have it.
+    #[error("segment {0} is not known here, and it is not certain that this is still its owner: try again")]
+    NotHere(SegmentId),
     /// The segment takes appends no more.
     #[error("segment {0} is sealed: ask the coordinator for its successors")]
     SegmentSealed(SegmentId),
@@ -85,6 +90,20 @@ pub enum Error {
         from: u64,
         /// The offset after the last.
         to: u64,
+    },
+    /// The segment is there, and was not made of these chunks.
+    #[error("segment {0} is there already and is another one: restore the index under another name, or delete it")]
+    SegmentDiffers(SegmentId),
+    /// Chunks make no segment.
+    #[error("the chunks make no segment: {0}")]
+    BadAdoption(String),
+    /// A chunk is not where a segment is to find it.
+    #[error("chunk {key} {why}: run the restore again, which copies what is missing")]
+    ChunkMissing {
+        /// Its key.
+        key: String,
+        /// What is wrong.
+        why: String,
     },
     /// A block breaks a rule that no retry heals.
     #[error("block refused: {0}")]
@@ -223,6 +242,7 @@ impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let (code, kind) = match &error {
             Error::UnknownSegment(_) => (Code::NotFound, "UnknownSegment"),
+            Error::NotHere(_) => return Self::unavailable("ContainerUnavailable", &error),
             Error::SegmentSealed(_) => (Code::Conflict, "SegmentSealed"),
             Error::SegmentDeleted(_) => (Code::Conflict, "SegmentDeleted"),
             Error::EventNumberGap { .. } => (Code::Conflict, "EventNumberGap"),
@@ -235,6 +255,9 @@ impl From<Error> for Problem {
             Error::TransactionTooLarge(_) => (Code::BadRequest, "TransactionTooLarge"),
             Error::GarbageFull(_) => return Self::throttled("Throttled", &error),
             Error::ChunksDiffer { .. } => (Code::Conflict, "ChunksDiffer"),
+            Error::SegmentDiffers(_) => (Code::Conflict, "SegmentDiffers"),
+            Error::BadAdoption(_) => (Code::BadRequest, "InvalidRestore"),
+            Error::ChunkMissing { .. } => (Code::Conflict, "ChunkMissing"),
             Error::BadBlock(_) => (Code::BadRequest, "MalformedBlock"),
             Error::BlockTooLarge { .. } => (Code::BadRequest, "EventTooLarge"),
             Error::ChunkOutOfPlace { .. } => (Code::Conflict, "ChunkOutOfPlace"),
@@ -268,6 +291,7 @@ mod tests {
             (Error::Fenced(container), Code::Fenced, "Fenced"),
             (Error::Throttled { container, limit: "x" }, Code::Throttled, "Throttled"),
             (Error::UnknownSegment(segment), Code::NotFound, "UnknownSegment"),
+            (Error::NotHere(segment), Code::Unavailable, "ContainerUnavailable"),
             (Error::Deadline(container), Code::Deadline, "Deadline"),
             (Error::FlushUnfinished(container), Code::Deadline, "FlushUnfinished"),
             (Error::ConditionFailed { segment, expected: 1, end: 2 }, Code::Conflict, "ConditionFailed"),

@@ -11,6 +11,7 @@ pub(crate) mod streams;
 use std::{sync::Arc, time::Duration};
 
 use bus::{Bus, ContainerLog, LaneMessage};
+use client::Client;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use host::Host;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -51,6 +52,8 @@ pub(crate) struct Context {
     pub(crate) tenants: Bus,
     pub(crate) owned: Owned,
     pub(crate) streams: Streams,
+    /// For containers of other replicas.
+    pub(crate) client: Client,
 }
 
 /// By what right a lane is served.

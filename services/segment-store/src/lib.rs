@@ -29,9 +29,11 @@ pub mod crash;
 mod error;
 mod lane;
 mod metrics;
+mod readiness;
 mod tenure;
 
 use actix::Actor;
+use bus::Gatekeeper;
 use host::{Host, Running, Service, StartError};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
@@ -39,8 +41,9 @@ use wire::views::{Member, VIEWS};
 
 pub use config::Config;
 pub use error::{Damage, Error};
+pub use readiness::{CONTAINERS, LOG_SPACE};
 
-use crate::{actor::Store, container::Limits, lane::streams::Streams, tenure::Owned};
+use crate::{actor::Store, container::Limits, lane::streams::Streams, readiness::Readiness, tenure::Owned};
 
 /// The service.
 pub struct SegmentStore;
@@ -60,14 +63,19 @@ impl Service for SegmentStore {
         // A lane that does not know the streams yet would refuse what it should take.
         all_known.wait_for(|known| *known).await.map_err(StartError::other)?;
 
-        let lanes = lane::Context { host: host.clone(), tenants, owned: Owned::default(), streams };
+        let keeper = Gatekeeper::open(&host.bus, &tenants, host.common.journal_replicas).await?;
+        let client = client::Client::new(host.bus.clone(), host.objects.clone());
+        let lanes = lane::Context { host: host.clone(), tenants, owned: Owned::default(), streams, client };
         let limits = Limits::of(&config, host.common.snapshot_interval.0);
         let tenures = TaskTracker::new();
-        let store = Store::new(tenure::Shared::new(host.clone(), limits, lanes), tenures.clone()).start();
+        let readiness = Readiness::new(&host);
+        background(&host, "readiness", readiness.clone().watch());
+        let shared = tenure::Shared::new(host.clone(), limits, lanes, keeper, readiness);
+        let store = Store::new(shared, tenures.clone()).start();
         background(&host, "placement", actor::follow_placement(views, store));
 
         let (service, replica, started) = (Self::NAME, host.replica.clone(), host.started());
-        let member = Member { service, replica, started, exchange_address: None, slots: 0 };
+        let member = Member { service, replica, started, exchange_address: None, slots: 0, unready: <_>::default() };
         let announcement = host.announce(member).await?;
         Ok(Running::new(async move {
             tenures.close();

@@ -23,6 +23,7 @@ telemetry::metrics! {
     UNREADABLE_CHUNKS: Counter = "lb_segment_store_unreadable_chunks_total", "Chunks that are named and cannot be read; a person must act.";
     COLLECTED_OBJECTS: Counter = "lb_segment_store_collected_objects_total", "Objects deleted because nothing names them any more.";
     ORPHANS: Counter = "lb_segment_store_orphans_total", "Of those, objects that never were named.";
+    CARRIED_BLOCKS: Counter = "lb_segment_store_carried_blocks_total", "Blocks of open transactions that were written to the log once more.";
     SNAPSHOTS: Counter = "lb_segment_store_snapshots_total", "Container snapshots written.";
     LANE_MESSAGES: Counter = "lb_segment_store_lane_messages_total", "Messages that front-door lanes received.";
     LANE_REFUSED: Counter["reason"] = "lb_segment_store_lane_refused_total", "Messages that front-door lanes refused.";

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
-use bus::{Doors, LogOptions};
+use bus::{BusError, ContainerLog, Doors, Gatekeeper, LogOptions};
 use host::Host;
 use parking_lot::RwLock;
 use tokio::sync::Semaphore;
@@ -14,9 +14,11 @@ use crate::{
     api,
     container::{
         Container, Limits,
+        adopt::Keeper,
         books::Phase,
         columns::Answers,
         load,
+        outside::Lender,
         owner::Owner,
         recovery::{Ended, claim, insist, restore},
         seeds::Peers,
@@ -26,6 +28,7 @@ use crate::{
     crash,
     lane::{self, Title},
     metrics,
+    readiness::Readiness,
 };
 
 /// Recoveries at the same time: each holds a log read and a snapshot in memory.
@@ -63,16 +66,26 @@ pub(crate) struct Shared {
     pub(crate) doors: Doors,
     pub(crate) lanes: lane::Context,
     pub(crate) answers: Answers,
+    pub(crate) lender: Lender,
+    pub(crate) readiness: Readiness,
     recoveries: Arc<Semaphore>,
     /// The lanes of all tenures.
     open_lanes: TaskTracker,
 }
 
 impl Shared {
-    pub(crate) fn new(host: Host, limits: Limits, lanes: lane::Context) -> Self {
-        let doors = Doors::new(&host.bus, host.service, &host.replica);
+    pub(crate) fn new(
+        host: Host,
+        limits: Limits,
+        lanes: lane::Context,
+        keeper: Gatekeeper,
+        readiness: Readiness,
+    ) -> Self {
+        let doors = Doors::new(&host.bus, host.service, &host.replica).with_outer(keeper);
+        let lender = Lender::new(host.objects.clone());
         let recoveries = Arc::new(Semaphore::new(RECOVERIES_MAX));
-        Self { host, limits, doors, lanes, answers: Answers::new(), recoveries, open_lanes: TaskTracker::new() }
+        let (answers, open_lanes) = (Answers::new(), TaskTracker::new());
+        Self { host, limits, doors, lanes, answers, lender, readiness, recoveries, open_lanes }
     }
 }
 
@@ -100,17 +113,18 @@ async fn recover(
     stop: &CancellationToken,
 ) -> Result<Ready, Ended> {
     let host = &shared.host;
+    let (clock, answers) = (host.clock.clone(), shared.answers.clone());
+    let (container, queue) = Container::new((id, generation), host.replica.clone(), shared.limits, clock, answers);
+    let options = LogOptions { replicas: host.common.journal_replicas, bytes_max: shared.limits.log_bytes_max };
+    let log = open_log(shared, &container, options, stop).await?;
+    // The only place that sets it: a tenure opens its log once.
+    drop(container.log.set(log.clone()));
+    // Only now: a container whose log has no room must not keep others waiting.
     let _permit = tokio::select! {
         () = stop.cancelled() => return Err(Ended::Stopped),
         permit = shared.recoveries.acquire() => permit,
     };
     let begun = Instant::now();
-    let (clock, answers) = (host.clock.clone(), shared.answers.clone());
-    let (container, queue) = Container::new((id, generation), host.replica.clone(), shared.limits, clock, answers);
-    let options = LogOptions { replicas: host.common.journal_replicas, bytes_max: shared.limits.log_bytes_max };
-    let log = insist(stop, "open log", &container, || host.bus.container_log(id, options)).await?;
-    // The only place that sets it: a tenure opens its log once.
-    drop(container.log.set(log.clone()));
     let owner_seq = claim(&container, &log, &host.replica, stop).await?;
     crash::point("after_owner_record");
     let mut snapshots = Snapshots::new(host.objects.clone(), id);
@@ -134,6 +148,27 @@ async fn recover(
     Ok(Ready { container, owner, tiering, title: Title { container: id, generation, owner_seq, log } })
 }
 
+/// Opens the log; while there is no room for it the replica is not ready, and says why.
+async fn open_log(
+    shared: &Shared,
+    container: &Container,
+    options: LogOptions,
+    stop: &CancellationToken,
+) -> Result<ContainerLog, Ended> {
+    let attempt = || async {
+        let opened = shared.host.bus.container_log(container.id, options).await;
+        let no_room = match &opened {
+            Err(error @ BusError::NoRoom { .. }) => Some(format!(
+                "{error}; free disk space of the NATS servers or raise their max_file_store, or lower segment_store.tail_bytes_max"
+            )),
+            _ => None,
+        };
+        shared.readiness.no_room(container.id, no_room);
+        opened
+    };
+    insist(stop, "open log", container, attempt).await
+}
+
 async fn serve(shared: &Shared, ready: Ready, stop: CancellationToken) -> Ended {
     let Ready { container, owner, mut tiering, title } = ready;
     let (halt, lane_stop) = (CancellationToken::new(), CancellationToken::new());
@@ -150,10 +185,12 @@ async fn serve(shared: &Shared, ready: Ready, stop: CancellationToken) -> Ended 
         let telling = load::tell(container.clone(), bus, every);
         tokio::spawn(async move { halt.run_until_cancelled(telling).await })
     };
-    let peers = Peers { bus: shared.host.bus.clone(), owned: shared.lanes.owned.clone() };
-    let opening = || api::open(&shared.doors, &container, &peers);
+    let peers = Peers { bus: shared.host.bus.clone() };
+    let keeper = Keeper::new(container.clone(), shared.host.clone());
+    let opening = || api::open(&shared.doors, &container, &peers, &keeper, &shared.lender);
     let doors = insist(&stop, "open doors", &container, opening).await.unwrap_or_default();
     shared.lanes.owned.add(container.clone());
+    shared.readiness.served(container.id);
     let mut lane = shared.open_lanes.spawn(lane::serve(shared.lanes.clone(), title, lane_stop.clone()));
     let mut lane_open = true;
     let fenced = tokio::select! {

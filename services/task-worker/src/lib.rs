@@ -36,7 +36,7 @@ mod window;
 mod worker;
 
 use client::Client;
-use exchange::{Exchange, Options};
+use exchange::{Exchange, Options, Secure};
 use host::{Host, Running, StartError};
 use wire::views::{MEMBERS, Member};
 
@@ -56,9 +56,11 @@ impl host::Service for TaskWorker {
         let threads = threads::Threads::start(config.slots)?;
         let (address, advertised) = config.addresses().map_err(StartError::other)?;
         let secret = name::exchange_secret(host.secret(&host.common.nats_creds)?.as_deref());
-        let options = Options { advertised, ..Options::default() };
+        let secure = secure(&host)?;
+        let options = Options { advertised, secure, ..Options::default() };
         let bound = threads.run(async move { Exchange::bind_with(address, &secret, options).await }).await?;
         let exchange = bound.map_err(StartError::other)?;
+        host.listens("exchange", address);
         let shared = task::Shared {
             replica: host.replica.clone(),
             bus: host.bus.clone(),
@@ -75,6 +77,7 @@ impl host::Service for TaskWorker {
             started: host.started(),
             exchange_address: Some(exchange.local_addr().to_string()),
             slots: config.slots,
+            unready: <_>::default(),
         };
         // Behind the doors: whoever sees the member may deploy to it.
         let announcement = host.announce(member).await?;
@@ -87,5 +90,16 @@ impl host::Service for TaskWorker {
                 tracing::warn!(%error, "exchange not shut down in order");
             }
         }))
+    }
+}
+
+/// Workers know each other by their certificates, so one without authorities to compare them with could not tell.
+fn secure(host: &Host) -> Result<Option<Secure>, StartError> {
+    match (host.tls.peers(), host.tls.server()) {
+        (Some(peers), _) => Ok(Some(Secure { server: peers.server, client: peers.client })),
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err(StartError::other(
+            "common.tls_ca is not set: workers show each other their certificates, and it names the authority that signed them",
+        )),
     }
 }

@@ -2,7 +2,11 @@
 
 use serde_json::{Map, Value, json};
 use types::{BindingId, IndexName, Timestamp};
-use wire::{subjects, views::Role};
+use wire::{
+    delegation::{Bearer, OUTER_FILTER},
+    subjects,
+    views::Role,
+};
 
 use super::jwt::{seconds, sign};
 use crate::BusError;
@@ -107,18 +111,18 @@ impl UserSpec {
         }
     }
 
-    /// The services' user in the tenants' account: receives lanes, answers producers, publishes alerts.
+    /// The services' user in the tenants' account: receives lanes and calls from outside, answers both, publishes alerts.
     pub fn front_door(name: &str, public_key: String) -> Self {
         Self {
             name: name.to_owned(),
             public_key,
             pub_allow: words(&["_INBOX.>", "alerts.>", "$JS.API.>", "$JS.ACK.>"]),
-            sub_allow: words(&["lane.>", "_INBOX.>"]),
+            sub_allow: words(&["lane.>", OUTER_FILTER, "_INBOX.>"]),
             ..Self::default()
         }
     }
 
-    /// A binding: publishes to its index, hears its index' alerts, as its role allows.
+    /// A binding: publishes to its index, hears its index' alerts, as its role allows; calls under subjects that say who it is.
     ///
     /// The server maps `logs.<index>` to a lane first and looks at the permission afterwards, so the lanes of the index
     /// are allowed too. Whoever publishes to a lane directly harms nothing but the order of his own keys. Its client
@@ -126,11 +130,10 @@ impl UserSpec {
     pub fn binding(index: &IndexName, binding: &BindingId, role: Role, public_key: String) -> Self {
         let mut user = Self { name: format!("binding {binding}"), public_key, ..Self::default() };
         user.sub_allow.push(format!("{}.>", subjects::inbox_prefix(binding)));
+        user.pub_allow.push(Bearer { index: index.clone(), binding: binding.clone(), role }.subjects());
         if role.may_write() {
             let logs = subjects::logs(index);
-            user.pub_allow = vec![format!("{logs}.*"), format!("lane.*.{index}"), format!("lane.*.{index}.*"), logs];
-        } else {
-            user.pub_deny = words(&[">"]);
+            user.pub_allow.extend([format!("{logs}.*"), format!("lane.*.{index}"), format!("lane.*.{index}.*"), logs]);
         }
         if role.may_read() {
             user.sub_allow.push(format!("alerts.{index}.>"));
@@ -172,16 +175,14 @@ mod tests {
         let (index, binding): (IndexName, BindingId) = ("shop".parse().unwrap(), "b1".parse().unwrap());
         let inbox = "_INBOX.b1.>";
         let publish = ["logs.shop.*", "lane.*.shop", "lane.*.shop.*", "logs.shop"];
-        for (role, publish, deny, subscribe) in [
-            (Role::Write, &publish[..], &[][..], &[inbox][..]),
-            (Role::Read, &[], &[">"], &[inbox, "alerts.shop.>"]),
-            (Role::Admin, &publish, &[], &[inbox, "alerts.shop.>"]),
+        for (role, calls, publish, subscribe) in [
+            (Role::Write, "ext.v1.shop.b1.write.>", &publish[..], &[inbox][..]),
+            (Role::Read, "ext.v1.shop.b1.read.>", &[], &[inbox, "alerts.shop.>"]),
+            (Role::Admin, "ext.v1.shop.b1.admin.>", &publish, &[inbox, "alerts.shop.>"]),
         ] {
             let user = UserSpec::binding(&index, &binding, role, "U".to_owned());
-            assert_eq!(
-                (user.pub_allow, user.pub_deny, user.sub_allow),
-                (words(publish), words(deny), words(subscribe))
-            );
+            assert_eq!(user.pub_allow, words(&[&[calls], publish].concat()));
+            assert_eq!((user.pub_deny, user.sub_allow), (vec![], words(subscribe)));
         }
     }
 }

@@ -31,6 +31,28 @@ pub struct ServerSpec {
     pub lane_count: u16,
     /// Directory to which it writes the ports that it chose.
     pub ports_dir: Option<String>,
+    /// Its certificate; `None` speaks plain text.
+    pub tls: Option<TlsSpec>,
+}
+
+/// Where a server finds its certificate; it reads the files again at SIGHUP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsSpec {
+    /// The certificate chain.
+    pub certificate: String,
+    /// Its key.
+    pub key: String,
+    /// Whose certificates clients must show; `None` asks for none.
+    pub clients_of: Option<String>,
+}
+
+/// The part of `nats.conf` with which a server speaks TLS, and nothing else, to its clients.
+fn tls_config(spec: &TlsSpec) -> String {
+    let mut text = format!("tls {{\n  cert_file: {}\n  key_file: {}\n", quoted(&spec.certificate), quoted(&spec.key));
+    if let Some(ca) = &spec.clients_of {
+        text += &format!("  ca_file: {}\n  verify: true\n", quoted(ca));
+    }
+    text + "}\n"
 }
 
 /// What a server needs to know of its cluster.
@@ -102,6 +124,7 @@ pub fn server_config(ring: &Keyring, spec: &ServerSpec) -> Result<String, BusErr
     if let Some(dir) = &spec.ports_dir {
         text += &format!("ports_file_dir: {}\n", quoted(dir));
     }
+    text += &spec.tls.as_ref().map(tls_config).unwrap_or_default();
     text += &format!(
         "jetstream {{\n  store_dir: {}\n  sync_interval: {}\n}}\n",
         quoted(&spec.store_dir),
@@ -142,10 +165,17 @@ mod tests {
             max_payload: 1 << 23,
             lane_count: 4,
             ports_dir: None,
+            tls: None,
         };
         let text = server_config(&ring, &spec).unwrap();
         assert_eq!(text, server_config(&ring, &spec).unwrap());
-        assert!(text.contains("port: -1\n") && !text.contains(&ring.operator_seed));
+        assert!(text.contains("port: -1\n") && !text.contains(&ring.operator_seed) && !text.contains("tls"));
+        let tls = |clients_of| TlsSpec { certificate: "/c".to_owned(), key: "/k".to_owned(), clients_of };
+        let secured = |clients_of| ServerSpec { tls: Some(tls(clients_of)), ..spec.clone() };
+        let text = server_config(&ring, &secured(None)).unwrap();
+        assert!(text.contains("tls {\n  cert_file: \"/c\"\n  key_file: \"/k\"\n}\n"), "{text}");
+        let text = server_config(&ring, &secured(Some("/a".to_owned()))).unwrap();
+        assert!(text.contains("  ca_file: \"/a\"\n  verify: true\n}\n"), "{text}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::key_error;
 use crate::BusError;
 
 /// The head of every token.
-const HEAD: &[u8] = br#"{"typ":"JWT","alg":"ed25519-nkey"}"#;
+pub(crate) const HEAD: &[u8] = br#"{"typ":"JWT","alg":"ed25519-nkey"}"#;
 
 /// Signs claims about `subject`.
 pub(crate) fn sign(

@@ -1,6 +1,8 @@
 //! A real nats-server for the tests of this crate.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::disallowed_methods)]
 
+pub mod installation;
+
 use std::{
     net::TcpListener,
     path::{Path, PathBuf},
@@ -63,7 +65,15 @@ impl Server {
     }
 
     pub async fn bus_with(&self, name: &str, creds: Option<String>, inbox_prefix: Option<String>) -> Bus {
-        Bus::connect(BusOptions { url: self.url(), creds, name: name.to_owned(), inbox_prefix }).await.unwrap()
+        Bus::connect(BusOptions {
+            url: self.url(),
+            creds,
+            name: name.to_owned(),
+            inbox_prefix,
+            ..BusOptions::default()
+        })
+        .await
+        .unwrap()
     }
 
     /// The server's own log.

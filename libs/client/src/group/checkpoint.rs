@@ -73,7 +73,9 @@ impl GroupState {
 
     /// Begins an automatic checkpoint if it is time for one.
     pub(crate) fn begin_automatic(&mut self, now: Timestamp) {
-        let due = self.checkpoint_ms > 0 && now.since(self.automatic_at).as_millis() >= u128::from(self.checkpoint_ms);
+        // Either way: the last one may have been begun by a reader whose clock is far ahead.
+        let apart = now.since(self.automatic_at).max(self.automatic_at.since(now));
+        let due = self.checkpoint_ms > 0 && apart.as_millis() >= u128::from(self.checkpoint_ms);
         let running = self.checkpoints.iter().any(|c| c.kind == Kind::Automatic);
         if due && !running && self.checkpoints.len() < CHECKPOINTS_MAX {
             let name = format!("auto-{}", self.last_checkpoint + 1);

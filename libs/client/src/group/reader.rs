@@ -20,6 +20,7 @@ use crate::{
     cut::Follows,
     document::Document,
     reader::set::{Found, ReadSet},
+    silence::Silence,
     stream_reader::{is_truncation, up_to},
 };
 
@@ -110,6 +111,8 @@ pub struct GroupReader {
     /// When to take or give away segments.
     pub(super) balance_at: Option<Instant>,
     refresh_at: Instant,
+    /// What the others said last.
+    pub(super) heard: Silence<ReaderId>,
     told_end: bool,
     /// Whether the group of this generation is no more.
     over: bool,
@@ -146,6 +149,7 @@ impl GroupReader {
             handed_out: None,
             balance_at: None,
             refresh_at,
+            heard: Silence::default(),
             told_end: false,
             over: false,
         };

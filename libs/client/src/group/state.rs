@@ -7,7 +7,7 @@ use types::{ContainerId, IndexName, Offset, ReaderId, SegmentId, StreamCut, Time
 use wire::{Problem, coordinator::SegmentNode, segment_store::SegmentPlace};
 
 use super::checkpoint::{Checkpoint, Completed};
-use crate::{SegmentGraph, frontier::Frontier};
+use crate::{SegmentGraph, frontier::Frontier, silence::said_after};
 
 /// Readers of a group.
 pub const GROUP_READERS_MAX: usize = 256;
@@ -228,7 +228,7 @@ impl GroupState {
         now: Timestamp,
     ) -> Result<(), GroupError> {
         let member = self.member(seat)?;
-        member.last_seen = member.last_seen.max(now);
+        member.last_seen = said_after(Some(member.last_seen), now);
         for (segment, place) in &mut member.segments {
             place.offset = place.offset.max(positions.get(segment).copied().unwrap_or(0));
         }
@@ -266,7 +266,12 @@ impl GroupState {
         true
     }
 
-    /// The readers that did not say anything since an instant.
+    /// When each reader said something last, by its own clock.
+    pub(crate) fn last_seen(&self) -> impl Iterator<Item = (&ReaderId, Timestamp)> {
+        self.readers.iter().map(|(reader, member)| (reader, member.last_seen))
+    }
+
+    /// The readers that did not say anything since an instant, as far as clocks agree.
     pub(crate) fn silent_since(&self, then: Timestamp) -> Vec<ReaderId> {
         self.readers.iter().filter(|(_, m)| m.last_seen < then).map(|(name, _)| name.clone()).collect()
     }

@@ -225,10 +225,17 @@ impl Model {
         }
     }
 
+    /// The state without the times at which readers spoke: those change for ever.
+    fn still(&self) -> GroupState {
+        let mut state = self.state.clone();
+        state.readers.values_mut().for_each(|member| member.last_seen = Timestamp::default());
+        state
+    }
+
     /// Everybody who lives does what a driver does, until nothing is left to do.
     fn settle(&mut self) {
         for _ in 0..400 {
-            let before = (self.state.clone(), self.positions.clone());
+            let before = (self.still(), self.positions.clone());
             for r in 0..READERS {
                 self.apply(Op::Pass(r));
                 self.apply(Op::Release(r));
@@ -239,7 +246,7 @@ impl Model {
                 self.apply(Op::Complete(r, 0));
             }
             self.check();
-            if before == (self.state.clone(), self.positions.clone()) {
+            if before == (self.still(), self.positions.clone()) {
                 return;
             }
         }

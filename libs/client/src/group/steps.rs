@@ -8,7 +8,8 @@ use tracing::{info, warn};
 use types::{Clock, SegmentId};
 use wire::{Code, Problem};
 
-use super::{Delivered, GroupReader, checkpoint::Kind, spoken_since, state::Share};
+use super::{Delivered, GroupReader, checkpoint::Kind, state::Share};
+
 /// The pause before a segment is finished that could not be: others have to finish theirs, or to pass a checkpoint.
 const FINISH_AGAIN: Duration = Duration::from_millis(500);
 /// The pause before the head of a stream is looked for again.
@@ -52,7 +53,8 @@ impl GroupReader {
         Ok(())
     }
 
-    async fn report_consumed(&self, number: u64) {
+    // Not `&self`: a reader may move between threads, but must not be looked at from two at once.
+    async fn report_consumed(&mut self, number: u64) {
         let Ok(state) = self.state() else { return };
         let Some((last, _, cuts)) = state.last_completed().filter(|_| state.reports) else { return };
         if last != number {
@@ -138,16 +140,25 @@ impl GroupReader {
     /// Tells where this reader is and that it lives.
     async fn refresh(&mut self) -> Result<(), Problem> {
         let (seat, positions, timeout) = (self.seat.clone(), self.positions.clone(), self.reader_timeout());
-        self.change(|state| {
-            let now = SystemClock.now();
-            state.report(&seat, &positions, now)?;
-            for silent in timeout.map(|timeout| state.silent_since(spoken_since(timeout))).unwrap_or_default() {
-                warn!(reader = %silent, "reader is silent and declared offline");
-                state.offline(&silent, None);
-            }
-            state.begin_automatic(now);
-            Ok(())
-        })
-        .await
+        let mut heard = std::mem::take(&mut self.heard);
+        let refreshed = self
+            .change(|state| {
+                let now = SystemClock.now();
+                state.report(&seat, &positions, now)?;
+                if let Some(timeout) = timeout {
+                    // What is changed is what is there now: who spoke while this reader did not listen has said something else.
+                    for silent in heard.look(state.last_seen(), timeout, Instant::now()) {
+                        if silent != seat.reader {
+                            warn!(reader = %silent, "reader is silent and declared offline");
+                            state.offline(&silent, None);
+                        }
+                    }
+                }
+                state.begin_automatic(now);
+                Ok(())
+            })
+            .await;
+        self.heard = heard;
+        refreshed
     }
 }

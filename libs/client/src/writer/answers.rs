@@ -1,6 +1,6 @@
 //! What a writer learns from the answers that it gets. Pure.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use types::SegmentId;
 use wire::{Code, Outcome, Problem, coordinator::SegmentRange, segment_store::Appended};
@@ -41,8 +41,12 @@ impl<S: Fate> Plan<S> {
     /// Routes past segments that ended and have nothing waiting.
     fn retire_idle(&mut self) {
         let named = |segment| self.segments.iter().any(|place| place.segment == segment);
+        // What was here may be in a queue that ended as well: then new events still come behind it by coming here.
+        let behind: BTreeSet<_> =
+            self.lanes.keys().copied().filter(|segment| self.is_behind_another(*segment)).collect();
         let mut ended: Vec<_> = self.routes.segments().filter(|segment| !named(*segment)).collect();
         ended.dedup();
+        ended.retain(|segment| !behind.contains(segment));
         for segment in ended {
             if self.lanes.get(&segment).is_none_or(Lane::is_empty) {
                 self.lanes.remove(&segment);
@@ -50,7 +54,7 @@ impl<S: Fate> Plan<S> {
             }
         }
         // A queue that the routes never came to name.
-        self.lanes.retain(|_, lane| !(lane.ended && lane.is_empty()));
+        self.lanes.retain(|segment, lane| !(lane.ended && lane.is_empty()) || behind.contains(segment));
     }
 
     /// The description could not be had.
@@ -72,7 +76,7 @@ impl<S: Fate> Plan<S> {
         match last {
             Ok(last) => {
                 lane.trouble.clear();
-                lane.numbering = Numbering::Next(last + 1);
+                lane.known_last(last);
             }
             Err(problem) if problem.kind == "UnknownSegment" => lane.refused = true,
             Err(problem) if may_pass(&problem) => lane.trouble.note(problem, salt(segment), now),
@@ -156,11 +160,11 @@ impl<S: Fate> Plan<S> {
         match payload {
             Payload::Memory(_) => self.memory -= bytes,
             Payload::Spilling(_) => {
-                // The copy is released when it comes back and finds no block.
+                // The copy is released when it comes back and finds no block: only who fails has one.
                 self.memory -= bytes;
                 self.spilling -= bytes;
             }
-            Payload::Spilled(key) | Payload::Loading(key) => {
+            Payload::Spilled(key) | Payload::Dividing(key) => {
                 self.disk -= u64::try_from(bytes).unwrap_or(u64::MAX);
                 self.actions.push(Action::Release { key: *key });
             }

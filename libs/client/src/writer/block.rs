@@ -9,10 +9,10 @@ use wire::{
     segment_store::Appended,
 };
 
-use crate::error::WriteError;
+use crate::{Attempts, error::WriteError};
 
 /// What an event takes besides its payload: its columns in the block, and the hash of its key.
-pub(super) const EVENT_OVERHEAD: usize = 8 + 16 + 4 + 8;
+pub(crate) const EVENT_OVERHEAD: usize = 8 + 16 + 4 + 8;
 
 /// What learns the fate of events that were gathered together; cheap to clone, clones are the same.
 pub(crate) trait Fate: Clone + Default {
@@ -42,11 +42,10 @@ pub(crate) struct Contents {
 }
 
 impl Contents {
-    /// The hash of event `i`.
-    pub(super) fn hash(&self, i: usize) -> u64 {
-        let mut word = [0; 8];
-        word.copy_from_slice(&self.hashes[i * 8..i * 8 + 8]);
-        u64::from_le_bytes(word)
+    /// The hash of event `i`; `None` if there are fewer.
+    pub(crate) fn hash(&self, i: usize) -> Option<u64> {
+        let word = self.hashes.get(i * 8..i * 8 + 8)?;
+        Some(u64::from_le_bytes(word.try_into().ok()?))
     }
 }
 
@@ -54,11 +53,12 @@ impl Contents {
 #[derive(Debug, Clone)]
 pub(super) enum Payload {
     Memory(Contents),
-    /// In memory, while a copy goes to the spill file.
+    /// In memory, while a copy goes to the spill file; it is not sent meanwhile, so that the file knows every number under which
+    /// it may be stored.
     Spilling(Contents),
     Spilled(u64),
-    /// In the spill file, while it is read to be divided among successors.
-    Loading(u64),
+    /// In the spill file, while it is divided among successors there.
+    Dividing(u64),
 }
 
 /// A closed block.
@@ -75,6 +75,8 @@ pub(super) struct Block<S> {
     /// The attempt that is under way.
     pub(super) flight: Option<u64>,
     pub(super) attempts: u32,
+    /// How long the next attempt waits for its answer.
+    pub(super) waits: Attempts,
     /// Some attempt may have been applied, or may still be.
     pub(super) unknown: bool,
     /// Its segment is sealed and does not have it.
@@ -85,11 +87,51 @@ pub(super) struct Block<S> {
     pub(super) early: bool,
 }
 
+impl<S: Fate> Run<S> {
+    /// Adds one more event to those that come one after another.
+    pub(super) fn add(runs: &mut Vec<Self>, fate: &S, place: u32) {
+        match runs.last_mut() {
+            Some(run) if run.first + run.count == place && run.fate.same(fate) => run.count += 1,
+            _ => runs.push(Self { fate: fate.clone(), first: place, count: 1 }),
+        }
+    }
+}
+
 impl<S: Fate> Block<S> {
+    /// A block whose bytes are in a file; one that has a number may be stored under it.
+    pub(super) fn spilled(
+        id: u64,
+        key: u64,
+        (count, bytes): (u32, usize),
+        first: Option<u64>,
+        runs: Vec<Run<S>>,
+    ) -> Self {
+        Self {
+            id,
+            count,
+            bytes,
+            payload: Payload::Spilled(key),
+            runs,
+            first,
+            flight: None,
+            attempts: u32::from(first.is_some()),
+            waits: Attempts::default(),
+            unknown: first.is_some(),
+            refused: false,
+            led: false,
+            early: false,
+        }
+    }
+
+    /// Whose its events are, one after another.
+    pub(super) fn places(&self) -> impl Iterator<Item = (&S, u32)> {
+        self.runs.iter().flat_map(|run| (run.first..run.first + run.count).map(|at| (&run.fate, at)))
+    }
+
     pub(super) fn in_memory(&self) -> usize {
         match self.payload {
             Payload::Memory(_) | Payload::Spilling(_) => self.bytes,
-            Payload::Spilled(_) | Payload::Loading(_) => 0,
+            Payload::Spilled(_) | Payload::Dividing(_) => 0,
         }
     }
 
@@ -153,10 +195,7 @@ impl<S: Fate> Filling<S> {
         let (fate, count) = self.own.get_or_insert_with(|| (S::default(), 0));
         let place = *count;
         *count += 1;
-        match self.runs.last_mut() {
-            Some(run) if run.first + run.count == place && run.fate.same(fate) => run.count += 1,
-            _ => self.runs.push(Run { fate: fate.clone(), first: place, count: 1 }),
-        }
+        Run::add(&mut self.runs, fate, place);
         (fate, place)
     }
 
@@ -164,10 +203,7 @@ impl<S: Fate> Filling<S> {
     pub(super) fn carry(&mut self, received: Timestamp, hash: u64, payload: &[u8], whose: (&S, u32), now: Duration) {
         self.add(received, hash, payload, now);
         let (fate, place) = whose;
-        match self.runs.last_mut() {
-            Some(run) if run.first + run.count == place && run.fate.same(fate) => run.count += 1,
-            _ => self.runs.push(Run { fate: fate.clone(), first: place, count: 1 }),
-        }
+        Run::add(&mut self.runs, fate, place);
     }
 
     fn add(&mut self, received: Timestamp, hash: u64, payload: &[u8], now: Duration) {
@@ -195,6 +231,7 @@ impl<S: Fate> Filling<S> {
             first: None,
             flight: None,
             attempts: 0,
+            waits: Attempts::default(),
             unknown: false,
             refused: false,
             led: false,

@@ -1,19 +1,20 @@
-//! Where events go that cannot wait in memory, or not for their segment. Pure.
+//! Where events go that cannot wait in memory, or not for their segment, and how they come back after a crash. Pure.
 
 use std::time::Duration;
 
 use types::SegmentId;
-use wire::{Problem, block::Block as Sealed};
+use wire::{Problem, block::Block as Sealed, coordinator::SegmentRange};
 
 use super::{
-    block::{Block, Contents, Fate, Payload},
+    block::{Block, Fate, Payload, Run},
+    lane::{Lane, Numbering},
     plan::{Action, Plan},
 };
-use crate::error::{WriteCause, WriteError};
+use crate::{
+    error::{WriteCause, WriteError},
+    spill::{Label, Left, Part},
+};
 
-/// Blocks that a successor may have waiting when the next one is read from the spill file for it, so that dividing a long
-/// spill among successors takes no more memory than sending it.
-const AHEAD_MAX: usize = 2;
 /// Blocks that are copied to the spill file at once.
 const SPILLS_MAX: usize = 4;
 /// The pause after the spill file could not be written.
@@ -45,45 +46,42 @@ impl<S: Fate> Plan<S> {
         if !front.is_elsewhere() {
             return false;
         }
-        let front = match front.payload {
-            Payload::Loading(_) => return false,
+        match front.payload {
+            // What is in a file is divided there, so that at no moment two files or none have an event.
+            Payload::Spilling(_) | Payload::Dividing(_) => return false,
             Payload::Spilled(key) => {
-                let block = front.id;
-                if self.successors_have_room(segment) {
-                    self.set_payload(segment, block, Payload::Loading(key));
-                    self.actions.push(Action::Load { segment, block, key });
-                }
+                front.payload = Payload::Dividing(key);
+                let (block, among) = (front.id, self.segments.clone());
+                // What went there before is ordered before it.
+                among.iter().for_each(|next| self.close_open_of(next.segment));
+                let serial = self.take_serials(2 * u64::try_from(among.len()).unwrap_or(u64::MAX));
+                self.actions.push(Action::Divide { segment, block, key, among, serial });
                 return false;
             }
-            Payload::Memory(_) | Payload::Spilling(_) => {
-                lane.progress_at = now;
-                lane.queue.pop_front()
-            }
-        };
-        if let Some(mut block) = front {
-            if let Payload::Spilling(contents) = block.payload {
-                self.spilling -= block.bytes;
-                block.payload = Payload::Memory(contents);
-            }
+            Payload::Memory(_) => lane.progress_at = now,
+        }
+        if let Some(block) = lane.queue.pop_front() {
             self.divide(segment, block, now);
         }
         true
     }
 
+    fn close_open_of(&mut self, segment: SegmentId) {
+        let id = self.next_serial();
+        if let Some(lane) = self.lanes.get_mut(&segment).filter(|lane| !lane.open.is_empty()) {
+            lane.close_open(id);
+        }
+    }
+
     /// Whether a later segment of the same keys ended as well before its queue was empty: what is there came from here, and is
     /// older than what is left here.
-    fn is_behind_another(&self, segment: SegmentId) -> bool {
+    pub(super) fn is_behind_another(&self, segment: SegmentId) -> bool {
         let Some(lane) = self.lanes.get(&segment) else { return false };
         let mut later = self.lanes.range(segment..).skip(1).map(|(_, later)| later);
         later.any(|later| later.ended && !later.is_empty() && later.place.range.overlaps(lane.place.range))
     }
 
-    fn successors_have_room(&self, segment: SegmentId) -> bool {
-        let next = self.segments.iter().filter(|next| self.routes.overlap(segment, next.range));
-        next.filter_map(|next| self.lanes.get(&next.segment)).all(|lane| lane.queue.len() < AHEAD_MAX)
-    }
-
-    /// Gives every event of a block to the segment that has its key now.
+    /// Gives every event of a block in memory to the segment that has its key now.
     fn divide(&mut self, from: SegmentId, block: Block<S>, now: Duration) {
         let Payload::Memory(contents) = &block.payload else { return };
         let damaged = |why: &dyn std::fmt::Display| WriteCause::Spill(format!("a block cannot be read: {why}"));
@@ -94,11 +92,13 @@ impl<S: Fate> Plan<S> {
                 return self.fail_block(block, damaged(&why));
             }
         };
-        let mut places = block.runs.iter().flat_map(|run| (run.first..run.first + run.count).map(|at| (&run.fate, at)));
+        let mut places = block.places();
         for (at, event) in events.iter().enumerate() {
-            let hash = contents.hash(at);
-            let segment = self.segments.iter().find(|next| next.range.contains(hash)).map(|next| next.segment);
-            let (Some(segment), Some(whose)) = (segment, places.next()) else {
+            let to = contents.hash(at).and_then(|hash| {
+                let next = self.segments.iter().find(|next| next.range.contains(hash))?;
+                Some((hash, next.segment))
+            });
+            let (Some((hash, segment)), Some(whose)) = (to, places.next()) else {
                 debug_assert!(false, "segments cover every key, and every event has a fate (block from {from})");
                 continue;
             };
@@ -114,6 +114,69 @@ impl<S: Fate> Plan<S> {
         }
     }
 
+    /// The answer to [`Action::Divide`].
+    pub(crate) fn divided(
+        &mut self,
+        (segment, id, key): (SegmentId, u64, u64),
+        parts: Result<Vec<Part>, String>,
+        now: Duration,
+    ) {
+        let parts = match parts {
+            Ok(parts) => parts,
+            Err(reason) => return self.fail(&WriteError::not_applied(WriteCause::Spill(reason))),
+        };
+        let front = self.lanes.get_mut(&segment).and_then(|lane| {
+            let divided = lane.queue.front().is_some_and(|block| block.id == id);
+            lane.progress_at = now;
+            divided.then(|| lane.queue.pop_front()).flatten()
+        });
+        let Some(block) = front else {
+            // The writer failed meanwhile, and everybody was told.
+            return self.actions.extend(parts.into_iter().map(|part| Action::Release { key: part.key }));
+        };
+        debug_assert!(matches!(block.payload, Payload::Dividing(divided) if divided == key));
+        self.disk -= u64::try_from(block.bytes).unwrap_or(u64::MAX);
+        let whose: Vec<(S, u32)> = block.places().map(|(fate, place)| (fate.clone(), place)).collect();
+        for part in parts {
+            let mut runs: Vec<Run<S>> = Vec::new();
+            for (fate, place) in part.places.iter().filter_map(|at| whose.get(*at as usize)) {
+                Run::add(&mut runs, fate, *place);
+            }
+            self.put_back(part.key, part.label, runs, now);
+        }
+    }
+
+    /// Takes over what an earlier process left, before anything newer; to be called when the stream is known.
+    pub(crate) fn restore(&mut self, left: Vec<Left>, now: Duration) -> Vec<Run<S>> {
+        let mut all = Vec::with_capacity(left.len());
+        for Left { key, label } in left {
+            self.serial_is_at_least(key.max(label.order));
+            let run = Run { fate: S::default(), first: 0, count: label.count };
+            all.push(run.clone());
+            self.put_back(key, label, vec![run], now);
+        }
+        // What comes now of the keys of a segment that ended waits behind what is there, of several behind the oldest: that one
+        // is empty last.
+        for lane in self.lanes.values().rev().filter(|lane| lane.ended) {
+            self.routes.give(lane.place.range, lane.segment());
+        }
+        all
+    }
+
+    /// Adds a block that is in a file to the end of its segment's queue, also of a segment that ended.
+    fn put_back(&mut self, key: u64, label: Label, runs: Vec<Run<S>>, now: Duration) {
+        let Label { order, place, first, count, bytes } = label;
+        let ended = !self.segments.iter().any(|present| present.segment == place.segment);
+        self.close_open_of(place.segment);
+        let fresh = || Lane { ended, ..Lane::new(place, Numbering::Unknown) };
+        let lane = self.lanes.entry(place.segment).or_insert_with(fresh);
+        if lane.is_empty() {
+            lane.progress_at = now;
+        }
+        lane.queue.push_back(Block::spilled(order, key, (count, bytes), first, runs));
+        self.disk += u64::try_from(bytes).unwrap_or(u64::MAX);
+    }
+
     fn fail_block(&mut self, block: Block<S>, cause: WriteCause) {
         let error = WriteError::not_applied(cause);
         block.tell_failed(&error);
@@ -127,6 +190,7 @@ impl<S: Fate> Plan<S> {
             let Some((segment, at)) = self.spillable(now) else { return };
             let key = self.next_serial();
             let Some(lane) = self.lanes.get_mut(&segment) else { return };
+            let place: SegmentRange = lane.place;
             let block = &mut lane.queue[at];
             let bytes = u64::try_from(block.bytes).unwrap_or(u64::MAX);
             if self.disk + bytes > self.limits.spill_bytes_max {
@@ -136,7 +200,10 @@ impl<S: Fate> Plan<S> {
             block.payload = Payload::Spilling(contents.clone());
             self.disk += bytes;
             self.spilling += block.bytes;
-            self.actions.push(Action::Spill { segment, block: block.id, key, bytes: block.bytes, contents });
+            // Its number counts only if it was sent under it.
+            let first = block.first.filter(|_| block.unknown);
+            let label = Label { order: block.id, place, first, count: block.count, bytes: block.bytes };
+            self.actions.push(Action::Spill { segment, block: block.id, key, label, contents });
             self.spills += 1;
         }
     }
@@ -176,7 +243,7 @@ impl<S: Fate> Plan<S> {
                 self.memory -= bytes;
                 return;
             }
-            // It was acknowledged or moved meanwhile.
+            // The writer failed meanwhile, and everybody was told.
             (None, Ok(())) => self.actions.push(Action::Release { key }),
             (block, Err(reason)) => {
                 tracing::warn!(%reason, "spill file not written, writers wait for memory");
@@ -191,22 +258,7 @@ impl<S: Fate> Plan<S> {
         self.disk -= u64::try_from(bytes).unwrap_or(u64::MAX);
     }
 
-    /// The answer to [`Action::Load`].
-    pub(crate) fn loaded(&mut self, (segment, id, key): (SegmentId, u64, u64), read: Result<Contents, String>) {
-        let block = self.lanes.get_mut(&segment).and_then(|lane| lane.queue.iter().find(|block| block.id == id));
-        let Some(bytes) = block.map(|block| block.bytes) else { return };
-        match read {
-            Ok(contents) => {
-                self.set_payload(segment, id, Payload::Memory(contents));
-                self.memory += bytes;
-                self.disk -= u64::try_from(bytes).unwrap_or(u64::MAX);
-                self.actions.push(Action::Release { key });
-            }
-            Err(reason) => self.fail(&WriteError::not_applied(WriteCause::Spill(reason))),
-        }
-    }
-
-    /// A block that was to be sent cannot be read from the spill file any more.
+    /// A block that was to be sent cannot be read from its spill file any more, or its number not be written there.
     pub(crate) fn unreadable(&mut self, (segment, id, attempt): (SegmentId, u64, u64), reason: String) {
         let blocks = self.lanes.get_mut(&segment).into_iter().flat_map(|lane| lane.queue.iter_mut());
         // This attempt was never sent.
@@ -214,12 +266,5 @@ impl<S: Fate> Plan<S> {
             block.failed(&Problem::unavailable("SpillUnreadable", &reason));
         });
         self.fail(&WriteError::not_applied(WriteCause::Spill(reason)));
-    }
-
-    fn set_payload(&mut self, segment: SegmentId, id: u64, payload: Payload) {
-        let lane = self.lanes.get_mut(&segment);
-        if let Some(block) = lane.and_then(|lane| lane.queue.iter_mut().find(|block| block.id == id)) {
-            block.payload = payload;
-        }
     }
 }

@@ -7,41 +7,27 @@ use std::{
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
-    sync::Notify,
+    sync::{Notify, watch},
     time::{Instant, sleep_until},
 };
 use types::{IndexName, SegmentId, TransactionId, WriterId};
 use wire::{
-    Call, Problem, Retry,
+    Problem,
     coordinator::{DescribeTransaction, StreamDescription, TransactionName, TransactionPhase},
-    segment_store::{Append, AppendEvents, Appended, DescribeWriter, SegmentPlace, WriterName},
+    segment_store::{Append, Appended, DescribeWriter, SegmentPlace, WriterName},
 };
 
 use super::{
-    block::Contents,
+    note_time::Latest,
     plan::{Action, Plan, Source},
     receipt::Slot,
 };
 use crate::{
-    Client, TRY_WITHIN,
+    Client,
     error::{WriteCause, WriteError},
-    spill::Spill,
+    spill::{Part, Spill},
     view::version,
 };
-
-/// The same call, repeated by nobody but the plan: it must know how often a block was sent, to tell a repeat of its own
-/// from somebody else who uses its id.
-struct AppendOnce;
-
-impl Call for AppendOnce {
-    const NAME: &'static str = AppendEvents::NAME;
-    const PATTERN: &'static str = AppendEvents::PATTERN;
-    const OWNER: wire::Service = AppendEvents::OWNER;
-    const RETRY: Retry = Retry::Never;
-    type Key = <AppendEvents as Call>::Key;
-    type Request = Append;
-    type Reply = Appended;
-}
 
 /// What writers and engine share.
 pub(crate) struct Shared {
@@ -51,11 +37,15 @@ pub(crate) struct Shared {
     pub(super) wake: Notify,
     /// There may be room for more events, or there never will be.
     pub(super) room: Notify,
+    pub(super) latest: Latest,
+    /// Whether the engine has ended, and given its files back.
+    over: watch::Sender<bool>,
 }
 
 impl Shared {
-    pub(super) fn new(plan: Plan<Arc<Slot>>) -> Self {
-        Self { plan: Mutex::new(plan), begun: Instant::now(), wake: Notify::new(), room: Notify::new() }
+    pub(super) fn new(plan: Plan<Arc<Slot>>, latest: Latest) -> Self {
+        let (wake, room, over) = (Notify::new(), Notify::new(), watch::Sender::new(false));
+        Self { plan: Mutex::new(plan), begun: Instant::now(), wake, room, latest, over }
     }
 
     pub(super) fn plan(&self) -> MutexGuard<'_, Plan<Arc<Slot>>> {
@@ -72,6 +62,12 @@ impl Shared {
         self.plan().fail(error);
         self.wake.notify_one();
         self.room.notify_waiters();
+    }
+
+    /// Returns when the engine has ended: after the writer failed, or was closed and nothing waits.
+    pub(super) async fn over(&self) {
+        // The sender is here, so that it cannot be gone.
+        drop(self.over.subscribe().wait_for(|over| *over).await);
     }
 }
 
@@ -101,25 +97,25 @@ enum Done {
     View(Result<Arc<StreamDescription>, Problem>),
     Over(WriteError),
     Spilled(Name, usize, Result<(), String>),
-    Loaded(Name, Result<Contents, String>),
+    Divided(Name, Result<Vec<Part>, String>),
+    Released,
     Unreadable(Name, String),
 }
 
+/// How the engine goes on.
+enum Next {
+    /// Until something happens, or until then.
+    Wait(Option<Duration>),
+    /// Nothing is left to do.
+    Over,
+}
+
+type Running = FuturesUnordered<BoxFuture<'static, Done>>;
+
 impl Engine {
     pub(super) async fn run(self) {
-        let mut running: FuturesUnordered<BoxFuture<'static, Done>> = FuturesUnordered::new();
-        loop {
-            let (actions, wake_at, over) = {
-                let mut plan = self.shared.plan();
-                let (actions, wake_at) = plan.poll(self.shared.now());
-                let over = plan.failure().is_some() || (plan.refusal().is_some() && plan.is_idle());
-                (actions, wake_at, over)
-            };
-            running.extend(actions.into_iter().filter_map(|action| self.start(action)));
-            self.shared.room.notify_waiters();
-            if over {
-                return;
-            }
+        let (mut asked, mut filed) = (Running::new(), Running::new());
+        while let Next::Wait(wake_at) = self.step(&mut asked, &mut filed) {
             let sleep_until = async {
                 match wake_at {
                     Some(at) => sleep_until(self.shared.begun + at).await,
@@ -128,15 +124,43 @@ impl Engine {
             };
             tokio::select! {
                 () = self.shared.wake.notified() => {}
-                Some(done) = running.next(), if !running.is_empty() => {
+                Some(done) = asked.next(), if !asked.is_empty() => {
                     self.note(done);
-                    while let Some(Some(done)) = running.next().now_or_never() {
+                    while let Some(Some(done)) = asked.next().now_or_never() {
                         self.note(done);
                     }
                 }
+                Some(done) = filed.next(), if !filed.is_empty() => self.note(done),
                 () = sleep_until => {}
             }
         }
+        // What was acknowledged, or told to be given up, is not to be found in a file by the next writer.
+        while let Some(done) = filed.next().await {
+            self.note(done);
+            self.step(&mut asked, &mut filed);
+        }
+        drop(asked);
+        let Self { shared, spill, .. } = self;
+        drop(spill);
+        shared.over.send_replace(true);
+    }
+
+    /// Begins what is to be done.
+    fn step(&self, asked: &mut Running, filed: &mut Running) -> Next {
+        let (actions, next) = {
+            let mut plan = self.shared.plan();
+            let (actions, wake_at) = plan.poll(self.shared.now());
+            let over = plan.failure().is_some() || (plan.refusal().is_some() && plan.is_idle());
+            (actions, if over { Next::Over } else { Next::Wait(wake_at) })
+        };
+        for action in actions {
+            match self.start(action) {
+                (true, doing) => filed.push(doing),
+                (false, doing) => asked.push(doing),
+            }
+        }
+        self.shared.room.notify_waiters();
+        next
     }
 
     fn note(&self, done: Done) {
@@ -149,41 +173,44 @@ impl Engine {
             Done::View(Err(problem)) => plan.view_failed(problem, now),
             Done::Over(error) => plan.fail(&error),
             Done::Spilled(name, bytes, done) => plan.spilled(name, (bytes, done), now),
-            Done::Loaded(name, contents) => plan.loaded(name, contents),
+            Done::Divided(name, parts) => plan.divided(name, parts, now),
+            Done::Released => {}
             Done::Unreadable(name, reason) => plan.unreadable(name, reason),
         }
     }
 
-    fn start(&self, action: Action) -> Option<BoxFuture<'static, Done>> {
+    /// Whether it changes files, and is to end before the writer does; and what is done.
+    fn start(&self, action: Action) -> (bool, BoxFuture<'static, Done>) {
         match action {
-            Action::Describe { place } => Some(self.describe(place).boxed()),
-            Action::Append { place, block, attempt, first, source } => {
-                Some(self.append(place, (place.segment, block, attempt), first, source).boxed())
+            Action::Describe { place } => (false, self.describe(place).boxed()),
+            Action::Append { place, block, attempt, first, source, within } => {
+                (false, self.append(place, (place.segment, block, attempt), (first, within), source).boxed())
             }
-            Action::View => Some(self.view()),
-            Action::Spill { segment, block, key, bytes, contents } => {
-                let name = (segment, block, key);
-                let written = self.with_spill(move |spill| spill.write(key, &contents));
-                Some(written.map(move |done| Done::Spilled(name, bytes, done)).boxed())
+            Action::View => (false, self.view()),
+            Action::Spill { segment, block, key, label, contents } => {
+                let (name, bytes) = ((segment, block, key), label.bytes);
+                let written = self.with_spill(move |spill| spill.write(key, &label, &contents));
+                (true, written.map(move |done| Done::Spilled(name, bytes, done)).boxed())
             }
-            Action::Load { segment, block, key } => {
-                let read = self.with_spill(move |spill| spill.read(key));
-                Some(read.map(move |read| Done::Loaded((segment, block, key), read)).boxed())
+            Action::Divide { segment, block, key, among, serial } => {
+                let divided = self.with_spill(move |spill| spill.divide(key, &among, serial));
+                (true, divided.map(move |parts| Done::Divided((segment, block, key), parts)).boxed())
             }
             Action::Release { key } => {
-                if let Some(spill) = &self.spill {
+                let released = self.with_spill(move |spill| {
                     spill.release(key);
-                }
-                None
+                    Ok(())
+                });
+                (true, released.map(|_| Done::Released).boxed())
             }
         }
     }
 
     fn describe(&self, place: SegmentPlace) -> impl Future<Output = Done> + use<> {
         let name = WriterName { segment: place.segment, writer: self.writer.clone() };
-        let bus = self.client.bus.clone();
+        let client = self.client.clone();
         async move {
-            let info = bus.call::<DescribeWriter>(&place.container, &name).await;
+            let info = client.ask::<DescribeWriter>(place.container, &name, bus::CALL_DEADLINE).await;
             Done::Described(place.segment, info.map(|info| info.last_event_number))
         }
     }
@@ -192,13 +219,15 @@ impl Engine {
         &self,
         place: SegmentPlace,
         name: Name,
-        first_event_number: u64,
+        (first_event_number, within): (u64, Duration),
         source: Source,
     ) -> impl Future<Output = Done> + use<> {
-        let (bus, writer) = (self.client.bus.clone(), self.writer.clone());
+        let (client, writer) = (self.client.clone(), self.writer.clone());
         let read = match source {
             Source::Memory(contents) => futures::future::ready(Ok(contents)).left_future(),
-            Source::Spilled(key) => self.with_spill(move |spill| spill.read(key)).right_future(),
+            Source::Spilled(key) => {
+                self.with_spill(move |spill| spill.numbered(key, first_event_number)).right_future()
+            }
         };
         async move {
             let block = match read.await {
@@ -206,7 +235,7 @@ impl Engine {
                 Err(reason) => return Done::Unreadable(name, reason),
             };
             let append = Append { segment: place.segment, writer, first_event_number, block, expected_end: None };
-            Done::Appended(name, bus.call_within::<AppendOnce>(&place.container, &append, TRY_WITHIN).await)
+            Done::Appended(name, client.append_once(place.container, &append, within).await)
         }
     }
 

@@ -2,33 +2,40 @@
 
 use std::{
     fmt,
+    pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    task,
     time::Duration,
 };
 
 use bus::SystemClock;
 use bytes::Bytes;
+use tokio::{task::JoinHandle, time::timeout};
 use types::{Clock, IndexName, RoutingKey, TransactionId, WriterId, hash64};
-use wire::coordinator::SegmentRange;
+use wire::{Problem, coordinator::SegmentRange};
 
 use super::{
     answers::is_gone,
     engine::{Engine, Shared, Target},
+    note_time::{Latest, NoteTime, Noting},
     plan::{Kind, Limits, Plan, Push},
     receipt::{BatchReceipt, Receipt, Slot},
 };
 use crate::{
     Client,
     error::{WriteCause, WriteError},
-    spill::{Spill, SpillOptions},
+    patience::Patience,
+    spill::{Left, Spill, SpillOptions, newest_epoch},
     view::version,
 };
 
 /// How long a segment does not answer before its events leave memory.
 const SPILL_AFTER: Duration = Duration::from_secs(1);
+/// How long a description of the stream is waited for that is as new as what was spilled.
+const DESCRIBED_WITHIN: Duration = Duration::from_secs(30);
 /// Events of a batch that are added while nobody else can write.
 const STRETCH_MAX: usize = 256;
 /// The largest block that may be set: with the largest event it stays below what a container takes.
@@ -56,6 +63,9 @@ pub struct WriterOptions {
     pub spill: Option<SpillOptions>,
     /// How long the writer tries without any progress of a segment before it fails as a whole: 10 min.
     pub give_up_after: Duration,
+    /// Whether, and by which clock, the writer tells readers how far its event times are; `None` leaves it to
+    /// [`Client::note_time`].
+    pub note_time: Option<NoteTime>,
 }
 
 impl WriterOptions {
@@ -69,6 +79,7 @@ impl WriterOptions {
             in_flight_max: 1,
             spill: None,
             give_up_after: Duration::from_secs(600),
+            note_time: None,
         }
     }
 
@@ -82,6 +93,12 @@ impl WriterOptions {
         }
         if !(1..=IN_FLIGHT_LIMIT).contains(&self.in_flight_max) {
             return refused("in_flight_max must be 1 to 64");
+        }
+        if self.spill.is_some() && self.in_flight_max > 1 {
+            return refused("in_flight_max must be 1 where there is a spill directory");
+        }
+        if self.note_time.as_ref().is_some_and(|note| !note.is_valid()) {
+            return refused("time must be noted every 50 ms to 15 s");
         }
         if self.linger > Duration::from_secs(60) || self.give_up_after < Duration::from_secs(1) {
             return refused("linger must be at most a minute, give_up_after at least a second");
@@ -141,12 +158,34 @@ struct Handle {
     /// Where events without a key go.
     keyless: u64,
     stretches: AtomicU64,
+    recovered: BatchReceipt,
+    noting: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
         self.shared.plan().close();
         self.shared.wake.notify_one();
+    }
+}
+
+/// A batch on its way into a writer's memory, see [`EventWriter::write_batch`]; does nothing unless it is awaited.
+///
+/// A type of its own that names neither the iterator nor its closures: so a task that awaits it can be spawned whatever they are.
+#[must_use = "nothing is written until it is awaited"]
+pub struct WriteBatch<'w>(Pin<Box<dyn Future<Output = Result<BatchReceipt, WriteError>> + Send + 'w>>);
+
+impl Future for WriteBatch<'_> {
+    type Output = Result<BatchReceipt, WriteError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> task::Poll<Self::Output> {
+        self.0.as_mut().poll(context)
+    }
+}
+
+impl fmt::Debug for WriteBatch<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WriteBatch")
     }
 }
 
@@ -176,6 +215,30 @@ impl Client {
     }
 }
 
+/// Waits for a description of the stream that is no older than what an earlier process knew.
+async fn plan_of_now(
+    client: &Client,
+    index: &IndexName,
+    plan: &mut Plan<Arc<Slot>>,
+    left: &[Left],
+) -> Result<(), WriteError> {
+    let mut patience = Patience::new(DESCRIBED_WITHIN);
+    while plan.version.is_some_and(|(stream, epoch)| newest_epoch(left, stream).is_some_and(|known| known > epoch)) {
+        let problem = match client.stream_now(index).await {
+            Ok(stream) => {
+                plan.view(version(&stream), stream.segments.clone(), stream.sealed, Duration::ZERO);
+                Problem::unavailable("NoNewEpoch", "the stream's description is older than what was spilled")
+            }
+            Err(problem) => problem,
+        };
+        match patience.pause_after(&problem) {
+            Some(pause) => tokio::time::sleep(pause).await,
+            None => return Err(problem.into()),
+        }
+    }
+    Ok(())
+}
+
 impl EventWriter {
     /// A writer of a transaction's own segments.
     pub(crate) async fn of_transaction(
@@ -196,24 +259,37 @@ impl EventWriter {
         index: IndexName,
         options: WriterOptions,
         target: Target,
-        plan: Plan<Arc<Slot>>,
+        mut plan: Plan<Arc<Slot>>,
     ) -> Result<Self, WriteError> {
-        let WriterOptions { writer, spill, .. } = options;
+        let WriterOptions { writer, spill, note_time, .. } = options;
+        let mut recovered = BatchReceipt::default();
         let spill = match spill {
             None => None,
             Some(options) => {
-                let writer = writer.clone();
-                let opened = tokio::task::spawn_blocking(move || Spill::open(&options, &writer)).await;
+                let whose = (index.clone(), writer.clone());
+                let opened = tokio::task::spawn_blocking(move || Spill::open(&options, &whose.0, &whose.1)).await;
                 let opened = opened.map_err(|error| error.to_string()).and_then(|o| o.map_err(|e| e.to_string()));
-                let opened = opened.map_err(|why| WriteError::not_applied(WriteCause::Spill(why)))?;
+                let (opened, left) = opened.map_err(|why| WriteError::not_applied(WriteCause::Spill(why)))?;
+                plan_of_now(client, &index, &mut plan, &left).await?;
+                recovered = BatchReceipt::of(plan.restore(left, Duration::ZERO));
                 Some(Arc::new(opened))
             }
         };
         let keyless = hash64(index.as_str().as_bytes());
-        let shared = Arc::new(Shared::new(plan));
+        let shared = Arc::new(Shared::new(plan, Latest::new(note_time.as_ref())));
+        let noting = note_time.map(|note_time| {
+            let (index, writer, shared) = (index.clone(), writer.clone(), shared.clone());
+            tokio::spawn(Noting { client: client.clone(), index, writer, note_time, shared }.run())
+        });
         let engine = Engine { shared: shared.clone(), client: client.clone(), index, writer, target, spill };
         tokio::spawn(engine.run());
-        Ok(Self(Arc::new(Handle { shared, keyless, stretches: AtomicU64::new(0) })))
+        Ok(Self(Arc::new(Handle {
+            shared,
+            keyless,
+            stretches: AtomicU64::new(0),
+            recovered,
+            noting: Mutex::new(noting),
+        })))
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -247,9 +323,10 @@ impl EventWriter {
 
     fn try_write(&self, hash: u64, event: &[u8]) -> Result<Option<Receipt>, WriteError> {
         let shared = &self.0.shared;
-        let (received, now) = (SystemClock.now(), shared.now());
+        let (received, now, time) = (SystemClock.now(), shared.now(), shared.latest.of(event));
         let mut plan = shared.plan();
         let Push::Taken { fate, place, wake } = plan.push(received, hash, event, now)? else { return Ok(None) };
+        shared.latest.written(time);
         let receipt = Receipt::new(fate.clone(), place);
         drop(plan);
         if wake {
@@ -262,36 +339,34 @@ impl EventWriter {
     ///
     /// The iterator is read when this is called; the events are copied when it is awaited.
     /// Errors: as [`EventWriter::write`]; the events before the one refused were written.
-    pub fn write_batch<'k, E: AsRef<[u8]>>(
-        &self,
+    pub fn write_batch<'w, 'k, E: AsRef<[u8]> + Send + 'w>(
+        &'w self,
         events: impl IntoIterator<Item = (Option<&'k RoutingKey>, E)>,
-    ) -> impl Future<Output = Result<BatchReceipt, WriteError>> {
-        // No closure of the caller lives across an await, so that his future is `Send` whenever his events are.
+    ) -> WriteBatch<'w> {
         let events: Vec<(u64, E)> = events.into_iter().map(|(key, event)| (self.hash(key), event)).collect();
-        self.write_hashed(events)
+        WriteBatch(Box::pin(self.write_hashed(events)))
     }
 
-    async fn write_hashed<E: AsRef<[u8]>>(&self, events: Vec<(u64, E)>) -> Result<BatchReceipt, WriteError> {
+    async fn write_hashed<E: AsRef<[u8]> + Send>(&self, events: Vec<(u64, E)>) -> Result<BatchReceipt, WriteError> {
         let mut receipt = BatchReceipt::default();
-        let mut rest = &events[..];
-        while !rest.is_empty() {
-            let stretch = &rest[..rest.len().min(STRETCH_MAX)];
-            let mut written = self.try_stretch(stretch, &mut receipt)?;
+        let mut events = events.into_iter();
+        while !events.as_slice().is_empty() {
+            let mut written = self.try_stretch(events.as_slice(), &mut receipt)?;
             if written == 0 {
                 let mut room = std::pin::pin!(self.0.shared.room.notified());
                 room.as_mut().enable();
-                written = self.try_stretch(stretch, &mut receipt)?;
+                written = self.try_stretch(events.as_slice(), &mut receipt)?;
                 if written == 0 {
                     self.0.shared.wake.notify_one();
                     room.await;
                 }
             }
-            rest = &rest[written..];
+            events.by_ref().take(written).for_each(drop);
         }
         Ok(receipt)
     }
 
-    /// Writes the first events and answers how many there was room for.
+    /// Writes the first events, a stretch of them, and answers how many there was room for.
     fn try_stretch<E: AsRef<[u8]>>(
         &self,
         events: &[(u64, E)],
@@ -299,15 +374,19 @@ impl EventWriter {
     ) -> Result<usize, WriteError> {
         let Handle { shared, stretches, .. } = &*self.0;
         let (received, now) = (SystemClock.now(), shared.now());
+        let times: Vec<_> =
+            events.iter().take(STRETCH_MAX).map(|(_, event)| shared.latest.of(event.as_ref())).collect();
         let stretch = stretches.fetch_add(1, Ordering::Relaxed) + 1;
         let mut wake_engine = false;
         let mut written = 0;
         let mut plan = shared.plan();
         let refused = loop {
-            let Some((hash, event)) = events.get(written) else { break None };
+            let next = events.get(written).filter(|_| written < STRETCH_MAX);
+            let Some((hash, event)) = next else { break None };
             match plan.push(received, *hash, event.as_ref(), now) {
                 Ok(Push::Taken { fate, place, wake }) => {
                     receipt.add(stretch, fate, place);
+                    shared.latest.written(times.get(written).copied().flatten());
                     wake_engine |= wake;
                     written += 1;
                 }
@@ -342,7 +421,22 @@ impl EventWriter {
     pub async fn close(self) -> Result<(), WriteError> {
         self.0.shared.plan().close();
         self.0.shared.room.notify_waiters();
-        self.flush().await
+        let flushed = self.flush().await;
+        self.0.shared.over().await;
+        let noting = self.0.noting.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(noting) = noting {
+            // Time is a weak claim: whoever does not get it told in time is silent instead.
+            drop(timeout(bus::CALL_DEADLINE, noting).await);
+        }
+        flushed
+    }
+
+    /// The acknowledgement of what an earlier writer of this name left in its spill directory; empty without one.
+    ///
+    /// It is sent by itself, before anything newer of the same keys. Whoever keeps the events of an ended program elsewhere as
+    /// well and writes them again must leave these out: they would be there twice.
+    pub fn recovered(&self) -> BatchReceipt {
+        self.0.recovered.clone()
     }
 
     /// How much waits to be acknowledged.

@@ -132,6 +132,9 @@ impl<S: Fate> Lane<S> {
                 }
                 continue;
             }
+            if matches!(block.payload, Payload::Spilling(_)) {
+                return None;
+            }
             if self.is_ending() {
                 return (block.unknown && !block.refused).then_some(at);
             }
@@ -151,6 +154,12 @@ impl<S: Fate> Lane<S> {
         block.first = Some(next);
         self.numbering = Numbering::Next(next + u64::from(block.count));
         Some(next)
+    }
+
+    /// Takes note of the last number that the segment has: new blocks are numbered behind it, and behind those that have numbers.
+    pub(super) fn known_last(&mut self, last: u64) {
+        let numbered = self.queue.iter().filter_map(|block| Some(block.first? + u64::from(block.count)));
+        self.numbering = Numbering::Next(numbered.max().unwrap_or(0).max(last + 1));
     }
 
     /// Nothing that is numbered from `at` on is in the segment, which is sealed: what has a higher number than an event that
@@ -194,6 +203,7 @@ impl<S> Block<S> {
     /// Takes note of an attempt that failed in a way that may pass.
     pub(super) fn failed(&mut self, problem: &Problem) {
         self.flight = None;
+        self.waits.note(problem);
         self.unknown |= problem.outcome == Outcome::Unknown;
     }
 }

@@ -15,7 +15,10 @@ use super::{
     lane::{Lane, Numbering, Trouble},
     routes::Routes,
 };
-use crate::error::{WriteCause, WriteError};
+use crate::{
+    error::{WriteCause, WriteError},
+    spill::Label,
+};
 
 /// The bounds of a writer.
 #[derive(Debug, Clone)]
@@ -50,7 +53,7 @@ pub(crate) enum Kind {
 pub(crate) enum Source {
     /// Here they are.
     Memory(Contents),
-    /// In the spill file.
+    /// In the spill file, which is to know the number before the block is sent.
     Spilled(u64),
 }
 
@@ -59,14 +62,14 @@ pub(crate) enum Source {
 pub(crate) enum Action {
     /// Ask for the last number: [`Plan::described`].
     Describe { place: SegmentPlace },
-    /// Append a block: [`Plan::appended`].
-    Append { place: SegmentPlace, block: u64, attempt: u64, first: u64, source: Source },
+    /// Append a block, and wait so long for an answer: [`Plan::appended`].
+    Append { place: SegmentPlace, block: u64, attempt: u64, first: u64, source: Source, within: Duration },
     /// Describe the stream or transaction: [`Plan::view`], [`Plan::fail`] or [`Plan::view_failed`].
     View,
     /// Put a block into the spill file: [`Plan::spilled`].
-    Spill { segment: SegmentId, block: u64, key: u64, bytes: usize, contents: Contents },
-    /// Read a block from the spill file: [`Plan::loaded`].
-    Load { segment: SegmentId, block: u64, key: u64 },
+    Spill { segment: SegmentId, block: u64, key: u64, label: Label, contents: Contents },
+    /// Divide a block in the spill file, naming the parts by the numbers from `serial` on: [`Plan::divided`].
+    Divide { segment: SegmentId, block: u64, key: u64, among: Vec<SegmentRange>, serial: u64 },
     /// The spill file needs this no more.
     Release { key: u64 },
 }
@@ -255,6 +258,18 @@ impl<S: Fate> Plan<S> {
         self.serial
     }
 
+    /// So many numbers; the first of them.
+    pub(super) fn take_serials(&mut self, count: u64) -> u64 {
+        let first = self.serial + 1;
+        self.serial += count;
+        first
+    }
+
+    /// What was named before keeps its names.
+    pub(super) fn serial_is_at_least(&mut self, serial: u64) {
+        self.serial = self.serial.max(serial);
+    }
+
     /// What is to be done now, and when to ask again although nothing happened.
     pub(crate) fn poll(&mut self, now: Duration) -> (Vec<Action>, Option<Duration>) {
         if self.failed.is_none() {
@@ -305,9 +320,10 @@ impl<S: Fate> Plan<S> {
             self.serial = id;
             let source = match &block.payload {
                 Payload::Memory(contents) | Payload::Spilling(contents) => Source::Memory(contents.clone()),
-                Payload::Spilled(key) | Payload::Loading(key) => Source::Spilled(*key),
+                Payload::Spilled(key) | Payload::Dividing(key) => Source::Spilled(*key),
             };
-            self.actions.push(Action::Append { place, block: block.id, attempt: id, first, source });
+            let (block, within) = (block.id, block.waits.within());
+            self.actions.push(Action::Append { place, block, attempt: id, first, source, within });
         }
     }
 

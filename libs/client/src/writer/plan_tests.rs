@@ -270,9 +270,9 @@ fn events_leave_memory_only_when_their_segment_does_not_answer() {
     let mut keys = Vec::new();
     for now in (1_200..1_300).step_by(2) {
         for action in plan.poll(ms(now)).0 {
-            let Action::Spill { segment, block, key, bytes, .. } = action else { panic!("{action:?}") };
+            let Action::Spill { segment, block, key, label, .. } = action else { panic!("{action:?}") };
             keys.push(key);
-            plan.spilled((segment, block, key), (bytes, Ok(())), ms(now));
+            plan.spilled((segment, block, key), (label.bytes, Ok(())), ms(now));
         }
         fill(&mut plan, ms(now));
     }

@@ -53,9 +53,24 @@ impl Routes {
         self.0 = routes;
     }
 
-    /// Whether a part of the segment's keys overlaps the range.
-    pub(super) fn overlap(&self, segment: SegmentId, range: KeyRange) -> bool {
-        self.0.iter().any(|route| route.segment == segment && route.range.overlaps(range))
+    /// Gives a range to a segment, whoever had it.
+    pub(super) fn give(&mut self, range: KeyRange, segment: SegmentId) {
+        let mut routes = vec![Route { range, segment }];
+        for route in self.0.iter().filter(|route| !route.range.overlaps(range)) {
+            routes.push(*route);
+        }
+        for route in self.0.iter().filter(|route| route.range.overlaps(range)) {
+            if route.range.first < range.first {
+                let left = KeyRange { first: route.range.first, last: range.first - 1 };
+                routes.push(Route { range: left, ..*route });
+            }
+            if route.range.last > range.last {
+                let right = KeyRange { first: range.last + 1, last: route.range.last };
+                routes.push(Route { range: right, ..*route });
+            }
+        }
+        routes.sort_unstable_by_key(|route| route.range.first);
+        self.0 = routes;
     }
 }
 
@@ -98,6 +113,20 @@ mod tests {
             routes.replace(SegmentId { stream: 1, epoch: 0, number: ended }, &next);
             let ranges: Vec<_> = routes.0.iter().map(|route| route.range).collect();
             assert!(KeyRange::cover_once(&ranges), "{ranges:?}");
+        }
+        // A part of two of them goes to another one, and back.
+        let all = routes.clone();
+        let third = u64::MAX / 3;
+        let (range, other) =
+            (KeyRange { first: third, last: 2 * third }, SegmentId { stream: 1, epoch: 9, number: 99 });
+        routes.give(range, other);
+        assert_eq!(
+            [third - 1, third, 2 * third, 2 * third + 1].map(|at| routes.find(at) == Some(other)),
+            [false, true, true, false]
+        );
+        routes.replace(other, &next);
+        for hash in (0..=60).map(|n| u64::MAX / 60 * n) {
+            assert_eq!(routes.find(hash), all.find(hash));
         }
         for range in &next {
             assert_eq!(routes.find(range.range.first), Some(range.segment));

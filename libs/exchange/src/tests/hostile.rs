@@ -63,7 +63,7 @@ async fn a_peer_that_falls_silent_is_lost() {
     let address = listener.local_addr().unwrap();
     let silent = tokio::spawn(async move {
         let (mut stream, from) = listener.accept().await.unwrap();
-        handshake::accept(&mut stream, &Secret::new(SECRET).unwrap(), from).await.unwrap();
+        handshake::accept(&mut stream, &Secret::new(SECRET).unwrap(), from, &[]).await.unwrap();
         stream // kept open, never read
     });
     let mut sender = within(here.sender(address, id(0, 0))).await.unwrap();
@@ -136,7 +136,7 @@ impl Liar {
     async fn dial(to: SocketAddr) -> Self {
         let mut stream = TcpStream::connect(to).await.unwrap();
         let own = stream.local_addr().unwrap();
-        handshake::dial(&mut stream, &Secret::new(SECRET).unwrap(), own, to).await.unwrap();
+        handshake::dial(&mut stream, &Secret::new(SECRET).unwrap(), own, to, &[]).await.unwrap();
         Self { stream, seq: 0 }
     }
 

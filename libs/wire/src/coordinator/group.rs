@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use types::{GroupName, IndexName, ScopeName, StreamCut, Timestamp};
 
+use super::Page;
+
 /// Whether a group holds back retention.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -77,6 +79,12 @@ pub struct GroupsOf {
     /// Only of this scope.
     #[serde(default)]
     pub scope: Option<ScopeName>,
+    /// Begin behind this group, which need not be there.
+    #[serde(default)]
+    pub after: Option<GroupName>,
+    /// At most so many.
+    #[serde(default)]
+    pub limit: Page,
 }
 
 /// Groups.
@@ -84,6 +92,9 @@ pub struct GroupsOf {
 pub struct GroupList {
     /// By name.
     pub groups: Vec<GroupDescription>,
+    /// Whether there are more.
+    #[serde(default)]
+    pub more: bool,
 }
 
 /// What a group has consumed of a stream.

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use types::{ContainerId, IndexName, KeyRange, SegmentId, Timestamp, TransactionId};
 
+use super::Page;
+
 /// A transaction to open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewTransaction {
@@ -90,9 +92,32 @@ impl Transaction {
     }
 }
 
+/// Which transactions to list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransactionsOf {
+    /// The index.
+    pub index: IndexName,
+    /// Begin with those that were begun before this one.
+    #[serde(default)]
+    pub before: Option<TransactionId>,
+    /// At most so many.
+    #[serde(default)]
+    pub limit: Page,
+}
+
+impl TransactionsOf {
+    /// The first page of the transactions of an index.
+    pub fn all(index: IndexName) -> Self {
+        Self { index, before: None, limit: Page::default() }
+    }
+}
+
 /// Transactions.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TransactionList {
-    /// Open ones first.
+    /// The last begun first.
     pub transactions: Vec<Transaction>,
+    /// Whether there are more.
+    #[serde(default)]
+    pub more: bool,
 }

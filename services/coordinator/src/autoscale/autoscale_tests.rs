@@ -248,3 +248,34 @@ fn ranges_are_split_evenly_and_never_below_a_key() {
         assert_eq!(parts_of(whole, count), parts);
     }
 }
+
+#[test]
+fn a_stream_grows_up_to_the_most_segments_and_not_beyond() {
+    let begin = u32::try_from(SEGMENTS_PRESENT_MAX).unwrap() - 2;
+    let mut sim = Sim::new(policy(1, 64, 1), begin);
+    for minute in 1..=12u32 {
+        sim.second += 60;
+        let told: Vec<_> = sim.stream.present.iter().map(|s| (s.segment, 60_000.0 * f64::from(minute))).collect();
+        sim.tell(1, &told);
+    }
+    let decided = sim.scaler.decide(&[sim.stream.clone()], at(sim.second));
+    sim.apply(&decided[0]);
+    assert_eq!((decided[0].seal.len(), sim.stream.present.len()), (1, SEGMENTS_PRESENT_MAX), "what fits is done");
+    assert_eq!(sim.scaler.decide(&[sim.stream.clone()], at(sim.second)), [], "and then nothing, rather than in vain");
+}
+
+#[test]
+fn watched_segments_have_a_limit() {
+    let mut scaler = Autoscaler::new(MINUTE);
+    let wide = Sim::new(policy(1, 2, 1), u32::try_from(WATCHED_MAX / 4).unwrap()).stream;
+    let streams: Vec<Scaled> = (0..5)
+        .map(|stream| {
+            let of = |there: &SegmentRange| SegmentRange { segment: SegmentId { stream, ..there.segment }, ..*there };
+            Scaled { present: wide.present.iter().map(of).collect(), ..wide.clone() }
+        })
+        .collect();
+    assert_eq!((scaler.watch(&streams[..4], at(0)), scaler.watched_count()), (0, WATCHED_MAX));
+    assert_eq!((scaler.watch(&streams, at(1)), scaler.watched_count()), (WATCHED_MAX / 4, WATCHED_MAX));
+    // One of the others goes, and there is room.
+    assert_eq!((scaler.watch(&streams[1..], at(2)), scaler.watched_count()), (0, WATCHED_MAX));
+}

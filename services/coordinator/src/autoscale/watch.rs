@@ -64,7 +64,7 @@ impl Watcher {
                 },
                 _ = look.tick() => {
                     let streams = self.scaled();
-                    autoscaler.watch(&streams, clock());
+                    metrics::UNWATCHED.set(autoscaler.watch(&streams, clock()));
                     metrics::WATCHED.set(autoscaler.watched_count());
                     let scales = autoscaler.decide(&streams, clock());
                     stream::iter(scales).for_each_concurrent(SCALES_IN_FLIGHT_MAX, |scale| self.scale(scale)).await;
@@ -89,8 +89,14 @@ impl Watcher {
     async fn scale(&self, scale: Scale) {
         let (index, ended, begun) = (scale.index.clone(), scale.seal.len(), scale.ranges.len());
         match self.commits.scale(scale).await {
-            Ok(stream) => tracing::info!(%index, ended, begun, epoch = stream.epoch, "stream scaled by its policy"),
-            Err(problem) => tracing::warn!(%index, ended, begun, %problem, "stream is not scaled by its policy"),
+            Ok(stream) => {
+                metrics::AUTOSCALES.with("done").inc();
+                tracing::info!(%index, ended, begun, epoch = stream.epoch, "stream scaled by its policy");
+            }
+            Err(problem) => {
+                metrics::AUTOSCALES.with("failed").inc();
+                tracing::warn!(%index, ended, begun, %problem, "stream is not scaled by its policy");
+            }
         }
     }
 }

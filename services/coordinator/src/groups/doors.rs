@@ -9,8 +9,7 @@ use types::{GroupName, IndexName, StreamCut};
 use wire::{
     Empty, Problem,
     coordinator::{
-        CreateGroup, CutKind, DeleteGroup, DescribeGroup, GroupConfig, GroupDescription, GroupList, ListGroups,
-        ReportConsumed, ResetGroup,
+        CreateGroup, CutKind, DeleteGroup, DescribeGroup, GroupConfig, GroupDescription, ReportConsumed, ResetGroup,
     },
 };
 
@@ -127,14 +126,5 @@ impl Handler<bus::Incoming<DescribeGroup>> for Desk {
 
     fn handle(&mut self, incoming: bus::Incoming<DescribeGroup>, _: &mut Context<Self>) -> Self::Result {
         self.readers.describe(&incoming.request.group)
-    }
-}
-
-impl Handler<bus::Incoming<ListGroups>> for Desk {
-    type Result = Result<GroupList, Problem>;
-
-    fn handle(&mut self, incoming: bus::Incoming<ListGroups>, _: &mut Context<Self>) -> Self::Result {
-        let scope = incoming.request.scope;
-        Ok(GroupList { groups: self.ledger.read(|state| state.groups().list(scope.as_ref())) })
     }
 }

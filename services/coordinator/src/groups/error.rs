@@ -3,7 +3,7 @@
 use types::{GroupName, IndexName};
 use wire::Problem;
 
-use super::{GROUPS_MAX, INDEXES_MAX};
+use super::{GROUPS_MAX, INDEXES_MAX, PLACES_MAX};
 
 /// Why a command on a reader group is refused; nothing of it was applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +30,16 @@ pub enum GroupError {
     /// An end of something that is not read.
     #[error("an end is given for index {0}, which the group does not read")]
     EndWithoutBeginning(IndexName),
+    /// [`PLACES_MAX`].
+    #[error(
+        "the cuts of reader group {group} would name {places} segments of at most {PLACES_MAX}; merge segments, or give each index a group of its own"
+    )]
+    TooManyPlaces {
+        /// The group.
+        group: GroupName,
+        /// How many they would name.
+        places: usize,
+    },
     /// The named limit.
     #[error("there are {GROUPS_MAX} reader groups already, which is the limit of an installation; delete some")]
     TooMany,
@@ -42,6 +52,7 @@ impl From<&GroupError> for Problem {
             GroupError::Differs(_) => Self::conflict("GroupDiffers", error),
             GroupError::Generation { .. } => Self::conflict("GroupReset", error),
             GroupError::Indexes(_) | GroupError::EndWithoutBeginning(_) => Self::bad_request("InvalidGroup", error),
+            GroupError::TooManyPlaces { .. } => Self::throttled("TooManySegments", error),
             GroupError::TooMany => Self::throttled("TooManyGroups", error),
         }
     }

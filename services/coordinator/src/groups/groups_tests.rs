@@ -200,12 +200,65 @@ fn groups_go_with_their_scope_and_forget_deleted_streams() {
         state.groups().describe(&name("g")).unwrap().consumed.is_empty(),
         "the name may come to mean another stream"
     );
-    assert_eq!(state.groups().list(Some(&"team".parse().unwrap())).len(), 1);
-    assert_eq!(state.groups().list(Some(&"other".parse().unwrap())), vec![]);
+    assert_eq!(state.groups().list(Some(&"team".parse().unwrap()), None).count(), 1);
+    assert_eq!(state.groups().list(Some(&"team".parse().unwrap()), Some(&name("g"))).count(), 0, "behind the last");
+    assert_eq!(state.groups().list(Some(&"other".parse().unwrap()), None).count(), 0);
     assert!(state.groups().has_any(&"team".parse().unwrap()));
     let mut groups = state.groups().clone();
     groups.forget_scope(&"team".parse().unwrap());
-    assert_eq!((groups.list(None).len(), groups.subscribers.len(), groups.generations_gone), (0, 0, 1));
+    assert_eq!((groups.list(None, None).count(), groups.subscribers.len(), groups.generations_gone), (0, 0, 1));
+}
+
+/// The most places that any answer about a group names, each as long as it can be.
+#[test]
+fn the_largest_group_fits_into_one_answer() {
+    let cut = |stream: u32, places: usize| {
+        let segment = |number| SegmentId { stream: u32::MAX - stream, epoch: u32::MAX, number: u32::MAX - number };
+        StreamCut((0..u32::try_from(places).unwrap()).map(|n| (segment(n), u64::MAX)).collect())
+    };
+    let (most, indexes) = (PLACES_MAX / INDEXES_MAX, u32::try_from(INDEXES_MAX).unwrap());
+    let cuts: BTreeMap<IndexName, StreamCut> = (0..indexes).map(|n| (index(&format!("i-{n}")), cut(n, most))).collect();
+    let from: Vec<_> = cuts.iter().map(|(index, cut)| (index.as_str(), CutKind::At(cut.clone()))).collect();
+    let config = config("g", &from, GroupRetention::Manual);
+    let group = Group { asked: config.clone(), config, generation: 1, created: Timestamp::default(), consumed: cuts };
+    let bytes = wire::encode(&group.describe()).len();
+    assert!(bytes < 1 << 20, "{bytes}");
+}
+
+#[test]
+fn cuts_of_a_group_name_only_so_many_places() {
+    let mut state = state();
+    let places = PLACES_MAX / 3 + 1;
+    // Three streams of the widest kind that fit one by one, and not together.
+    let names = ["a", "b", "c"];
+    let mut cuts = BTreeMap::new();
+    for (stream, name) in (3..).zip(names) {
+        let new = NewStream::fixed("team".parse().unwrap(), index(name), 1);
+        run(&mut state, StateCommand::BeginStream(new)).unwrap();
+        run(&mut state, StateCommand::EndStream { stream, index: index(name) }).unwrap();
+        let seal = vec![SegmentId { stream, epoch: 0, number: 0 }];
+        let ranges = KeyRange::split_evenly(u32::try_from(places).unwrap());
+        let scale = StateCommand::BeginScale { index: index(name), seal, ranges, containers: None, for_commit: false };
+        run(&mut state, scale).unwrap();
+        run(&mut state, StateCommand::EndScale { stream, epoch: 1 }).unwrap();
+        let present = state.graph(&index(name)).unwrap().present().map(|there| (there.segment, 0));
+        cuts.insert(name, StreamCut(present.collect()));
+    }
+    let at = |name: &str| (name.to_owned(), CutKind::At(cuts[name].clone()));
+    let all: Vec<_> = names.map(at).into();
+    let all: Vec<_> = all.iter().map(|(name, kind)| (name.as_str(), kind.clone())).collect();
+    let group = || name("g");
+    let too_many = |places| Err(GroupError::TooManyPlaces { group: group(), places }.into());
+    assert_eq!(create(&mut state, &config("g", &all, GroupRetention::Manual)), too_many(3 * places));
+    let open: Vec<_> = names.iter().map(|name| (*name, CutKind::Unbounded)).collect();
+    create(&mut state, &config("g", &open, GroupRetention::Manual)).unwrap();
+    let report = |state: &mut State, name: &str| {
+        let consumed = Consumed { group: group(), generation: 1, index: index(name), cut: cuts[name].clone() };
+        ask(state, Command::Report(consumed))
+    };
+    assert_eq!((report(&mut state, "a"), report(&mut state, "b")), (Ok(1), Ok(1)));
+    assert_eq!(report(&mut state, "c"), too_many(3 * places));
+    assert_eq!(report(&mut state, "a"), Ok(0), "a repeat is none too many");
 }
 
 #[test]

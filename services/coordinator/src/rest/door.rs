@@ -14,8 +14,8 @@ use bus::Bucket;
 use host::{Host, Ledger};
 use types::{IndexName, ScopeName};
 use wire::{
-    Call, Empty, Problem,
-    coordinator::{DescribeStream, ListScopes, StreamDescription, StreamName},
+    Call, Problem,
+    coordinator::{DescribeStream, ListScopes, ScopesOf, StreamDescription, StreamName},
 };
 
 use super::{
@@ -55,14 +55,18 @@ pub(crate) struct Front {
 impl Front {
     /// Listens; the answer must be polled.
     pub(crate) fn serve(self, address: &str) -> std::io::Result<(Server, ServerHandle)> {
+        let host = self.host.clone();
         let server = HttpServer::new(move || app(self.clone()))
             .workers(HTTP_THREADS)
             .max_connections(CONNECTIONS_MAX)
             .disable_signals()
-            .shutdown_timeout(DRAIN_SECONDS)
-            .bind(address)?;
+            .shutdown_timeout(DRAIN_SECONDS);
+        let server = match host.https() {
+            Some(tls) => server.bind_rustls_0_23(address, tls)?,
+            None => server.bind(address)?,
+        };
         for bound in server.addrs() {
-            tracing::info!(address = %bound, "rest interface listens");
+            host.listens("rest interface", bound);
         }
         let server = server.run();
         let handle = server.handle();
@@ -94,7 +98,18 @@ impl Front {
         if self.ledger.is_leader() {
             return Ok(false);
         }
-        Ok(self.change::<ListScopes>(&Empty {}).await?.scopes.contains(scope))
+        // Behind what it begins with and is shorter, so that few names come before it.
+        let shorter = scope.as_str().char_indices().next_back().and_then(|(end, _)| scope.as_str()[..end].parse().ok());
+        let mut wanted = ScopesOf { after: shorter, ..ScopesOf::default() };
+        // As many steps as there are pages of scopes.
+        loop {
+            let page = self.change::<ListScopes>(&wanted).await?;
+            let last = page.scopes.last().filter(|last| page.more && *last < scope).cloned();
+            if page.scopes.contains(scope) || last.is_none() {
+                return Ok(page.scopes.contains(scope));
+            }
+            wanted.after = last;
+        }
     }
 
     /// The scope as this replica knows it. Errors: NotFound.
@@ -152,14 +167,16 @@ fn app(
                 Ok(answer)
             }
         })
+        .route("/ping", web::get().to(HttpResponse::Ok))
+        // Pravega's base path; without it the same is shorter to type.
+        .service(web::scope("/v1").configure(routes))
         .configure(routes)
         .default_service(web::to(nothing_here))
 }
 
 fn routes(app: &mut web::ServiceConfig) {
     const STREAM: &str = "/scopes/{scope}/streams/{stream}";
-    app.route("/ping", web::get().to(HttpResponse::Ok))
-        .route("/scopes", web::get().to(scopes::list))
+    app.route("/scopes", web::get().to(scopes::list))
         .route("/scopes", web::post().to(scopes::create))
         .route("/scopes/{scope}", web::get().to(scopes::describe))
         .route("/scopes/{scope}", web::delete().to(scopes::delete))

@@ -42,8 +42,10 @@ fn unknown(scope: &str, group: &str) -> Problem {
 pub(crate) async fn list(http: HttpRequest, front: Data<Front>, path: Path<String>) -> Answer {
     front.admit(&http, Resource::Scope(&path), Permission::Read).await?;
     let scope = front.known_scope(&path)?;
-    let groups = front.ledger.read(|state| state.groups().list(Some(&scope)));
-    let names: Vec<_> = groups.iter().map(|group| json!({ "readerGroupName": group.config.group })).collect();
+    let names: Vec<_> = front.ledger.read(|state| {
+        let groups = state.groups().list(Some(&scope), None);
+        groups.map(|group| json!({ "readerGroupName": group.config.group })).collect()
+    });
     Ok(HttpResponse::Ok().json(json!({ "readerGroups": names })))
 }
 

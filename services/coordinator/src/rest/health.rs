@@ -11,14 +11,14 @@ use actix_web::{
 use bus::Lease;
 use serde::Serialize;
 use serde_json::{Value, json};
-use wire::{Problem, Service};
+use wire::{Problem, Service, decode, views::Member};
 
 use super::{
     acl::{Permission, Resource},
     answer::Refusal,
     door::Front,
 };
-use crate::State;
+use crate::{State, lead::LEADING};
 
 type Answer = Result<HttpResponse, Refusal>;
 
@@ -66,12 +66,27 @@ fn root(children: Vec<Health>, reasons: BTreeMap<String, String>) -> Health {
     Health { name, status, readiness, liveness: true, details: reasons, children }
 }
 
+/// One that works is enough to be up; what keeps others from their work is told.
+fn stores_of(members: &[Member]) -> Health {
+    let works = members.iter().any(|member| member.unready.is_empty());
+    let names: Vec<&str> = members.iter().map(|member| member.replica.as_str()).collect();
+    let unready = members
+        .iter()
+        .flat_map(|member| member.unready.iter().map(|(name, reason)| format!("{} {name}: {reason}", member.replica)));
+    let unready = unready.collect::<Vec<_>>().join("; ");
+    let mut details = vec![("alive", names.len().to_string()), ("replicas", names.join(", "))];
+    if !unready.is_empty() {
+        details.push(("unready", unready));
+    }
+    contributor("segment-stores", if works { Status::Up } else { Status::Down }, &details)
+}
+
 impl Front {
     async fn health(&self) -> Health {
         let reasons = self.host.unready_reasons();
         let nats = if self.host.bus.is_connected() { Status::Up } else { Status::Down };
         let nats = contributor("nats", nats, &[("connection", self.host.bus.name().to_owned())]);
-        let (leader, stores) = tokio::join!(self.leader(), self.stores());
+        let (leader, stores) = tokio::join!(self.leader(&reasons), self.stores());
         root(vec![nats, self.journal(&reasons), leader, self.containers(), stores], reasons)
     }
 
@@ -83,8 +98,11 @@ impl Front {
         }
     }
 
-    async fn leader(&self) -> Health {
+    async fn leader(&self, reasons: &BTreeMap<String, String>) -> Health {
         let own = ("leads", self.ledger.is_leader().to_string());
+        if let Some(reason) = reasons.get(LEADING) {
+            return contributor("leader", Status::Down, &[own, ("reason", reason.clone())]);
+        }
         let holder = Lease::holder_of(&self.leases, Service::Coordinator.as_str());
         match tokio::time::timeout(LOOK_WITHIN, holder).await {
             Ok(Ok(Some(holder))) => contributor("leader", Status::Up, &[own, ("replica", holder.to_string())]),
@@ -113,14 +131,8 @@ impl Front {
     async fn stores(&self) -> Health {
         match tokio::time::timeout(LOOK_WITHIN, self.members.list("segment-store.")).await {
             Ok(Ok(found)) => {
-                let names = found.iter().filter_map(|(key, _)| key.strip_prefix("segment-store."));
-                let names: Vec<&str> = names.collect();
-                let status = if names.is_empty() { Status::Down } else { Status::Up };
-                contributor(
-                    "segment-stores",
-                    status,
-                    &[("alive", names.len().to_string()), ("replicas", names.join(", "))],
-                )
+                let members = found.iter().filter_map(|(_, entry)| decode::<Member>(&entry.value).ok());
+                stores_of(&members.collect::<Vec<_>>())
             }
             Ok(Err(error)) => contributor("segment-stores", Status::Unknown, &[("reason", error.to_string())]),
             Err(_) => contributor("segment-stores", Status::Unknown, &[("reason", "no answer in time".to_owned())]),
@@ -189,6 +201,27 @@ pub(crate) async fn facet_of(http: HttpRequest, front: Data<Front>, path: Path<(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stores_are_up_while_one_of_them_works() {
+        let member = |name: &str, reason: Option<&str>| Member {
+            service: Service::SegmentStore,
+            replica: name.parse().unwrap(),
+            started: types::Timestamp::default(),
+            exchange_address: None,
+            slots: 0,
+            unready: reason.map(|reason| ("tier2".to_owned(), reason.to_owned())).into_iter().collect(),
+        };
+        for (members, status, unready) in [
+            (vec![], Status::Down, None),
+            (vec![member("a", None)], Status::Up, None),
+            (vec![member("a", Some("full")), member("b", None)], Status::Up, Some("a tier2: full")),
+            (vec![member("a", Some("full"))], Status::Down, Some("a tier2: full")),
+        ] {
+            let health = stores_of(&members);
+            assert_eq!((health.status, health.details.get("unready").map(String::as_str)), (status, unready));
+        }
+    }
 
     #[test]
     fn the_root_is_as_bad_as_its_worst_child() {

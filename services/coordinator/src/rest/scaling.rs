@@ -13,8 +13,6 @@ use crate::graph::Graph;
 
 /// Segments of all epochs of one answer; then 400, and the caller asks for less time.
 const SEGMENTS_MAX: usize = 100_000;
-/// Epochs taken from the graph in one step; it may give fewer.
-const PAGE: usize = 1_000;
 
 /// Which time is asked for, in milliseconds since 1970, both ends included.
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -64,17 +62,7 @@ pub(crate) struct History {
 
 impl History {
     pub(crate) fn of(graph: &Graph, created: Timestamp) -> Self {
-        let (mut records, mut from) = (Vec::new(), 0);
-        // As many steps as there are records, whose number is bounded.
-        loop {
-            let page = graph.epochs(from, PAGE);
-            from = page.epochs.last().map_or(from, |record| record.epoch + 1);
-            let more = page.more && !page.epochs.is_empty();
-            records.extend(page.epochs);
-            if !more {
-                break;
-            }
-        }
+        let records: Vec<EpochRecord> = graph.epochs(0).cloned().collect();
         let sealed = records.iter().flat_map(|record| &record.sealed);
         let ranges = sealed.filter_map(|segment| Some((*segment, graph.node(*segment)?.range))).collect();
         Self { created, records, present: graph.present().copied().collect(), ranges }

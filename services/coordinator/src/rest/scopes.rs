@@ -29,7 +29,7 @@ fn property(scope: &ScopeName) -> ScopeProperty {
 pub(crate) async fn list(http: HttpRequest, front: Data<Front>) -> Answer {
     let who = front.admit(&http, Resource::Scopes, Permission::Read).await?;
     let scopes: Vec<ScopeName> = front.ledger.read(|state| {
-        let live = state.scopes().filter(|(_, phase)| *phase == ScopePhase::Live);
+        let live = state.scopes(None).filter(|(_, phase)| *phase == ScopePhase::Live);
         live.map(|(scope, _)| scope.clone()).collect()
     });
     let seen = scopes.iter().filter(|scope| who.is_allowed(Resource::Scope(scope.as_str()), Permission::Read));

@@ -9,7 +9,7 @@ use wire::{
     coordinator::{NewStream, RetentionChange, RetentionPolicy, ScalingPolicy, StreamDescription, StreamUpdate},
 };
 
-use crate::{SEGMENTS_MAX, retention::policy_of};
+use crate::{SEGMENTS_MAX, graph::SEGMENTS_PRESENT_MAX, retention::policy_of};
 
 const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 60 * MINUTE_MS;
@@ -216,12 +216,12 @@ impl TimeBasedRetention {
 }
 
 impl ScalingConfig {
-    /// The policy, and the segments with which a stream begins.
-    fn read(&self) -> Result<(ScalingPolicy, u16), Problem> {
+    /// The policy, and how many segments it asks for.
+    fn read(&self, most: u16) -> Result<(ScalingPolicy, u16), Problem> {
         let refuse = |what: String| Problem::bad_request("InvalidPolicy", what);
-        let min_segments = u16::try_from(self.min_segments).ok().filter(|n| (1..=SEGMENTS_MAX).contains(n));
+        let min_segments = u16::try_from(self.min_segments).ok().filter(|n| (1..=most).contains(n));
         let min_segments = min_segments.ok_or_else(|| {
-            refuse(format!("scalingPolicy.minSegments is {}; it must be from 1 to {SEGMENTS_MAX}", self.min_segments))
+            refuse(format!("scalingPolicy.minSegments is {}; it must be from 1 to {most}", self.min_segments))
         })?;
         let rate = || {
             let both = self.target_rate.zip(self.scale_factor);
@@ -272,12 +272,12 @@ impl RetentionConfig {
 }
 
 impl StreamConfig {
-    fn read(&self) -> Result<(ScalingPolicy, u16, Option<RetentionPolicy>, Vec<Tag>), Problem> {
+    fn read(&self, most: u16) -> Result<(ScalingPolicy, u16, Option<RetentionPolicy>, Vec<Tag>), Problem> {
         if self.timestamp_aggregation_timeout != 0 || self.rollover_size_bytes != 0 {
             let what = "timestampAggregationTimeout and rolloverSizeBytes must be 0 or left out: chunks follow the settings of segment-store";
             return Err(Problem::bad_request("InvalidPolicy", what));
         }
-        let (scaling, segments) = self.scaling_policy.read()?;
+        let (scaling, segments) = self.scaling_policy.read(most)?;
         let retention = self.retention_policy.as_ref().map(RetentionConfig::read).transpose()?;
         let tags = self.stream_tags.iter().map(|tag| tag.parse());
         let tags = tags.collect::<Result<_, _>>().map_err(|error| Problem::bad_request("InvalidPolicy", error))?;
@@ -286,15 +286,17 @@ impl StreamConfig {
 
     /// The stream to create.
     pub(crate) fn creation(&self, scope: ScopeName, index: IndexName) -> Result<NewStream, Problem> {
-        let (scaling, segments, retention, tags) = self.read()?;
+        let (scaling, segments, retention, tags) = self.read(SEGMENTS_MAX)?;
         Ok(NewStream { scaling, retention, tags, ..NewStream::fixed(scope, index, segments) })
     }
 
-    /// The same as a change: what is left out goes.
-    pub(crate) fn update(&self, index: IndexName) -> Result<StreamUpdate, Problem> {
-        let (scaling, _, retention, tags) = self.read()?;
+    /// The same as a change, and how many segments it asks for: what is left out goes.
+    pub(crate) fn update(&self, index: IndexName) -> Result<(StreamUpdate, ScalingPolicy, u16), Problem> {
+        let most = u16::try_from(SEGMENTS_PRESENT_MAX).unwrap_or(u16::MAX);
+        let (scaling, segments, retention, tags) = self.read(most)?;
         let retention = retention.map_or(RetentionChange::Forever, RetentionChange::By);
-        Ok(StreamUpdate { index, scaling: Some(scaling), retention: Some(retention), tags: Some(tags) })
+        let update = StreamUpdate { index, scaling: Some(scaling), retention: Some(retention), tags: Some(tags) };
+        Ok((update, scaling, segments))
     }
 }
 

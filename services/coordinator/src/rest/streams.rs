@@ -10,7 +10,8 @@ use types::{IndexName, ScopeName, Tag};
 use wire::{
     Problem,
     coordinator::{
-        CreateStream, DeleteStream, DescribeStream, SealStream, StreamDescription, StreamName, UpdateStream,
+        CreateStream, DeleteStream, DescribeStream, ScaleStream, SealStream, StreamDescription, StreamName,
+        UpdateStream,
     },
 };
 
@@ -18,11 +19,15 @@ use super::{
     acl::{Permission, Resource},
     answer::Refusal,
     door::{Front, unknown_scope, unknown_stream},
+    resize,
     scaling::{self, Window},
     shape::{CreateStreamRequest, StreamConfig, StreamProperty, StreamState},
 };
 
 type Answer = Result<HttpResponse, Refusal>;
+
+/// How often a change of policy scales a stream that others scale too, before it leaves it as it is.
+const RESIZES_MAX: usize = 3;
 
 /// What stands behind `?` of a listing.
 #[derive(Debug, Deserialize)]
@@ -111,7 +116,8 @@ pub(crate) async fn describe(http: HttpRequest, front: Data<Front>, path: Path<(
     Ok(HttpResponse::Ok().json(StreamProperty::of(&found, segments)))
 }
 
-/// PUT `/scopes/{scope}/streams/{stream}`: policies and tags become those of the body; what it leaves out goes.
+/// PUT `/scopes/{scope}/streams/{stream}`: policies and tags become those of the body; what it leaves out goes. The stream is scaled
+/// where the policy asks for another number of segments.
 pub(crate) async fn update(
     http: HttpRequest,
     front: Data<Front>,
@@ -121,7 +127,20 @@ pub(crate) async fn update(
     let (scope, stream) = path.into_inner();
     front.admit(&http, Resource::Stream(&scope, &stream), Permission::ReadUpdate).await?;
     let there = front.stream(&scope, &stream).await?;
-    let updated = front.change::<UpdateStream>(&body.update(there.index)?).await?;
+    let (update, policy, segments) = body.update(there.index.clone())?;
+    if there.sealed && resize::entailed(&there, policy, segments).is_some() {
+        let message = format_args!("stream {stream} is sealed: it keeps its {} segments", there.segments.len());
+        return Err(Problem::conflict("StreamSealed", message).into());
+    }
+    let mut updated = front.change::<UpdateStream>(&update).await?;
+    for _ in 0..RESIZES_MAX {
+        let Some(scale) = resize::entailed(&updated, policy, segments) else { break };
+        updated = match front.change::<ScaleStream>(&scale).await {
+            // Somebody else has scaled it meanwhile.
+            Err(problem) if problem.kind == "InvalidScale" => front.stream(&scope, &stream).await?,
+            scaled => scaled?,
+        };
+    }
     Ok(HttpResponse::Ok().json(property(&updated)))
 }
 

@@ -9,7 +9,7 @@ use types::{IndexName, StreamCut};
 use wire::Problem;
 
 use super::{Command, Measured, policy_of, tail};
-use crate::{State, state::Command as StateCommand, streams::Streams};
+use crate::{State, metrics, state::Command as StateCommand, streams::Streams};
 
 /// Streams that are looked at at the same time: ten thousand idle ones take a few seconds of every interval.
 const STREAMS_AT_ONCE: usize = 8;
@@ -42,28 +42,47 @@ impl Keeper {
             };
             let indexes = self.ledger.read(with_policy);
             let work = |index: IndexName| async move {
-                if let Err(problem) = self.keep(&index).await {
-                    tracing::warn!(%index, %problem, "retention waits for its next round");
-                }
+                let result = match self.keep(&index).await {
+                    Ok(true) => "truncated",
+                    Ok(false) => "kept",
+                    Err(problem) => {
+                        tracing::warn!(%index, %problem, "retention waits for its next round");
+                        "failed"
+                    }
+                };
+                metrics::RETAINED.with(result).inc();
             };
             stream::iter(indexes).for_each_concurrent(STREAMS_AT_ONCE, work).await;
         }
     }
 
-    /// Looks at one stream. An idle one costs one call for each of its segments and no event.
-    async fn keep(&self, index: &IndexName) -> Result<(), Problem> {
+    /// Looks at one stream, and says whether it was truncated. An idle one costs one call for each of its segments and no event.
+    async fn keep(&self, index: &IndexName) -> Result<bool, Problem> {
         let places = self.ledger.read(|state| {
             let graph = state.live_stream(index)?.graph();
             Ok::<_, crate::CoordinatorError>(state.retention().to_measure(graph))
         })?;
         let measured = tail::measure(&self.bus, &places).await?;
         self.submit(Command::Record { index: index.clone(), measured: measured.clone() }).await?;
-        if let Some(cut) = self.pick(index, &measured) {
-            tracing::info!(%index, ?cut, "stream is truncated by its policy");
+        let picked = self.pick(index, &measured);
+        let (truncated, before) = (picked.is_some(), self.truncated_bytes(index));
+        if let Some(cut) = picked {
+            tracing::info!(%index, places = cut.0.len(), "stream is truncated by its policy");
             self.streams.truncate(index, cut).await?;
         }
         // Also when somebody else has truncated it.
-        self.submit(Command::Forget { index: index.clone() }).await
+        self.submit(Command::Forget { index: index.clone() }).await?;
+        if truncated {
+            metrics::RETAINED_BYTES.add(self.truncated_bytes(index).saturating_sub(before));
+        }
+        Ok(truncated)
+    }
+
+    fn truncated_bytes(&self, index: &IndexName) -> u64 {
+        self.ledger.read(|state| {
+            let stream = state.live_stream(index).map(|stream| stream.summary().stream);
+            stream.map_or(0, |stream| state.retention().truncated_bytes(stream))
+        })
     }
 
     fn pick(&self, index: &IndexName, measured: &[Measured]) -> Option<StreamCut> {

@@ -244,3 +244,20 @@ fn remembered_cuts_have_a_limit() {
     assert_eq!((&bytes[..3], &bytes[748..]), (&[0, 2, 4][..], &[998, 999, 1_000][..]));
     assert!(bytes.windows(2).all(|pair| pair[0] < pair[1]));
 }
+
+#[test]
+fn wide_streams_remember_fewer_cuts() {
+    let mut retained = Retained::default();
+    let width = 10_000;
+    let places = |retained: &Retained| retained.streams[&0].cuts.iter().map(|cut| cut.places.len()).sum::<usize>();
+    for n in 0..3 * u64::try_from(PLACES_MAX / width).unwrap() {
+        let ends: Vec<_> = (0..u32::try_from(width).unwrap()).map(|number| (segment(number), n)).collect();
+        let event = Event::CutRecorded { stream: 0, tail: measured(&ends), bytes: n };
+        assert!(wire::encode(&event).len() < host::ENTRY_BYTES_MAX / 2);
+        retained.apply(&event, Timestamp::from_millis(i64::try_from(n).unwrap()));
+        assert!(places(&retained) <= PLACES_MAX, "{n}");
+    }
+    let cuts = &retained.streams[&0].cuts;
+    assert!((8..=PLACES_MAX / width).contains(&cuts.len()), "{}", cuts.len());
+    assert_eq!((cuts[0].bytes, cuts[cuts.len() - 1].bytes), (0, 59), "the oldest and the newest stay");
+}

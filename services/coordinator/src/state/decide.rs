@@ -10,7 +10,7 @@ use crate::{error::CoordinatorError, transactions::Reason};
 const SPLIT_MAX: u16 = 64;
 
 impl State {
-    fn refuse_deleting_scope(&self, scope: &ScopeName) -> Result<(), CoordinatorError> {
+    pub(super) fn refuse_deleting_scope(&self, scope: &ScopeName) -> Result<(), CoordinatorError> {
         match self.scopes.get(scope) {
             Some(ScopePhase::Deleting) => Err(CoordinatorError::ScopeBeingDeleted(scope.clone())),
             None if self.scopes.len() >= SCOPES_MAX => Err(CoordinatorError::TooManyScopes(SCOPES_MAX)),
@@ -67,6 +67,9 @@ impl State {
         }
         if stream.phase == Phase::Deleting {
             return Err(CoordinatorError::BeingDeleted(new.index));
+        }
+        if stream.restored {
+            return self.take_over(new);
         }
         if stream.asked != new {
             return Err(CoordinatorError::StreamDiffers { scope: new.scope, index: new.index });
@@ -132,6 +135,9 @@ impl State {
             return Err(CoordinatorError::StreamSealed(index.clone()));
         }
         self.refuse_busy(stream, for_commit)?;
+        if !for_commit {
+            stream.graph.check_room(ranges.len())?;
+        }
         if let Some(containers) = containers.map(<[ContainerId]>::len).filter(|count| *count != ranges.len()) {
             let ranges = ranges.len();
             return Err(super::graph::ScaleError::Containers { containers, ranges }.into());
@@ -200,7 +206,7 @@ impl State {
     }
 }
 
-fn check_policies(
+pub(super) fn check_policies(
     scaling: &ScalingPolicy,
     retention: Option<&RetentionPolicy>,
     tags: &[types::Tag],

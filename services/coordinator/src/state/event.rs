@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use types::{ContainerId, IndexName, KeyRange, ScopeName, SegmentId, StreamCut};
-use wire::coordinator::{NewStream, StreamUpdate};
+use types::{ContainerId, Generation, IndexName, KeyRange, ScopeName, SegmentId, StreamCut};
+use wire::coordinator::{NewStream, Reservation, StreamRestore, StreamUpdate};
 
 use super::{Changed, graph::Scaling};
 use crate::{
@@ -21,6 +21,8 @@ pub enum Command {
         /// `common.container_count`.
         container_count: u16,
     },
+    /// Begins a leadership.
+    Lead,
     /// Creates a scope, or finds it.
     CreateScope {
         /// The scope.
@@ -47,6 +49,10 @@ pub enum Command {
         /// Its index.
         index: IndexName,
     },
+    /// Takes a stream number for a restore.
+    ReserveStream(Reservation),
+    /// Makes a stream of segments that are there, or finds it.
+    RestoreStream(StreamRestore),
     /// Changes policies and tags.
     UpdateStream(StreamUpdate),
     /// Begins to replace segments, or finds that it was begun or done.
@@ -126,12 +132,27 @@ pub enum Event {
         /// A power of two.
         container_count: u16,
     },
+    /// A replica leads. What former leaders have sent and stores have not done yet is void.
+    LeaderBegan {
+        /// Its generation, given once.
+        generation: Generation,
+    },
     /// A stream has a number; its segments are being created. Its scope is there.
     StreamBegun {
         /// Its number, never used again.
         stream: u32,
         /// What was asked for.
         new: NewStream,
+    },
+    /// No other stream gets this number.
+    StreamReserved {
+        /// The number.
+        stream: u32,
+    },
+    /// A stream is back with all its segments, and can be used.
+    StreamRestored {
+        /// As it was.
+        restore: StreamRestore,
     },
     /// A stream can be used.
     StreamCreated {

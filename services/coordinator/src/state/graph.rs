@@ -1,17 +1,19 @@
 //! The segments of one stream through all its epochs. Pure.
 
 mod cut;
+mod restored;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use types::{ContainerId, KeyRange, SegmentId, StreamCut, Timestamp};
 use wire::{
-    coordinator::{EpochPage, EpochRecord, SegmentNode, SegmentRange},
+    coordinator::{EpochRecord, SegmentNode, SegmentRange},
     segment_store::SegmentPlace,
 };
 
 pub use cut::{CutError, Loss};
+pub use restored::{RESTORED_SEGMENTS_MAX, RestoreError};
 
 /// Present segments of one stream: their description takes about 1 MiB then, which one message and one view still carry.
 pub const SEGMENTS_PRESENT_MAX: usize = 10_000;
@@ -19,14 +21,15 @@ pub const SEGMENTS_PRESENT_MAX: usize = 10_000;
 /// Segments of one stream that are remembered, ended ones included; about 300 bytes each. Truncation makes room.
 pub const SEGMENTS_KEPT_MAX: usize = 250_000;
 
+/// Segments that commits of transactions may begin beyond [`SEGMENTS_KEPT_MAX`]: an epoch for the transaction and one as it was before.
+/// Without it a commit that was decided could wait for room for ever, and every scale with it.
+pub const COMMIT_ROOM: usize = 2 * SEGMENTS_PRESENT_MAX;
+
 /// Epochs of one stream whose record is kept; the oldest records go first, their segments stay.
 pub const EPOCHS_KEPT_MAX: usize = 10_000;
 
 /// Segment numbers from here on belong to transactions.
 pub const NUMBERS_MAX: u32 = 1 << 31;
-
-/// Segments named in one page of epochs; a page has at least one epoch.
-const PAGE_SEGMENTS_MAX: usize = 10_000;
 
 /// Why segments cannot be replaced as asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,11 +54,12 @@ pub enum ScaleError {
     /// [`SEGMENTS_PRESENT_MAX`].
     #[error("the stream would have {0} segments; at most {SEGMENTS_PRESENT_MAX} are possible")]
     TooManyPresent(usize),
-    /// [`SEGMENTS_KEPT_MAX`] or [`NUMBERS_MAX`].
-    #[error(
-        "the stream has {SEGMENTS_KEPT_MAX} segments, ended ones included, or has used up their numbers; truncate it"
-    )]
-    TooManyKept,
+    /// [`SEGMENTS_KEPT_MAX`].
+    #[error("the stream remembers {0} segments, ended ones included, of at most {SEGMENTS_KEPT_MAX}; truncate it")]
+    TooManyKept(usize),
+    /// [`NUMBERS_MAX`].
+    #[error("the stream has used up its segment numbers; write to a new index, this one keeps its present segments")]
+    NumbersUsedUp,
 }
 
 /// Segments that are being replaced.
@@ -73,7 +77,7 @@ pub struct Scaling {
 ///
 /// Present segments cover the key space once. Every other segment was replaced by its successors, which cover at least its keys,
 /// so that the segments which had one key form a chain. What a truncation left behind is no longer in it.
-/// Bounds: [`SEGMENTS_PRESENT_MAX`], [`SEGMENTS_KEPT_MAX`], [`EPOCHS_KEPT_MAX`]. A scale costs as much as it changes.
+/// Bounds: [`SEGMENTS_PRESENT_MAX`], [`SEGMENTS_KEPT_MAX`], [`COMMIT_ROOM`], [`EPOCHS_KEPT_MAX`]. A scale costs as much as it changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Graph {
     stream: u32,
@@ -164,19 +168,23 @@ impl Graph {
     }
 
     /// Records of epochs from one on.
-    pub fn epochs(&self, from: u32, limit: usize) -> EpochPage {
-        let mut page = EpochPage::default();
-        let mut named = 0;
-        let first = self.records.partition_point(|record| record.epoch < from);
-        for record in self.records.range(first..) {
-            named += record.sealed.len() + record.created.len();
-            if page.epochs.len() >= limit || (named > PAGE_SEGMENTS_MAX && !page.epochs.is_empty()) {
-                page.more = true;
-                break;
-            }
-            page.epochs.push(record.clone());
+    pub fn epochs(&self, from: u32) -> impl Iterator<Item = &EpochRecord> {
+        self.records.range(self.records.partition_point(|record| record.epoch < from)..)
+    }
+
+    /// How many segments the commit of a transaction may begin.
+    pub fn commit_room(&self) -> usize {
+        let numbers = usize::try_from(NUMBERS_MAX - self.next_number.min(NUMBERS_MAX)).unwrap_or(usize::MAX);
+        (SEGMENTS_KEPT_MAX + COMMIT_ROOM).saturating_sub(self.nodes.len()).min(numbers)
+    }
+
+    /// Refuses a scale that somebody asks for and that would take what commits need.
+    pub(crate) fn check_room(&self, begun: usize) -> Result<(), ScaleError> {
+        let kept = self.nodes.len();
+        if kept + begun > SEGMENTS_KEPT_MAX {
+            return Err(ScaleError::TooManyKept(kept));
         }
-        page
+        if self.commit_room() < begun + COMMIT_ROOM { Err(ScaleError::NumbersUsedUp) } else { Ok(()) }
     }
 
     /// The scale that was begun and whose epoch is not open yet.
@@ -243,10 +251,10 @@ impl Graph {
         if present > SEGMENTS_PRESENT_MAX {
             return Err(ScaleError::TooManyPresent(present));
         }
-        let count = u32::try_from(ranges.len()).unwrap_or(u32::MAX);
-        let numbers_end = self.next_number.saturating_add(count);
-        if self.nodes.len() + ranges.len() > SEGMENTS_KEPT_MAX || numbers_end > NUMBERS_MAX {
-            return Err(ScaleError::TooManyKept);
+        if ranges.len() > self.commit_room() {
+            let (kept, most) = (self.nodes.len(), SEGMENTS_KEPT_MAX + COMMIT_ROOM);
+            let full = kept + ranges.len() > most;
+            return Err(if full { ScaleError::TooManyKept(kept) } else { ScaleError::NumbersUsedUp });
         }
         let epoch = self.epoch + 1;
         let created = (self.next_number..).zip(order).map(|(number, asked)| {

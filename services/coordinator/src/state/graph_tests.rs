@@ -96,12 +96,10 @@ fn a_scale_tells_what_follows_what() {
     assert_eq!((third.range, third.predecessors.clone(), third.sealed_in), (thirds[1], vec![id(1, 4)], None));
     assert!(graph.successors(id(0, 3)).is_empty(), "open");
     assert_eq!(graph.route(thirds[1].last).unwrap().segment, id(2, 6));
-    let told = graph.epochs(0, 10);
     let of = |r: &EpochRecord| (r.epoch, r.at, r.sealed.len(), r.created.len(), r.splits, r.merges);
-    let rows: Vec<_> = told.epochs.iter().map(of).collect();
+    let rows: Vec<_> = graph.epochs(0).map(of).collect();
     assert_eq!(rows, [(0, at(0), 0, 4, 0, 0), (1, at(1), 2, 1, 0, 1), (2, at(2), 1, 3, 1, 0)]);
-    let page = graph.epochs(1, 1);
-    assert_eq!((page.epochs[0].epoch, page.epochs.len(), page.more), (1, 1, true));
+    assert_eq!(graph.epochs(1).map(|record| record.epoch).collect::<Vec<_>>(), [1, 2]);
 }
 
 #[test]
@@ -205,7 +203,7 @@ fn a_truncation_takes_away_what_lies_before() {
     let loss = graph.truncate(&graph.plan_truncation(&end).unwrap().unwrap());
     assert_eq!(loss.delete.iter().map(|p| p.segment).collect::<Vec<_>>(), [id(1, 4)]);
     assert_eq!(loss.truncate, [(id(0, 2), 6), (id(0, 3), 4)].into());
-    let rows = |g: &Graph| g.epochs(0, 9).epochs.iter().map(|r| r.epoch).collect::<Vec<_>>();
+    let rows = |g: &Graph| g.epochs(0).map(|r| r.epoch).collect::<Vec<_>>();
     assert_eq!(rows(&graph), [0, 1, 2], "segments of epoch 0 are still there");
     let quarters = KeyRange::split_evenly(4);
     scale(&mut graph, &[id(0, 2)], &quarters[2..3]);
@@ -265,12 +263,12 @@ fn ten_thousand_segments_ten_times_and_ten_segments_a_thousand_times() {
         let seal: Vec<SegmentId> = present(&long).iter().map(|s| s.segment).collect();
         scale(&mut long, &seal, &KeyRange::split_evenly(10));
     }
-    assert_eq!((long.epoch(), long.len(), long.epochs(1_000, 1_000).epochs.len()), (1_010, 10_110, 11));
+    assert_eq!((long.epoch(), long.len(), long.epochs(1_000).count()), (1_010, 10_110, 11));
     let middle = long.nodes(None).filter(|n| n.segment.epoch == 500).map(|n| (n.segment, 7));
     let middle = StreamCut(middle.collect());
     let loss = long.truncate(&long.plan_truncation(&middle).unwrap().unwrap());
     assert_eq!((loss.delete.len(), loss.truncate.len(), long.len()), (5_000, 10, 5_110));
-    assert_eq!(long.epochs(0, 1).epochs[0].epoch, 500);
+    assert_eq!(long.epochs(0).next().unwrap().epoch, 500);
 }
 
 #[test]
@@ -291,14 +289,63 @@ fn the_most_segments_fit_into_one_message() {
     assert!(bytes < host::ENTRY_BYTES_MAX / 2, "{bytes}");
 }
 
+/// Ten thousand segments replaced by as many, each of which begins in the middle of one and ends in the middle of the next.
 #[test]
-fn pages_of_epochs_are_bounded_by_the_segments_in_them() {
-    let mut graph = first(64);
-    for _ in 0..400 {
-        let seal: Vec<SegmentId> = present(&graph).iter().map(|s| s.segment).collect();
-        scale(&mut graph, &seal, &KeyRange::split_evenly(64));
+fn every_answer_about_the_widest_stream_can_be_sent() {
+    let mut wide = first(64);
+    let count = u32::try_from(SEGMENTS_PRESENT_MAX).unwrap();
+    let (even, one_less) = (KeyRange::split_evenly(count), KeyRange::split_evenly(count - 1));
+    let halves = KeyRange::split_evenly(2 * (count - 1));
+    let (low, high) = (halves[0], halves[halves.len() - 1]);
+    let middles = halves[1..halves.len() - 1].chunks(2);
+    let middles = middles.map(|pair| KeyRange { first: pair[0].first, last: pair[1].last });
+    let shifted: Vec<KeyRange> = [low].into_iter().chain(middles).chain([high]).collect();
+    for ranges in [&one_less, &shifted, &one_less, &vec![KeyRange { first: 0, last: u64::MAX }], &even] {
+        let seal: Vec<SegmentId> = present(&wide).iter().map(|s| s.segment).collect();
+        scale(&mut wide, &seal, ranges);
     }
-    let page = graph.epochs(1, 1_000);
-    assert_eq!((page.epochs.len(), page.more), (PAGE_SEGMENTS_MAX / 128, true));
-    assert!(!graph.epochs(399, 1_000).more);
+    let largest = |sizes: &mut dyn Iterator<Item = usize>| sizes.max().unwrap();
+    let records = largest(&mut wide.epochs(0).map(|record| wire::encode(record).len()));
+    let nodes = largest(&mut wide.nodes(None).map(|node| wire::encode(node).len()));
+    let following = |node: &SegmentNode| {
+        let segments = wide.successors(node.segment).into_iter().cloned().collect();
+        wire::encode(&wire::coordinator::SegmentNodes { segments, more: false }).len()
+    };
+    let joint = wide.nodes(None).find(|node| node.successors.len() == SEGMENTS_PRESENT_MAX).unwrap();
+    let sizes = [records, nodes, following(joint)];
+    assert!(sizes.iter().all(|bytes| *bytes < host::ENTRY_BYTES_MAX / 2), "{sizes:?}");
+}
+
+#[test]
+fn what_a_commit_needs_is_kept_for_commits() {
+    let mut graph = first(1);
+    let whole = [KeyRange { first: 0, last: u64::MAX }];
+    // Wide and narrow by turns: the limit comes sooner so.
+    let even = KeyRange::split_evenly(u32::try_from(SEGMENTS_PRESENT_MAX).unwrap());
+    while graph.check_room(even.len()).is_ok() {
+        let seal: Vec<SegmentId> = present(&graph).iter().map(|s| s.segment).collect();
+        scale(&mut graph, &seal, &even);
+    }
+    assert_eq!(graph.check_room(even.len()), Err(ScaleError::TooManyKept(graph.len())));
+    assert_eq!((SEGMENTS_KEPT_MAX - graph.len()) / even.len(), 0);
+    // A commit may still open an epoch of its own and one as it was before.
+    for ranges in [&even, &even] {
+        let seal: Vec<SegmentId> = present(&graph).iter().map(|s| s.segment).collect();
+        assert!(graph.commit_room() >= ranges.len());
+        scale(&mut graph, &seal, ranges);
+    }
+    let seal: Vec<SegmentId> = present(&graph).iter().map(|s| s.segment).collect();
+    assert_eq!(graph.plan(&seal, &even, by_hash), Err(ScaleError::TooManyKept(graph.len())), "and that is the end");
+    assert_eq!(graph.check_room(1), Err(ScaleError::TooManyKept(graph.len())));
+    // Truncation makes room again.
+    let head = StreamCut(present(&graph).iter().map(|s| (s.segment, 0)).collect());
+    graph.truncate(&graph.plan_truncation(&head).unwrap().unwrap());
+    assert_eq!((graph.check_room(even.len()), graph.commit_room()), (Ok(()), SEGMENTS_KEPT_MAX + COMMIT_ROOM - 10_000));
+
+    let mut old = first(1);
+    old.next_number = NUMBERS_MAX - u32::try_from(COMMIT_ROOM).unwrap();
+    assert_eq!((old.check_room(1), old.commit_room()), (Err(ScaleError::NumbersUsedUp), COMMIT_ROOM));
+    scale(&mut old, &[id(0, 0)], &whole);
+    old.next_number = NUMBERS_MAX;
+    assert_eq!(old.commit_room(), 0);
 }

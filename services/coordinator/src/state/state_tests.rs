@@ -282,7 +282,7 @@ fn a_scope_goes_when_it_is_empty_or_with_everything_in_it() {
     run(&mut state, 3, create("empty")).unwrap();
     assert_eq!(run(&mut state, 3, create("empty")), Ok(vec![]));
     assert_eq!(run(&mut state, 3, create("a")), Ok(vec![]), "made by its stream");
-    assert_eq!(state.scopes().count(), 2);
+    assert_eq!(state.scopes(None).count(), 2);
     let refused = CoordinatorError::ScopeNotEmpty { scope: scope("a"), stream_count: 1 };
     assert_eq!(run(&mut state, 4, delete("a", false)), Err(refused));
     run(&mut state, 4, delete("a", true)).unwrap();
@@ -297,7 +297,7 @@ fn a_scope_goes_when_it_is_empty_or_with_everything_in_it() {
         run(&mut state, 7, Command::EndScopeDeletion { scope: scope(name) }).unwrap();
         assert_eq!(run(&mut state, 8, delete(name, true)), Ok(vec![]), "not there");
     }
-    assert_eq!(state.scopes().count(), 0);
+    assert_eq!(state.scopes(None).count(), 0);
 }
 
 /// Written by the first version, which knew neither scopes nor epochs; it must decode for ever.
@@ -327,7 +327,7 @@ fn the_first_journal_and_the_first_state_still_read() {
     for state in [&mut replayed, &mut restored] {
         let there = state.describe(&index()).unwrap();
         assert_eq!((there.segments.len(), there.retention_days, there.created), (2, Some(7), at));
-        assert_eq!((state.scopes().count(), state.placement().assignments.len()), (1, 1));
+        assert_eq!((state.scopes(None).count(), state.placement().assignments.len()), (1, 1));
         assert_eq!(run(state, 6, Command::BeginStream(new("team", "shop", 2))), Ok(vec![]));
         run(state, 7, scale(&[id(0, 0), id(0, 1)], &[whole()])).unwrap();
         run(state, 8, Command::EndScale { stream: 0, epoch: 1 }).unwrap();

@@ -34,6 +34,8 @@ pub struct Stream {
     pub(super) truncation: Option<Truncation>,
     /// How many truncations were begun.
     pub(super) truncations: u64,
+    /// Whether it came back by a restore: whoever asks for it first gets it, with the policies asked for.
+    pub(super) restored: bool,
 }
 
 /// What truncations have still to take out of the stores.
@@ -60,11 +62,13 @@ struct Kept {
     truncation: Option<Truncation>,
     #[serde(default)]
     truncations: u64,
+    #[serde(default)]
+    restored: bool,
 }
 
 impl From<Kept> for Stream {
     fn from(kept: Kept) -> Self {
-        let Kept { mut description, phase, asked, graph, sealing, truncation, truncations } = kept;
+        let Kept { mut description, phase, asked, graph, sealing, truncation, truncations, restored } = kept;
         let asked = asked.unwrap_or_else(|| NewStream {
             scope: description.scope.clone(),
             index: description.index.clone(),
@@ -76,7 +80,7 @@ impl From<Kept> for Stream {
         });
         let segments = std::mem::take(&mut description.segments);
         let graph = graph.unwrap_or_else(|| Graph::first(description.stream, segments, description.created));
-        Self { description, phase, asked, graph, sealing, truncation, truncations }
+        Self { description, phase, asked, graph, sealing, truncation, truncations, restored }
     }
 }
 
@@ -88,7 +92,7 @@ impl Stream {
         let described = StreamDescription::new((number, created), scope, index, Vec::new());
         let description = StreamDescription { retention_days, scaling, retention, tags, ..described };
         let (phase, sealing, truncation, truncations) = (Phase::Creating, false, None, 0);
-        Self { description, phase, asked, graph, sealing, truncation, truncations }
+        Self { description, phase, asked, graph, sealing, truncation, truncations, restored: false }
     }
 
     /// What others see of it.

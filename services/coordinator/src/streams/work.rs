@@ -1,18 +1,22 @@
 //! The work on a stream that its state shows as begun and not ended: found in the state, carried out, and ended with an event.
 
 use futures::{StreamExt, TryStreamExt, stream};
-use types::{IndexName, SegmentId};
+use tokio::time::Instant;
+use types::IndexName;
 use wire::{
     Problem,
+    coordinator::{SegmentRange, StreamDescription},
     segment_store::{
-        CreateSegment, DeleteSegment, NewSegment, SealSegment, SegmentName, SegmentPlace, Truncate, TruncateSegment,
+        CreateSegment, DeleteSegment, NewSegment, SealSegment, SegmentName, SegmentOrigin, SegmentPlace, Truncate,
+        TruncateSegment,
     },
 };
 
 use super::{SEGMENT_CALLS_MAX, Streams};
 use crate::{
     metrics,
-    state::{Command, Phase, State, Truncation, graph::Graph},
+    state::{Command, Phase, State, Stream, Truncation},
+    stores::Led,
 };
 
 /// Pieces of work that one call ends in a row: a stream never has more than one of each kind.
@@ -32,6 +36,19 @@ enum Work {
     Seal { stream: u32, seal: Vec<SegmentPlace> },
 }
 
+impl Work {
+    /// What metrics call it.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Build { .. } => "create",
+            Self::TearDown { .. } => "delete",
+            Self::Scale { .. } => "scale",
+            Self::Truncate { .. } => "truncate",
+            Self::Seal { .. } => "seal",
+        }
+    }
+}
+
 /// The next piece of work on an index.
 fn next(state: &State, index: &IndexName) -> Option<Work> {
     let there = state.stream(index)?;
@@ -39,7 +56,7 @@ fn next(state: &State, index: &IndexName) -> Option<Work> {
     let present = || graph.present().map(|s| SegmentPlace { segment: s.segment, container: s.container });
     match there.phase() {
         Phase::Creating => {
-            let create = present().map(|place| (place, new_segment(place.segment, index, Vec::new()))).collect();
+            let create = graph.present().map(|begun| beginning(there, begun, Vec::new())).collect();
             return Some(Work::Build { stream, create });
         }
         Phase::Deleting => {
@@ -51,7 +68,7 @@ fn next(state: &State, index: &IndexName) -> Option<Work> {
     }
     if let Some(scaling) = graph.scaling() {
         let seal = scaling.seal.iter().filter_map(|segment| graph.place(*segment)).collect();
-        return Some(Work::Scale { stream, epoch: scaling.epoch, seal, create: beginnings(graph, index) });
+        return Some(Work::Scale { stream, epoch: scaling.epoch, seal, create: beginnings(there) });
     }
     if let Some(truncation) = there.truncation() {
         let truncate = truncation.loss.truncate.iter().filter_map(|(segment, before)| {
@@ -62,61 +79,68 @@ fn next(state: &State, index: &IndexName) -> Option<Work> {
     there.is_sealing().then(|| Work::Seal { stream, seal: present().collect() })
 }
 
-fn beginnings(graph: &Graph, index: &IndexName) -> Vec<(SegmentPlace, NewSegment)> {
-    let begun = graph.beginnings().into_iter().map(|(begun, predecessors)| {
-        let place = SegmentPlace { segment: begun.segment, container: begun.container };
-        (place, new_segment(begun.segment, index, predecessors))
-    });
-    begun.collect()
+fn beginnings(stream: &Stream) -> Vec<(SegmentPlace, NewSegment)> {
+    let begun = stream.graph().beginnings().into_iter();
+    begun.map(|(begun, predecessors)| beginning(stream, &begun, predecessors)).collect()
 }
 
-fn new_segment(segment: SegmentId, index: &IndexName, predecessors: Vec<SegmentPlace>) -> NewSegment {
-    NewSegment { segment, index: index.clone(), predecessors, transactional: false }
+fn beginning(stream: &Stream, begun: &SegmentRange, predecessors: Vec<SegmentPlace>) -> (SegmentPlace, NewSegment) {
+    let SegmentRange { segment, container, range } = *begun;
+    let StreamDescription { index, scope, .. } = stream.summary();
+    let origin = Some(SegmentOrigin { scope: scope.clone(), range });
+    let new = NewSegment { segment, index: index.clone(), predecessors, transactional: false, origin };
+    (SegmentPlace { segment, container }, new)
 }
 
 impl Streams {
     /// Ends everything that was begun on a stream, and shows it as it is. The caller holds the index's turn.
     pub(super) async fn finish(&self, index: &IndexName) -> Result<(), Problem> {
         for _ in 0..PIECES_MAX {
+            let led = self.stores.led();
             let Some(work) = self.ledger.read(|state| next(state, index)) else { return self.show(index).await };
             self.unshown.lock().insert(index.clone());
-            let result = self.carry_out(index, work).await;
-            metrics::EFFECTS.with(if result.is_ok() { "done" } else { "failed" }).inc();
+            let (name, begun) = (work.name(), Instant::now());
+            let result = self.carry_out(index, work, &led).await;
+            match &result {
+                Ok(()) => metrics::EFFECT_SECONDS.with(name).observe_duration(begun.elapsed()),
+                Err(_) => metrics::EFFECT_FAILURES.with(name).inc(),
+            }
             result?;
         }
         Err(Problem::unavailable("StreamBusy", format_args!("the stream of index {index} changes all the time")))
     }
 
-    /// Shows a stream that can be used, and hides one that is gone.
-    async fn show(&self, index: &IndexName) -> Result<(), Problem> {
-        let live = self.ledger.read(|state| state.live_stream(index).ok().map(|stream| stream.describe()));
-        if let Some(description) = live.filter(|_| self.ledger.is_leader()) {
-            self.views.show(&description).await?;
-        }
-        self.unshown.lock().remove(index);
-        Ok(())
+    fn count_epoch(&self, stream: u32, epoch: u32) {
+        let record = self.ledger.read(|state| {
+            let record = state.stream_of(stream)?.graph().epochs(epoch).next()?;
+            Some((record.splits, record.merges))
+        });
+        let (splits, merges) = record.unwrap_or_default();
+        metrics::EPOCHS.inc();
+        metrics::SPLITS.add(splits.into());
+        metrics::MERGES.add(merges.into());
     }
 
-    async fn carry_out(&self, index: &IndexName, work: Work) -> Result<(), Problem> {
+    async fn carry_out(&self, index: &IndexName, work: Work, led: &Led) -> Result<(), Problem> {
         match work {
             Work::Build { stream, create } => {
-                self.create_all(create).await?;
+                self.create_all(led, create).await?;
                 self.ledger.submit(Command::EndStream { stream, index: index.clone() }).await?;
                 tracing::info!(%index, stream, "stream created");
             }
             Work::TearDown { stream, delete } => {
                 // The view goes first, so that nobody begins to use what is about to vanish.
                 self.views.hide(index, stream).await?;
-                self.delete_all(delete).await?;
+                self.delete_all(led, delete).await?;
                 self.ledger.submit(Command::EndDeletion { stream }).await?;
                 tracing::info!(%index, stream, "stream deleted");
             }
             Work::Scale { stream, epoch, seal, create } => {
                 let (ended, begun) = (seal.len(), create.len());
-                self.seal_all(seal).await?;
-                self.create_all(create).await?;
+                self.seal_all(led, seal).await?;
+                self.create_all(led, create).await?;
                 self.ledger.submit(Command::EndScale { stream, epoch }).await?;
-                metrics::EPOCHS.inc();
+                self.count_epoch(stream, epoch);
                 tracing::info!(%index, stream, epoch, ended, begun, "epoch opened");
             }
             Work::Truncate { stream, truncation, truncate } => {
@@ -124,16 +148,15 @@ impl Streams {
                 self.show(index).await?;
                 let (shortened, deleted) = (truncate.len(), truncation.loss.delete.len());
                 self.each(truncate, |(place, truncate)| async move {
-                    self.bus.call::<TruncateSegment>(&place.container, &truncate).await.map(drop)
+                    led.call::<TruncateSegment>(place.container, &truncate).await.map(drop)
                 })
                 .await?;
-                self.delete_all(truncation.loss.delete).await?;
+                self.delete_all(led, truncation.loss.delete).await?;
                 self.ledger.submit(Command::EndTruncation { stream, number: truncation.number }).await?;
-                metrics::TRUNCATIONS.inc();
                 tracing::info!(%index, stream, shortened, deleted, "stream truncated");
             }
             Work::Seal { stream, seal } => {
-                self.seal_all(seal).await?;
+                self.seal_all(led, seal).await?;
                 self.ledger.submit(Command::EndSeal { stream }).await?;
                 tracing::info!(%index, stream, "stream sealed");
             }
@@ -141,25 +164,26 @@ impl Streams {
         Ok(())
     }
 
-    async fn create_all(&self, create: Vec<(SegmentPlace, NewSegment)>) -> Result<(), Problem> {
-        self.each(create, |(place, new)| async move {
-            self.bus.call::<CreateSegment>(&place.container, &new).await.map(drop)
-        })
+    async fn create_all(&self, led: &Led, create: Vec<(SegmentPlace, NewSegment)>) -> Result<(), Problem> {
+        self.each(
+            create,
+            |(place, new)| async move { led.call::<CreateSegment>(place.container, &new).await.map(drop) },
+        )
         .await
     }
 
-    async fn seal_all(&self, seal: Vec<SegmentPlace>) -> Result<(), Problem> {
+    async fn seal_all(&self, led: &Led, seal: Vec<SegmentPlace>) -> Result<(), Problem> {
         self.each(seal, |place| async move {
             let name = SegmentName { segment: place.segment };
-            self.bus.call::<SealSegment>(&place.container, &name).await.map(drop)
+            led.call::<SealSegment>(place.container, &name).await.map(drop)
         })
         .await
     }
 
-    async fn delete_all(&self, delete: Vec<SegmentPlace>) -> Result<(), Problem> {
+    async fn delete_all(&self, led: &Led, delete: Vec<SegmentPlace>) -> Result<(), Problem> {
         self.each(delete, |place| async move {
             let name = SegmentName { segment: place.segment };
-            self.bus.call::<DeleteSegment>(&place.container, &name).await.map(drop)
+            led.call::<DeleteSegment>(place.container, &name).await.map(drop)
         })
         .await
     }

@@ -5,8 +5,7 @@ use bus::Incoming;
 use wire::{
     Problem,
     coordinator::{
-        AbortTransaction, BeginTransaction, CommitTransaction, DescribeTransaction, ListTransactions, PingTransaction,
-        Transaction, TransactionList,
+        AbortTransaction, BeginTransaction, CommitTransaction, DescribeTransaction, PingTransaction, Transaction,
     },
 };
 
@@ -53,16 +52,5 @@ impl Handler<Incoming<DescribeTransaction>> for Desk {
 
     fn handle(&mut self, incoming: Incoming<DescribeTransaction>, _: &mut Context<Self>) -> Self::Result {
         self.commits.describe(&incoming.request.index, incoming.request.transaction)
-    }
-}
-
-impl Handler<Incoming<ListTransactions>> for Desk {
-    type Result = Result<TransactionList, Problem>;
-
-    fn handle(&mut self, incoming: Incoming<ListTransactions>, _: &mut Context<Self>) -> Self::Result {
-        self.ledger.read(|state| {
-            let stream = state.live_stream(&incoming.request.index)?.graph().stream();
-            Ok(TransactionList { transactions: state.transactions().list(stream) })
-        })
     }
 }

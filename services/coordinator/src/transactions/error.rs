@@ -30,6 +30,16 @@ pub enum TransactionError {
     /// Its segments are about to change.
     #[error("the stream of index {0} is being scaled; try again")]
     Scaling(IndexName),
+    /// [`crate::graph::COMMIT_ROOM`] is used up.
+    #[error(
+        "transaction {transaction} needs an epoch of its own, for segments of index {index} were replaced since it was begun, and the stream remembers too many segments for that; truncate the stream and commit again, or abort"
+    )]
+    NoRoom {
+        /// The transaction, which stays open.
+        transaction: TransactionId,
+        /// Its index.
+        index: IndexName,
+    },
     /// Takes no events any more.
     #[error("the stream of index {0} is sealed; it takes no events")]
     StreamSealed(IndexName),
@@ -54,6 +64,7 @@ impl From<&TransactionError> for Problem {
             TransactionError::Opening(_) => Self::unavailable("TransactionOpening", error),
             TransactionError::OtherCommit(_) => Self::unavailable("CommitInProgress", error),
             TransactionError::Scaling(_) => Self::unavailable("ScaleInProgress", error),
+            TransactionError::NoRoom { .. } => Self::throttled("TooManySegments", error),
             TransactionError::StreamSealed(_) => Self::conflict("StreamSealed", error),
             TransactionError::TooMany => Self::throttled("TooManyTransactions", error),
             TransactionError::Lease { .. } => Self::bad_request("LeaseOutOfRange", error),

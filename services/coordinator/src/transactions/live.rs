@@ -126,6 +126,8 @@ pub struct Present<'a> {
     pub scaling: bool,
     /// Whether it takes no appends, now or soon.
     pub sealed: bool,
+    /// How many segments a commit may begin.
+    pub room: usize,
 }
 
 /// A transaction that has not ended.
@@ -230,6 +232,12 @@ impl Live {
         Some(Step::End)
     }
 
+    /// How many segments its commit begins: none while all segments are there over which it was opened.
+    pub(super) fn begun_by_commit(&self, present: Present<'_>) -> usize {
+        let roll = self.plan(present);
+        roll.shares.len() + if roll.changes_ranges() { roll.restore.len() } else { 0 }
+    }
+
     /// Parts whose segment is still there are merged into it. The rest of the key space is covered once by the other present segments
     /// and once by the other parts, so that the latter can take the place of the former.
     fn plan(&self, present: Present<'_>) -> Roll {
@@ -260,8 +268,8 @@ impl<'a> Present<'a> {
     /// What `stream` is now; `segments` are its present ones, or none where nobody looks at them.
     pub fn of(stream: &Stream, segments: &'a [SegmentRange]) -> Self {
         let graph = stream.graph();
-        let (scaling, sealed) = (graph.scaling().is_some(), stream.is_ending());
-        Self { stream: graph.stream(), epoch: graph.epoch(), segments, scaling, sealed }
+        let (scaling, sealed, room) = (graph.scaling().is_some(), stream.is_ending(), graph.commit_room());
+        Self { stream: graph.stream(), epoch: graph.epoch(), segments, scaling, sealed, room }
     }
 }
 

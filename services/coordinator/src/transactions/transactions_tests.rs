@@ -15,6 +15,8 @@ pub(super) struct Sim {
     pub(super) graph: Graph,
     pub(super) now: Timestamp,
     pub(super) sealed: bool,
+    /// Segments that a commit may begin, where the graph is not to say it.
+    pub(super) room: Option<usize>,
     pub(super) merged: Vec<(SegmentId, SegmentId)>,
     pub(super) events: Vec<(Event, Timestamp)>,
 }
@@ -34,13 +36,15 @@ fn graph(count: u32) -> Graph {
 impl Sim {
     pub(super) fn new(segment_count: u32) -> Self {
         let (all, graph) = (Transactions::default(), graph(segment_count));
-        Self { all, graph, now: Timestamp::from_millis(0), sealed: false, merged: Vec::new(), events: Vec::new() }
+        let (now, merged, events) = (Timestamp::from_millis(0), Vec::new(), Vec::new());
+        Self { all, graph, now, sealed: false, room: None, merged, events }
     }
 
     fn present<T>(&self, look: impl FnOnce(Present<'_>) -> T) -> T {
         let segments: Vec<_> = self.graph.present().copied().collect();
         let (stream, epoch, scaling) = (STREAM, self.graph.epoch(), self.graph.scaling().is_some());
-        look(Present { stream, epoch, segments: &segments, scaling, sealed: self.sealed })
+        let room = self.room.unwrap_or(self.graph.commit_room());
+        look(Present { stream, epoch, segments: &segments, scaling, sealed: self.sealed, room })
     }
 
     pub(super) fn take(&mut self, events: Vec<Event>) -> Vec<Event> {
@@ -280,12 +284,15 @@ fn open_and_ended_ones_have_a_limit() {
         sim.wish(Wish::Abort(*transaction)).unwrap();
         sim.wish(Wish::EndAbort(*transaction)).unwrap();
     }
-    assert_eq!((sim.all.live_count(), sim.all.list(STREAM).len()), (0, ENDED_MAX));
+    let listed = |sim: &Sim, before| sim.all.list(STREAM, before).map(|one| one.transaction).collect::<Vec<_>>();
+    assert_eq!((sim.all.live_count(), listed(&sim, None).len()), (0, ENDED_MAX));
     let last = sim.open();
     sim.wish(Wish::Abort(last)).unwrap();
     sim.wish(Wish::EndAbort(last)).unwrap();
-    assert_eq!(sim.all.list(STREAM).len(), ENDED_MAX);
-    assert_eq!(sim.all.list(STREAM)[0].transaction, last, "the last one comes first");
+    assert_eq!(listed(&sim, None).len(), ENDED_MAX);
+    assert_eq!(listed(&sim, None)[0], last, "the last one comes first");
+    assert_eq!(listed(&sim, Some(last))[0], all[ENDED_MAX - 1], "and a page goes on behind it");
+    assert_eq!(listed(&sim, Some(all[1])), [], "what is forgotten is listed no more");
     assert_eq!(sim.wish(Wish::Commit(all[0])), Err(TransactionError::Unknown(all[0])), "too long ago");
     let full = Transactions { live_count: TRANSACTIONS_MAX, ..sim.all.clone() };
     let begin = |all: &Transactions| {
@@ -329,6 +336,51 @@ fn a_commit_over_sealed_segments_opens_two_epochs() {
     let target = merged.iter().find(|(source, _)| *source == shares[0].shadow).unwrap().1;
     assert_eq!((target.epoch, sim.graph.node(target).unwrap().sealed_in), (2, Some(3)));
     assert_eq!(sim.phase(transaction), TransactionPhase::Committed);
+}
+
+#[test]
+fn a_commit_that_finds_no_room_is_refused_before_it_is_decided() {
+    let mut sim = Sim::new(2);
+    let (early, late) = (sim.open(), sim.open());
+    sim.split_first();
+    let after = sim.open();
+    // One segment for the part whose segment was split, two that come back.
+    for room in 0..3 {
+        sim.room = Some(room);
+        let no_room = TransactionError::NoRoom { transaction: early, index: index() };
+        assert_eq!(sim.wish(Wish::Commit(early)), Err(no_room), "{room}");
+    }
+    assert_eq!(sim.phase(early), TransactionPhase::Open, "it may be aborted, or committed later");
+    sim.wish(Wish::Commit(after)).unwrap();
+    while sim.step(false) {}
+    assert_eq!(sim.phase(after), TransactionPhase::Committed, "what needs no epoch needs no room");
+    sim.room = Some(3);
+    sim.wish(Wish::Commit(early)).unwrap();
+    while sim.step(false) {}
+    assert_eq!(sim.phase(early), TransactionPhase::Committed);
+    sim.room = Some(0);
+    sim.wish(Wish::Abort(late)).unwrap();
+    assert_eq!(sim.phase(late), TransactionPhase::Aborting);
+}
+
+#[test]
+fn a_transaction_stays_open_across_a_thousand_scales() {
+    let mut sim = Sim::new(3);
+    let transaction = sim.open();
+    for n in 0..1_000 {
+        if n % 9 == 8 { sim.join() } else { sim.split_first() }
+    }
+    let before: Vec<_> = sim.graph.present().map(|there| there.range).collect();
+    sim.wish(Wish::Commit(transaction)).unwrap();
+    let mut steps = 0;
+    // The leader dies after every effect, and the next one finds it done.
+    while sim.step(steps % 2 == 0) {
+        steps += 1;
+        assert!(steps < 24, "a commit has six steps");
+    }
+    assert_eq!((sim.phase(transaction), sim.graph.epoch()), (TransactionPhase::Committed, 1_002));
+    assert_eq!(sim.graph.present().map(|there| there.range).collect::<Vec<_>>(), before);
+    assert_eq!(sim.merged.len(), 3);
 }
 
 #[test]

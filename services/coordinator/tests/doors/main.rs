@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 mod crashes;
+mod leaders;
 mod scales;
 mod scopes;
 mod stage;
 mod streams;
+mod wide;

@@ -4,10 +4,10 @@ use anyhow::Result;
 use testkit::World;
 use types::{ScopeName, Tag};
 use wire::{
-    Code, Empty,
+    Code,
     coordinator::{
         CreateScope, CreateStream, DeleteScope, ListScopes, ListStreams, NewStream, RetentionChange, RetentionPolicy,
-        ScalingPolicy, ScopeDeletion, ScopeRef, StreamUpdate, StreamsOf, UpdateStream,
+        ScalingPolicy, ScopeDeletion, ScopeRef, ScopesOf, StreamUpdate, StreamsOf, UpdateStream,
     },
     views::{SYNCHRONIZERS, TABLES},
 };
@@ -36,7 +36,8 @@ async fn scopes_are_created_listed_and_deleted_with_what_is_in_them() -> Result<
         synchronizers.put(key, "1").await?;
         tables.put(&format!("{key}.aa"), "1").await?;
     }
-    let names = async || -> Result<Vec<ScopeName>> { Ok(host.bus.call::<ListScopes>(&(), &Empty {}).await?.scopes) };
+    let names =
+        async || -> Result<Vec<ScopeName>> { Ok(host.bus.call::<ListScopes>(&(), &ScopesOf::default()).await?.scopes) };
     assert_eq!(names().await?, [scope("empty"), scope("other"), scope("team")]);
     let delete = |name: &str, recursive| ScopeDeletion { scope: scope(name), recursive };
     let refused = host.bus.call::<DeleteScope>(&(), &delete("team", false)).await.unwrap_err();
@@ -82,7 +83,7 @@ async fn policies_and_tags_change_and_streams_are_found_by_them() -> Result<()> 
     assert_eq!(host.bus.call::<UpdateStream>(&(), &update).await?, updated);
     assert_eq!(host.bus.call::<CreateStream>(&(), &tagged).await?, updated, "as it was asked for at first");
     let found = async |scope: Option<&str>, tag: Option<&Tag>| -> Result<Vec<String>> {
-        let of = StreamsOf { scope: scope.map(self::scope), tag: tag.cloned() };
+        let of = StreamsOf { scope: scope.map(self::scope), tag: tag.cloned(), ..StreamsOf::default() };
         let list = host.bus.call::<ListStreams>(&(), &of).await?.streams;
         Ok(list.into_iter().map(|s| s.index.to_string()).collect())
     };

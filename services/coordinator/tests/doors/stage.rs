@@ -11,7 +11,7 @@ use bus::{Bucket, Door, Doors};
 use coordinator::Coordinator;
 use host::{Host, InProcess, start_in_process};
 use testkit::World;
-use types::{IndexName, KeyRange, Offset, SegmentId};
+use types::{Generation, IndexName, KeyRange, Offset, SegmentId};
 use wire::{
     Empty, Problem, Service,
     coordinator::{DescribeStream, NewStream, Scale, StreamDescription, StreamName},
@@ -63,6 +63,8 @@ pub(crate) struct Store {
     pub(crate) mute: bool,
     /// How many effects were refused.
     pub(crate) refused: usize,
+    /// The leaders on whose behalf effects were asked for.
+    pub(crate) leaders: BTreeSet<Option<Generation>>,
 }
 
 impl Store {
@@ -131,6 +133,7 @@ pub(crate) async fn store_doors(host: &Host) -> Result<(Shared, Vec<Door>)> {
         doors
             .serve::<CreateSegment, _, _>(None, move |incoming| {
                 let (new, mut store) = (incoming.request, create.lock().unwrap());
+                store.leaders.insert(incoming.leader);
                 let done = store.take(Effect::Create(new.segment), |store| store.create(new));
                 async { done.map(|()| Empty {}) }
             })
@@ -138,6 +141,7 @@ pub(crate) async fn store_doors(host: &Host) -> Result<(Shared, Vec<Door>)> {
         doors
             .serve::<SealSegment, _, _>(None, move |incoming| {
                 let (segment, mut store) = (incoming.request.segment, seal.lock().unwrap());
+                store.leaders.insert(incoming.leader);
                 let done = store.take(Effect::Seal(segment), |store| store.known(segment).map(|s| s.sealed = true));
                 let info = done.and_then(|()| store.info(segment));
                 async { info }
@@ -146,6 +150,7 @@ pub(crate) async fn store_doors(host: &Host) -> Result<(Shared, Vec<Door>)> {
         doors
             .serve::<TruncateSegment, _, _>(None, move |incoming| {
                 let (request, mut store) = (incoming.request, cut.lock().unwrap());
+                store.leaders.insert(incoming.leader);
                 let (segment, before) = (request.segment, request.before);
                 let done = store.take(Effect::Truncate(segment), |store| {
                     store.known(segment).map(|s| s.start = s.start.max(before))
@@ -157,6 +162,7 @@ pub(crate) async fn store_doors(host: &Host) -> Result<(Shared, Vec<Door>)> {
         doors
             .serve::<DeleteSegment, _, _>(None, move |incoming| {
                 let (segment, mut store) = (incoming.request.segment, delete.lock().unwrap());
+                store.leaders.insert(incoming.leader);
                 let done = store.take(Effect::Delete(segment), |store| {
                     store.segments.remove(&segment);
                     Ok(())

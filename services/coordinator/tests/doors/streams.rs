@@ -103,6 +103,7 @@ async fn containers_follow_the_living() -> Result<()> {
         started: Timestamp::from_nanos(started),
         exchange_address: None,
         slots: 0,
+        unready: <_>::default(),
     };
     let shown = async || -> Placement {
         let entry = views.get(PLACEMENT_KEY).await.ok().flatten();

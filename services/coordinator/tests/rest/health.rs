@@ -36,7 +36,14 @@ async fn the_tree_tells_what_is_missing() -> Result<()> {
     // A store appears, and everything is placed.
     let replica: types::ReplicaId = "store-1".parse()?;
     let started = Timestamp::from_nanos(1);
-    let member = Member { service: Service::SegmentStore, replica, started, exchange_address: None, slots: 0 };
+    let member = Member {
+        service: Service::SegmentStore,
+        replica,
+        started,
+        exchange_address: None,
+        slots: 0,
+        unready: <_>::default(),
+    };
     let bus = rest.host.bus.clone();
     let store = host::Host::connect(Service::SegmentStore, rest.world.common("store-1", &[])?).await?;
     let announced = store.announce(member).await?;
@@ -47,5 +54,22 @@ async fn the_tree_tells_what_is_missing() -> Result<()> {
     let (_, shown) = rest.ask_as((0, None), Method::GET, "/health/segment-stores", Value::Null).await;
     assert_eq!((&shown["status"], &shown["details"]), (&json!("UP"), &json!({})), "details are not for everybody");
     drop((announced, bus));
+    rest.stop().await
+}
+
+#[actix_rt::test]
+async fn a_leader_that_cannot_serve_says_why() -> Result<()> {
+    let mut rest = Fixture::start().await?;
+    rest.with_scope("team").await;
+    rest.stop_last().await?;
+    // What was installed cannot be changed; the message names the setting.
+    rest.add_replica_with("b", true, &["common.container_count=16"]).await?;
+    testkit::eventually(SOON, async || rest.get("/health/status/leader").await == (200, json!("DOWN"))).await;
+    let (_, leader) = rest.get("/health/details/leader").await;
+    let reason = leader["reason"].as_str().unwrap();
+    assert!(reason.contains("ContainerCountChanged") && reason.contains("common.container_count"), "{reason}");
+    assert_eq!(rest.get("/health/readiness").await, (200, json!(false)));
+    let (_, root) = rest.get("/health/details").await;
+    assert_eq!(root["leading"], leader["reason"], "the probes say it too");
     rest.stop().await
 }

@@ -53,15 +53,25 @@ impl Fixture {
     }
 
     pub(crate) async fn add_replica(&mut self, name: &str, with_passwords: bool) -> Result<()> {
+        self.add_replica_with(name, with_passwords, &[]).await
+    }
+
+    pub(crate) async fn add_replica_with(&mut self, name: &str, with_passwords: bool, more: &[&str]) -> Result<()> {
         let address = format!("127.0.0.1:{}", std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port());
         let mut set = vec!["common.lease_ttl=1s".to_owned(), format!("coordinator.rest_address={address}")];
         if with_passwords {
             set.push(format!("coordinator.rest_password_file=file:{}", self.passwords.display()));
         }
-        let set: Vec<&str> = set.iter().map(String::as_str).collect();
+        let set: Vec<&str> = set.iter().map(String::as_str).chain(more.iter().copied()).collect();
         let replica = start_in_process::<Coordinator>(&self.world.settings(name, &set)?, None).await?;
         self.replicas.push((replica, format!("http://{address}")));
         Ok(())
+    }
+
+    /// Stops the replica that was started last.
+    pub(crate) async fn stop_last(&mut self) -> Result<()> {
+        let (replica, _) = self.replicas.pop().unwrap();
+        Ok(replica.stop().await?)
     }
 
     pub(crate) async fn stop(self) -> Result<()> {

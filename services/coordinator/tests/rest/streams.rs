@@ -92,6 +92,55 @@ async fn streams_are_created_changed_sealed_and_deleted() -> Result<()> {
 }
 
 #[actix_rt::test]
+async fn the_base_path_of_the_interface_is_served_too() -> Result<()> {
+    let rest = Fixture::start().await?;
+    rest.with_scope("team").await;
+    let (status, _) = rest.ask(Method::POST, "/v1/scopes/team/streams", stream("shop", 2)).await;
+    assert_eq!(status, 201);
+    for path in ["/scopes", "/scopes/team/streams/shop", "/scopes/team/readergroups", "/health/status/nats"] {
+        let (status, there) = rest.get(path).await;
+        assert_eq!((status, rest.get(&format!("/v1{path}")).await), (200, (200, there)), "{path}");
+    }
+    let (status, missing) = rest.get("/v1/nothing").await;
+    assert_eq!((status, &missing["kind"]), (404, &json!("UnknownPath")));
+    assert_eq!(rest.ask_as((0, None), Method::GET, "/v1/scopes", Value::Null).await.0, 401);
+    rest.stop().await
+}
+
+#[actix_rt::test]
+async fn a_change_of_policy_brings_the_segments_that_it_asks_for() -> Result<()> {
+    let rest = Fixture::start().await?;
+    rest.with_scope("team").await;
+    rest.ask(Method::POST, "/scopes/team/streams", stream("shop", 1)).await;
+    let put = async |kind: &str, least: u64| {
+        let mut policy = json!({ "type": kind, "minSegments": least });
+        if kind != "FIXED_NUM_SEGMENTS" {
+            policy["targetRate"] = json!(10);
+            policy["scaleFactor"] = json!(2);
+        }
+        rest.ask(Method::PUT, "/scopes/team/streams/shop", json!({ "scalingPolicy": policy })).await
+    };
+    for (kind, least, segments, epoch) in [
+        ("FIXED_NUM_SEGMENTS", 3, 3, 1),
+        ("FIXED_NUM_SEGMENTS", 3, 3, 1),
+        ("BY_RATE_IN_EVENTS_PER_SEC", 2, 3, 1),
+        ("BY_RATE_IN_EVENTS_PER_SEC", 70, 70, 2),
+        ("FIXED_NUM_SEGMENTS", 2, 2, 3),
+    ] {
+        let (status, changed) = put(kind, least).await;
+        assert_eq!((status, &changed["scalingPolicy"]["minSegments"]), (200, &json!(least)), "{changed}");
+        let there = described(&rest.host, "shop").await.unwrap();
+        assert_eq!((there.segments.len(), there.epoch), (segments, epoch), "{kind} {least}");
+    }
+    assert_eq!(put("FIXED_NUM_SEGMENTS", 10_001).await.0, 400);
+    rest.ask(Method::PUT, "/scopes/team/streams/shop/state", json!({ "streamState": "SEALED" })).await;
+    let (status, refused) = put("FIXED_NUM_SEGMENTS", 5).await;
+    assert_eq!((status, &refused["kind"]), (409, &json!("StreamSealed")));
+    assert_eq!(put("FIXED_NUM_SEGMENTS", 2).await.0, 200, "what asks for nothing new is taken");
+    rest.stop().await
+}
+
+#[actix_rt::test]
 async fn scaling_events_tell_every_epoch() -> Result<()> {
     let rest = Fixture::start().await?;
     rest.with_scope("team").await;

@@ -38,7 +38,7 @@ async fn a_group_begins_at_the_tail_as_it_was() -> Result<()> {
     assert_eq!(host.bus.call::<CreateGroup>(&(), &asked).await?, created, "the tail as it was when it was created");
     let named = NamedGroup { group: "readers".parse()? };
     assert_eq!(host.bus.call::<DescribeGroup>(&(), &named).await?, created);
-    let of = GroupsOf { scope: Some("team".parse()?) };
+    let of = GroupsOf { scope: Some("team".parse()?), ..GroupsOf::default() };
     assert_eq!(host.bus.call::<ListGroups>(&(), &of).await?.groups, vec![created]);
 
     let documents = host.bus.bucket(GROUPS, None, 1).await?;

@@ -9,7 +9,7 @@ use wire::{
     coordinator::{
         AbortTransaction, BeginTransaction, CommitTransaction, DeleteStream, DescribeTransaction, ListTransactions,
         NewTransaction, PingTransaction, SealStream, StreamName, Transaction, TransactionName, TransactionPhase,
-        TransactionPing,
+        TransactionPing, TransactionsOf,
     },
 };
 
@@ -97,7 +97,7 @@ async fn a_transaction_is_seen_whole_when_it_is_committed_and_never_when_it_is_a
     let over = commit(&host, "shop", third.transaction).await.unwrap_err();
     assert!(over.kind == "TransactionOver" && over.message.contains("stream sealed"), "{over}");
     assert_eq!(begin(&host, "shop", 60_000).await.unwrap_err().kind, "StreamSealed");
-    let listed = host.bus.call::<ListTransactions>(&(), &name).await?.transactions;
+    let listed = host.bus.call::<ListTransactions>(&(), &TransactionsOf::all(index("shop"))).await?.transactions;
     let phases: Vec<_> = listed.iter().map(|t| (t.transaction.0, t.phase)).collect();
     let (committed, aborted) = (TransactionPhase::Committed, TransactionPhase::Aborted);
     assert_eq!(phases, [(2, aborted), (1, aborted), (0, committed)]);
@@ -254,7 +254,7 @@ async fn a_transaction_begins_behind_a_scale_that_is_on_its_way() -> Result<()> 
     store.lock().unwrap().patience = None;
     let begun = begin(&host, "shop", 60_000).await?;
     assert_eq!((begun.epoch, begun.shares.len()), (1, 2));
-    let listed = host.bus.call::<ListTransactions>(&(), &StreamName { index: index("shop") }).await?.transactions;
+    let listed = host.bus.call::<ListTransactions>(&(), &TransactionsOf::all(index("shop"))).await?.transactions;
     assert_eq!(listed, vec![begun], "what could not begin was never begun");
 
     // A transaction whose segments cannot be created is taken back at once.
@@ -264,6 +264,40 @@ async fn a_transaction_begins_behind_a_scale_that_is_on_its_way() -> Result<()> 
     eventually(SOON, async || matches!(phase(&host, "shop", TransactionId(1)).await, Ok(TransactionPhase::Aborted)))
         .await;
     assert_eq!(store.lock().unwrap().shadows(), 2);
+    leader.stop().await?;
+    Ok(())
+}
+
+#[actix_rt::test]
+async fn a_lost_part_is_told_and_holds_back_everything_but_the_deletion() -> Result<()> {
+    let world = World::start().await?;
+    let leader = coordinator(&world, "a", &[]).await?;
+    let host = caller(&world).await?;
+    let (store, _doors) = store_doors(&host).await?;
+    let stream = create(&host, &new("shop", 2)).await?;
+    let begun = begin(&host, "shop", 60_000).await?;
+    let shadow = begun.shares[0].shadow;
+    let lost = store.lock().unwrap().segments.remove(&shadow).unwrap();
+    let told = commit(&host, "shop", begun.transaction).await.unwrap_err();
+    assert_eq!(
+        (told.kind.as_str(), told.code, told.outcome),
+        ("TransactionPartLost", Code::Conflict, Outcome::Unknown)
+    );
+    let name = StreamName { index: index("shop") };
+    assert_eq!(split_first(&host, &stream).await.unwrap_err().kind, "TransactionPartLost");
+    assert_eq!(host.bus.call_within::<SealStream>(&(), &name, SOON).await.unwrap_err().kind, "TransactionPartLost");
+    // The container's log is put back: the leader goes on by itself.
+    store.lock().unwrap().segments.insert(shadow, lost);
+    eventually(SOON, async || matches!(phase(&host, "shop", begun.transaction).await, Ok(TransactionPhase::Committed)))
+        .await;
+    assert_eq!(split_first(&host, &stream).await?.segments.len(), 3);
+
+    // Or it is lost for good.
+    let begun = begin(&host, "shop", 60_000).await?;
+    store.lock().unwrap().segments.remove(&begun.shares[1].shadow);
+    assert_eq!(commit(&host, "shop", begun.transaction).await.unwrap_err().kind, "TransactionPartLost");
+    host.bus.call_within::<DeleteStream>(&(), &name, SOON).await?;
+    assert!(store.lock().unwrap().segments.is_empty());
     leader.stop().await?;
     Ok(())
 }

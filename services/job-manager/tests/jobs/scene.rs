@@ -183,6 +183,7 @@ impl Scene {
             started: Timestamp::from_millis(1),
             exchange_address: None,
             slots: 8,
+            unready: <_>::default(),
         };
         let announced = host.announce(member).await?;
         let mut all = vec!["job_manager.checkpoint_interval=100ms"];

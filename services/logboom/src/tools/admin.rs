@@ -1,10 +1,22 @@
 //! `logboom admin`: streams, segments and containers from inside, over the calls of the services themselves.
 
+mod archive;
+mod aside;
+mod comeback;
 mod containers;
+mod export;
+mod findings;
 mod log;
+mod look;
 mod password;
 mod ranges;
+mod rebuild;
+mod recast;
+mod repair;
+mod restore;
+mod scan;
 mod streams;
+mod window;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -26,7 +38,9 @@ const EXAMPLES: &str = "Examples:
   logboom admin --settings /etc/logboom/logboom.toml segments shop
   logboom admin --nats nats://nats:4222 --creds platform.creds flush --all
   logboom admin scale shop --ranges split           every segment into two
-  logboom admin truncate shop --cut tail --yes      forget what is there";
+  logboom admin truncate shop --cut tail --yes      forget what is there
+  logboom admin export shop --to /backup/shop       and `restore --from /backup/shop` brings it back
+  logboom admin repair --all                        what does not fit together";
 
 /// Looks into streams, segments and containers, and changes them.
 #[derive(Debug, clap::Args)]
@@ -46,8 +60,15 @@ pub(crate) struct AdminArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum AdminCommand {
+    /// Living replicas of every service, and which of them leads
+    Nodes,
     /// Where every container is, and how it is
     Containers,
+    /// A stream with its policies and epochs
+    Describe {
+        /// Index
+        index: IndexName,
+    },
     /// The segments of an index with their ranges, neighbours and offsets
     Segments {
         /// Index
@@ -60,6 +81,36 @@ enum AdminCommand {
         /// Only of this segment, written STREAM-EPOCH-NUMBER
         #[arg(long)]
         segment: Option<types::SegmentId>,
+    },
+    /// Events of a segment from an offset on, wherever they are
+    Read {
+        /// Index
+        index: IndexName,
+        /// Segment, written STREAM-EPOCH-NUMBER
+        #[arg(long)]
+        segment: types::SegmentId,
+        /// The first offset; the beginning of the segment if left out
+        #[arg(long)]
+        from: Option<types::Offset>,
+        /// How many, at most
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=look::READ_MAX))]
+        count: u64,
+    },
+    /// Copy an index to a folder or to S3, so that it can be restored
+    Export(export::ExportArgs),
+    /// Make an index from an export, or from its chunks alone
+    Restore(restore::RestoreArgs),
+    /// Compare containers with their objects and logs, and mend what can be mended safely
+    Repair(repair::RepairArgs),
+    /// After JetStream is lost: move all snapshots to quarantine/, so that services start without what is lost
+    #[command(
+        after_help = "Stop every service first. Bindings, jobs, rules and reader groups are lost with JetStream; indexes come back \
+                      with `logboom admin restore --from-chunks --all`."
+    )]
+    SetAsideSnapshots {
+        /// JetStream is lost
+        #[arg(long)]
+        yes: bool,
     },
     /// Replace segments by others that cover the same keys
     Scale {
@@ -146,9 +197,25 @@ impl AdminArgs {
             return password::print(user, acl, screen);
         }
         let (settings, local) = self.settings(connection)?;
+        if let AdminCommand::SetAsideSnapshots { yes } = self.command {
+            anyhow::ensure!(yes, "this is for an installation whose JetStream is lost; if it is, repeat with --yes");
+            return aside::set_aside(settings.section::<Common>()?, screen).await;
+        }
         let admin = Admin { host: connect(settings.section::<Common>()?).await?, screen };
         match self.command {
+            AdminCommand::Nodes => admin.nodes_alive().await,
             AdminCommand::Containers => admin.containers().await,
+            AdminCommand::Describe { index } => admin.describe(&index).await,
+            AdminCommand::Read { index, segment, from, count } => admin.read_range(&index, segment, from, count).await,
+            AdminCommand::Export(args) => admin.export(args).await,
+            AdminCommand::Restore(args) => admin.restore(args).await,
+            AdminCommand::Repair(args) => {
+                let config = settings.section::<segment_store::Config>()?;
+                if args.log {
+                    admin.may_open_logs(&config, local || args.yes)?;
+                }
+                admin.repair(args, &config).await
+            }
             AdminCommand::Segments { index } => admin.segments(&index).await,
             AdminCommand::Chunks { index, segment } => admin.chunks(&index, segment).await,
             AdminCommand::Scale { index, seal, ranges } => admin.scale(index, seal, ranges).await,
@@ -165,16 +232,10 @@ impl AdminArgs {
             AdminCommand::Transactions { index } => admin.transactions(index).await,
             AdminCommand::Log { container, quiet, yes } => {
                 let config = settings.section::<segment_store::Config>()?;
-                let (copies, tail) = (admin.host.common.journal_replicas, config.tail_bytes_max);
-                anyhow::ensure!(
-                    local || yes,
-                    "the log is opened as segment-store does it, with common.journal_replicas = {copies} and \
-                     segment_store.tail_bytes_max = {tail}, and would get these if it has others; if they are those of the \
-                     installation, repeat with --yes"
-                );
+                admin.may_open_logs(&config, local || yes)?;
                 admin.log(ContainerId(container), &config, quiet).await
             }
-            AdminCommand::Password { .. } => Ok(()),
+            AdminCommand::Password { .. } | AdminCommand::SetAsideSnapshots { .. } => Ok(()),
         }
     }
 
@@ -191,6 +252,9 @@ impl AdminArgs {
             }
         } else if !named && local.is_file() {
             layers.files.insert(0, local.clone());
+        }
+        if let Some(ca) = &connection.ca {
+            layers.set.push(format!("common.tls_ca={}", ca.display()));
         }
         let is_local = layers.files.contains(&local);
         // The replica's name is that of this process: two tools at once must not be taken for one.
@@ -216,6 +280,18 @@ struct Admin {
 impl Admin {
     async fn call<C: Call>(&self, key: &C::Key, request: &C::Request) -> Result<C::Reply, ToolError> {
         self.host.bus.call_within::<C>(key, request, CALL_WITHIN).await.map_err(refused)
+    }
+
+    /// Refuses to open logs where the settings may be others than those of the installation.
+    fn may_open_logs(&self, config: &segment_store::Config, sure: bool) -> anyhow::Result<()> {
+        let (copies, tail) = (self.host.common.journal_replicas, config.tail_bytes_max);
+        anyhow::ensure!(
+            sure,
+            "the log is opened as segment-store does it, with common.journal_replicas = {copies} and \
+             segment_store.tail_bytes_max = {tail}, and would get these if it has others; if they are those of the \
+             installation, repeat with --yes"
+        );
+        Ok(())
     }
 
     /// A bar for work on so many things, where a person watches.

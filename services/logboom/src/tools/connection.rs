@@ -1,11 +1,16 @@
 //! Where the doors are, and how to knock.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::Context;
 use reqwest::{Method, StatusCode, header};
+use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tls::{Files, Tls};
 
 /// What `standalone` writes into its data directory when it is ready, so that the tools find it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -16,6 +21,9 @@ pub(crate) struct RunFile {
     pub(crate) broker_url: String,
     /// The NATS URL for applications.
     pub(crate) nats_url: String,
+    /// The authorities that signed their certificates; `None` in plain text.
+    #[serde(default)]
+    pub(crate) ca: Option<PathBuf>,
     /// The process.
     pub(crate) pid: u32,
 }
@@ -64,6 +72,9 @@ pub(crate) struct Connection {
     /// `user:password` for the broker
     #[arg(long, global = true, env = "LOGBOOM_BROKER_AUTH", hide_env_values = true)]
     pub(crate) broker_auth: Option<String>,
+    /// Authorities (PEM) that signed the certificates of https and tls addresses; without it those of the system
+    #[arg(long, global = true, env = "LOGBOOM_CA", value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
     /// Print JSON instead of tables
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -82,7 +93,7 @@ pub(crate) enum ToolError {
     },
     /// The door could not be reached.
     #[error(
-        "cannot reach {url}: {source}\n  is it running? `./justw up` starts everything; --gateway and --broker name other addresses"
+        "cannot reach {url}: {source}\n  is it running? `./justw up` starts everything; --gateway and --broker name other addresses, --ca the authority behind their certificates"
     )]
     Unreachable {
         /// Where.
@@ -117,8 +128,11 @@ impl Connection {
         let read = |name: &str| std::fs::read_to_string(self.data.join("keys").join(name)).ok();
         let token = self.token.clone().or_else(|| read("admin.token"));
         let password = read("broker.password").map(|p| format!("admin:{}", p.trim()));
+        let ca = self.ca.clone().or_else(|| run.as_ref().and_then(|r| r.ca.clone()));
+        let tls = trusting(ca)?;
         Ok(Api {
-            http: http_client()?,
+            http: http_client(tls.as_deref())?,
+            tls,
             gateway: gateway.with_context(|| missing("gateway"))?,
             broker: broker.with_context(|| missing("broker"))?,
             token: token.map(|t| t.trim().to_owned()).with_context(|| missing("token"))?,
@@ -127,18 +141,26 @@ impl Connection {
     }
 }
 
-fn http_client() -> anyhow::Result<reqwest::Client> {
-    reqwest::Client::builder()
-        .connect_timeout(std::time::Duration::from_secs(5))
-        .no_proxy()
-        .build()
-        .context("cannot set up the HTTP client")
+/// A client's side of TLS that trusts these authorities and no other.
+fn trusting(ca: Option<PathBuf>) -> anyhow::Result<Option<Arc<ClientConfig>>> {
+    Ok(Tls::open(Files { ca, ..Files::default() }).context("--ca")?.client())
+}
+
+fn http_client(tls: Option<&ClientConfig>) -> anyhow::Result<reqwest::Client> {
+    let builder = reqwest::Client::builder().connect_timeout(std::time::Duration::from_secs(5)).no_proxy();
+    let builder = match tls {
+        Some(tls) => builder.tls_backend_preconfigured(tls.clone()),
+        None => builder,
+    };
+    builder.build().context("cannot set up the HTTP client")
 }
 
 /// The public HTTP doors.
 #[derive(Debug, Clone)]
 pub(crate) struct Api {
     http: reqwest::Client,
+    /// Whom connections to NATS trust; `None` trusts the authorities of the system.
+    pub(crate) tls: Option<Arc<ClientConfig>>,
     /// The gateway's base URL.
     pub(crate) gateway: String,
     /// The broker's base URL.
@@ -149,12 +171,14 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// Doors at known addresses.
-    pub(crate) fn at(gateway: &str, broker: &str, token: &str, broker_auth: &str) -> anyhow::Result<Self> {
+    /// The doors of a local standalone.
+    pub(crate) fn at(run: &RunFile, token: &str, broker_auth: &str) -> anyhow::Result<Self> {
+        let tls = trusting(run.ca.clone())?;
         Ok(Self {
-            http: http_client()?,
-            gateway: gateway.to_owned(),
-            broker: broker.to_owned(),
+            http: http_client(tls.as_deref())?,
+            tls,
+            gateway: run.gateway_url.clone(),
+            broker: run.broker_url.clone(),
             token: token.to_owned(),
             broker_auth: broker_auth.to_owned(),
         })

@@ -22,6 +22,14 @@ impl StatusArgs {
         screen.line(format_args!("gateway {}", api.gateway));
         if let Some(members) = status["members"].as_array() {
             screen.rows(members, &["service", "replica", "exchange_address", "slots"]);
+            let unready = members.iter().flat_map(|member| {
+                let reasons = member["unready"].as_object().into_iter().flatten();
+                reasons.map(move |(_, why)| (&member["service"], &member["replica"], why))
+            });
+            for (service, replica, why) in unready {
+                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                screen.line(format_args!("not ready: {} {}: {}", text(service), text(replica), text(why)));
+            }
         }
         for (name, value) in status.as_object().into_iter().flatten() {
             if !matches!(value, Value::Array(_) | Value::Object(_)) {

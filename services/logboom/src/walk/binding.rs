@@ -1,10 +1,11 @@
 //! Credentials as an application gets them, and their end.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
 use bus::{Bus, BusOptions};
 use reqwest::Method;
+use rustls::ClientConfig;
 use serde_json::{Value, json};
 
 use super::INDEX;
@@ -22,6 +23,7 @@ pub(crate) struct Binding {
     pub(crate) token: String,
     creds: String,
     inbox_prefix: String,
+    tls: Option<Arc<ClientConfig>>,
 }
 
 impl Binding {
@@ -49,6 +51,7 @@ impl Binding {
             token: text("token")?,
             creds: text("nats_creds")?,
             inbox_prefix: text("inbox_prefix")?,
+            tls: api.tls.clone(),
         };
         let count = answer["credentials"].as_object().map_or(0, serde_json::Map::len);
         Ok((binding, format!("{role} credentials with {count} keys, subject {}", text("subject")?)))
@@ -61,6 +64,7 @@ impl Binding {
             creds: Some(self.creds.clone()),
             name: "walk".to_owned(),
             inbox_prefix: Some(self.inbox_prefix.clone()),
+            tls: self.tls.clone(),
         };
         Bus::connect(options).await.context("the binding's credentials do not open NATS")
     }

@@ -49,9 +49,10 @@ pub(crate) struct Record {
 pub(crate) type Places = HashMap<(u64, u32), (SegmentId, usize)>;
 
 impl Books {
-    pub(crate) fn new(container: ContainerId) -> Self {
+    /// Nothing yet; the log is counted as one of `log_bytes_max`.
+    pub(crate) fn new(container: ContainerId, log_bytes_max: u64) -> Self {
         let (state, tail) = (State::new(container), Tail::default());
-        Self { state, tail, phase: Phase::Recovering, log: LogSize::default() }
+        Self { state, tail, phase: Phase::Recovering, log: LogSize::new(log_bytes_max) }
     }
 
     /// Applies a record to state and tail; `None` if it changes nothing because it is stale or known.
@@ -81,6 +82,10 @@ impl Books {
                 }
             }
             (_, Effect::Created) => self.withhold(segment),
+            (Entry::Carry { block, .. }, Effect::Carried(piece)) => {
+                // Only a replay that began behind its former place finds it missing.
+                self.tail.carry(segment, piece, block.clone(), now);
+            }
             (Entry::Merge { source, .. }, Effect::Merged(merged)) if !merged.repeated => {
                 self.tail.merge(segment, *source, merged.from, now);
                 self.tail.notify(segment);
@@ -121,7 +126,7 @@ impl Books {
     pub(crate) fn refill(&mut self, record: &Record, places: &Places, now: Timestamp) {
         self.log.add(record.seq, record.bytes);
         for (place, entry) in (0u32..).zip(&record.frame.entries) {
-            let Entry::Append { block, .. } = entry else { continue };
+            let (Entry::Append { block, .. } | Entry::Carry { block, .. }) = entry else { continue };
             let Some((segment, at)) = places.get(&(record.seq, place)) else { continue };
             let piece = self.state.segments.get(segment).and_then(|s| s.pieces.get(*at));
             if let Some(piece) = piece {
@@ -138,24 +143,31 @@ impl Books {
     }
 }
 
-/// How much the frames in the log take, about: counted in steps of [`STEP`].
-#[derive(Debug, Default)]
+/// How much the records of the log take, about.
+#[derive(Debug)]
 pub(crate) struct LogSize {
+    /// Bytes of one step.
+    step: u64,
     /// `(last sequence, bytes)` of consecutive frames, oldest first.
     steps: VecDeque<(u64, u64)>,
     held: u64,
     written: u64,
 }
 
-/// 1 MiB: a log of 64 GiB has 65,536 steps.
-const STEP: u64 = 1 << 20;
+/// Steps in which a full log is counted.
+const STEPS: u64 = 4_096;
 
 impl LogSize {
-    fn add(&mut self, seq: u64, bytes: u64) {
+    fn new(bytes_max: u64) -> Self {
+        Self { step: (bytes_max / STEPS).max(1), steps: VecDeque::new(), held: 0, written: 0 }
+    }
+
+    fn add(&mut self, seq: u64, payload_bytes: u64) {
+        let bytes = payload_bytes + bus::RECORD_OVERHEAD_BYTES;
         self.held += bytes;
         self.written += bytes;
         match self.steps.back_mut() {
-            Some(step) if step.1 < STEP => *step = (seq, step.1 + bytes),
+            Some(step) if step.1 < self.step => *step = (seq, step.1 + bytes),
             _ => self.steps.push_back((seq, bytes)),
         }
     }
@@ -166,6 +178,18 @@ impl LogSize {
             self.held -= bytes;
             self.steps.pop_front();
         }
+    }
+
+    /// The sequence below which every record has at least `bytes` of others behind it; 0 if there is none.
+    pub(crate) fn behind(&self, bytes: u64) -> u64 {
+        let mut seen = 0;
+        for (last, of_step) in self.steps.iter().rev() {
+            if seen >= bytes {
+                return last + 1;
+            }
+            seen += of_step;
+        }
+        0
     }
 
     /// Bytes in the log.
@@ -183,14 +207,27 @@ impl LogSize {
 mod tests {
     use super::*;
 
+    const STEP: u64 = 1 << 20;
+
     #[test]
     fn a_purge_takes_whole_steps() {
-        let mut log = LogSize::default();
-        (1..=10).for_each(|seq| log.add(seq, STEP / 2));
+        let mut log = LogSize::new(STEPS * STEP);
+        (1..=10).for_each(|seq| log.add(seq, STEP / 2 - bus::RECORD_OVERHEAD_BYTES));
         assert_eq!(log.held(), 5 * STEP);
         log.purged_below(2);
         assert_eq!(log.held(), 5 * STEP, "the first step ends with 2");
         log.purged_below(5);
         assert_eq!((log.held(), log.written()), (3 * STEP, 5 * STEP));
+    }
+
+    #[test]
+    fn what_stands_far_behind_is_known_by_its_sequence() {
+        let mut log = LogSize::new(STEPS * STEP);
+        (1..=10).for_each(|seq| log.add(seq, STEP / 2 - bus::RECORD_OVERHEAD_BYTES));
+        for (bytes, below) in
+            [(0, 11), (1, 9), (STEP, 9), (2 * STEP, 7), (4 * STEP, 3), (4 * STEP + 1, 0), (9 * STEP, 0)]
+        {
+            assert_eq!(log.behind(bytes), below, "{bytes}");
+        }
     }
 }

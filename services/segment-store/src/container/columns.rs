@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::{array::RecordBatch, ipc::writer::StreamWriter};
 use bytes::Bytes;
+use chunk::Origin;
 use ingest::{RawEvent, conform, merge_schemas, to_batch};
 use types::{Offset, SegmentId, Timestamp};
 use wire::{block::BlockEvent, segment_store::ChunkMeta};
@@ -69,10 +70,16 @@ pub(crate) fn answer(
         }
         events.push(event);
     }
-    let mut rows = events.len();
+    fit(&to_batch(segment, from, events.iter().map(raw)), from, bytes_max)
+}
+
+/// The first rows of a batch, which begins at `from`, as one stream of at most about `bytes_max`, at least one row.
+pub(crate) fn fit(batch: &RecordBatch, from: Offset, bytes_max: u32) -> Result<Answer, Error> {
+    let budget = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+    let mut rows = batch.num_rows();
     loop {
-        let batch = to_batch(segment, from, events[..rows].iter().map(raw));
-        let columns = stream(&batch)?;
+        // A slice is written without what is around it, so that no event is understood twice.
+        let columns = stream(&batch.slice(0, rows))?;
         if columns.len() <= budget || rows <= 1 {
             return Ok(Answer { next: from + u64::try_from(rows).unwrap_or(u64::MAX), columns });
         }
@@ -103,7 +110,7 @@ pub(crate) struct Chunk {
 }
 
 /// Writes consecutive blocks as one chunk.
-pub(crate) fn chunk(segment: SegmentId, blocks: &[Arc<TailBlock>]) -> Result<Chunk, Error> {
+pub(crate) fn chunk(segment: SegmentId, origin: Option<&Origin>, blocks: &[Arc<TailBlock>]) -> Result<Chunk, Error> {
     let failed = |e: &dyn std::fmt::Display| Error::Columns(e.to_string());
     let from = blocks.first().map(|block| block.base()).ok_or_else(|| failed(&"a chunk needs events"))?;
     let events: Vec<BlockEvent> = blocks.iter().flat_map(|block| block.events()).collect();
@@ -115,11 +122,16 @@ pub(crate) fn chunk(segment: SegmentId, blocks: &[Arc<TailBlock>]) -> Result<Chu
         next += u64::try_from(batch.num_rows()).unwrap_or(u64::MAX);
         batches.push(batch);
     }
-    unite(segment, from, batches)
+    unite(segment, origin, from, batches)
 }
 
 /// Writes consecutive batches of any columns as one chunk.
-pub(crate) fn unite(segment: SegmentId, from: Offset, mut batches: Vec<RecordBatch>) -> Result<Chunk, Error> {
+pub(crate) fn unite(
+    segment: SegmentId,
+    origin: Option<&Origin>,
+    from: Offset,
+    mut batches: Vec<RecordBatch>,
+) -> Result<Chunk, Error> {
     let failed = |e: &dyn std::fmt::Display| Error::Columns(e.to_string());
     if batches.len() > 1 {
         let schemas: Vec<_> = batches.iter().map(RecordBatch::schema).collect();
@@ -127,7 +139,7 @@ pub(crate) fn unite(segment: SegmentId, from: Offset, mut batches: Vec<RecordBat
         let conformed: Result<Vec<_>, _> = batches.iter().map(|batch| conform(batch, &schema)).collect();
         batches = conformed.map_err(|e| failed(&e))?;
     }
-    let encoded = chunk::write(segment, from, &batches).map_err(|e| failed(&e))?;
+    let encoded = chunk::write_of(segment, origin, from, &batches).map_err(|e| failed(&e))?;
     let meta = encoded.meta;
     Ok(Chunk { bytes: encoded.bytes, from, to: meta.last + 1, time_min: meta.time_min, time_max: meta.time_max })
 }
@@ -194,8 +206,25 @@ mod tests {
     }
 
     #[test]
+    fn a_chunk_is_answered_in_parts_and_a_reader_sees_each_row_once() {
+        let chunk = chunk(SEGMENT, None, &blocks(&[30, 1, 20])).unwrap();
+        let mut seen = Vec::new();
+        while seen.len() < 51 {
+            let from = seen.len() as u64;
+            let batches = chunk::read_rows(chunk.bytes.clone(), from, 17).unwrap();
+            assert!(batches.iter().map(RecordBatch::num_rows).sum::<usize>() <= 17);
+            let answer = fit(&batches[0], from, 16 << 10).unwrap();
+            assert!(answer.columns.len() <= 16 << 10 || answer.next == from + 1);
+            seen.extend(offsets(&answer));
+            assert_eq!(seen.len() as u64, answer.next);
+        }
+        assert_eq!(seen, (0..51).collect::<Vec<_>>());
+        assert!(chunk::read_rows(chunk.bytes, 51, 17).unwrap().is_empty());
+    }
+
+    #[test]
     fn a_chunk_holds_all_rows() {
-        let chunk = chunk(SEGMENT, &blocks(&[4, 3])).unwrap();
+        let chunk = chunk(SEGMENT, None, &blocks(&[4, 3])).unwrap();
         assert_eq!((chunk.from, chunk.to), (0, 7));
         let rows: usize = chunk::read(chunk.bytes).unwrap().iter().map(RecordBatch::num_rows).sum();
         assert_eq!(rows, 7);

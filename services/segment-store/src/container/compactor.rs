@@ -12,6 +12,7 @@ use std::{
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
+use chunk::Origin;
 use tracing::{debug, error};
 use types::{IndexName, SegmentId};
 use wire::segment_store::ChunkMeta;
@@ -100,7 +101,8 @@ impl Compactor {
             inputs.push((meta.clone(), bytes));
         }
         let segment = job.segment;
-        match self.tier2.host.cpu(move || merge(segment, inputs)).await {
+        let origin = self.tier2.container.origin(segment);
+        match self.tier2.host.cpu(move || merge(segment, origin.as_ref(), inputs)).await {
             Ok(merged) => self.replace(&job, merged).await?,
             Err(Fault::Large(at)) => drop(self.solid.insert(job.chunks[at].key.clone())),
             Err(Fault::Unreadable(at, why)) => self.leave_out(&job.chunks[at].key, &why),
@@ -163,7 +165,7 @@ impl Compactor {
         let entry = Entry::ChunksReplaced { segment, meta: meta.clone(), at: tier2.container.clock.now() };
         if !tier2.commit(segment, &meta.key, &entry).await? {
             // The segment was truncated or deleted meanwhile.
-            return tier2.delete(&meta.key).await;
+            return Ok(());
         }
         crash::point("after_replaced");
         metrics::COMPACTIONS.inc();
@@ -184,17 +186,19 @@ impl Compactor {
 }
 
 /// Joins as many chunks, from the first on, as memory allows: at least two.
-fn merge(segment: SegmentId, inputs: Vec<(ChunkMeta, Bytes)>) -> Result<Merged, Fault> {
+fn merge(segment: SegmentId, origin: Option<&Origin>, inputs: Vec<(ChunkMeta, Bytes)>) -> Result<Merged, Fault> {
     let mut batches: Vec<RecordBatch> = Vec::new();
     let from = inputs.first().map_or(0, |(meta, _)| meta.from);
     let (mut used, mut decoded) = (0, 0);
     for (at, (meta, bytes)) in inputs.into_iter().enumerate() {
-        let read = chunk::read(bytes).map_err(|e| Fault::Unreadable(at, e.to_string()))?;
-        let rows: usize = read.iter().map(RecordBatch::num_rows).sum();
-        if u64::try_from(rows).ok() != Some(meta.to - meta.from) {
-            let why = format!("it holds {rows} events instead of those from {} to {}", meta.from, meta.to);
-            return Err(Fault::Unreadable(at, why));
+        let unreadable = |e: chunk::Error| Fault::Unreadable(at, e.to_string());
+        let found = chunk::info(&bytes).map_err(unreadable)?;
+        if (found.segment, found.first, found.last + 1) != (segment, meta.from, meta.to) {
+            // Whole, and in the place of another.
+            let chunk::ChunkInfo { segment, first, last, .. } = found;
+            return Err(Fault::Unreadable(at, format!("it holds the events {first} to {last} of segment {segment}")));
         }
+        let read = chunk::read(bytes).map_err(unreadable)?;
         decoded += read.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
         if decoded > DECODED_BYTES_MAX && at > 0 {
             break;
@@ -205,6 +209,6 @@ fn merge(segment: SegmentId, inputs: Vec<(ChunkMeta, Bytes)>) -> Result<Merged, 
     if used < 2 {
         return Err(Fault::Large(0));
     }
-    let chunk = unite(segment, from, batches).map_err(|e| Fault::Result(e.to_string()))?;
+    let chunk = unite(segment, origin, from, batches).map_err(|e| Fault::Result(e.to_string()))?;
     Ok(Merged { chunk, used })
 }

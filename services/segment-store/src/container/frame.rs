@@ -5,11 +5,15 @@
 //! covers everything before it. `previous` is the [link](Encoded::link) of the frame before, so that a missing,
 //! repeated or exchanged frame is seen although every frame by itself is whole.
 
+mod adopted;
 mod entry;
+
+use std::cell::RefCell;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use types::{ContainerId, Generation};
 use wire::block::BlockError;
+use zstd::bulk::Compressor;
 
 pub use entry::{COLLECTED_MAX, Entry, Seeds};
 
@@ -132,9 +136,15 @@ impl Frame {
     }
 }
 
+thread_local! {
+    /// Making a context costs more than compressing a small frame with it.
+    static COMPRESSOR: RefCell<Compressor<'static>> =
+        RefCell::new(Compressor::new(ZSTD_LEVEL).expect("a level from 1 to 22 is valid"));
+}
+
 fn compress(raw: &[u8]) -> Vec<u8> {
-    // Compression into a buffer that zstd sizes itself cannot fail for want of room, and a level from 1 to 22 is valid.
-    zstd::bulk::compress(raw, ZSTD_LEVEL).expect("zstd compresses any bytes")
+    // Compression into a buffer that zstd sizes itself cannot fail for want of room.
+    COMPRESSOR.with_borrow_mut(|compressor| compressor.compress(raw)).expect("zstd compresses any bytes")
 }
 
 fn link(head: &[u8], crc: u32) -> u64 {
@@ -216,7 +226,7 @@ mod tests {
                 },
                 Entry::ChunkCommitted { segment: SEGMENT, meta: meta() },
                 Entry::Seal { segment: SEGMENT },
-                Entry::Delete { segment: SEGMENT },
+                Entry::Delete { segment: SEGMENT, at: Timestamp::MIN },
                 Entry::Swept { segment: SEGMENT },
             ],
         }
@@ -257,9 +267,24 @@ mod tests {
         }
     }
 
+    /// The kinds that came with deletions that wait and transactions that are carried.
+    fn third_kinds() -> Frame {
+        let at = Timestamp::from_nanos(78);
+        let shadow = SegmentId { number: 0x8000_0001, ..SEGMENT };
+        Frame {
+            number: 44,
+            entries: vec![
+                Entry::Delete { segment: SEGMENT, at },
+                Entry::Carry { segment: shadow, base: 7, block: block(&[b"three".to_vec()]) },
+            ],
+            ..first_kinds()
+        }
+    }
+
     fn every_kind() -> Frame {
         let mut frame = first_kinds();
         frame.entries.extend(second_kinds().entries);
+        frame.entries.extend(third_kinds().entries);
         frame
     }
 
@@ -310,6 +335,10 @@ mod tests {
         let (frame, link) = Frame::decode(golden).unwrap();
         assert!(same(&frame, &second_kinds()), "{frame:?}");
         assert_eq!(link, 0x53e7_16d1_7626_dbf0, "the chain of stored frames hangs on it");
+        let golden = include_bytes!("../../tests/golden/frame-3.bin");
+        let (frame, link) = Frame::decode(golden).unwrap();
+        assert!(same(&frame, &third_kinds()), "{frame:?}");
+        assert_eq!(link, 0xf117_6099_76a7_7870, "the chain of stored frames hangs on it");
     }
 
     #[test]
@@ -321,6 +350,7 @@ mod tests {
         };
         assert_eq!(first_kinds().entries.iter().map(tag).collect::<Vec<_>>(), [2, 1, 5, 3, 4, 6]);
         assert_eq!(second_kinds().entries.iter().map(tag).collect::<Vec<_>>(), [7, 8, 8, 9, 10, 11, 12]);
+        assert_eq!(third_kinds().entries.iter().map(tag).collect::<Vec<_>>(), [13, 14]);
     }
 
     #[test]

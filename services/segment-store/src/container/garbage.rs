@@ -3,7 +3,8 @@
 //! - **Garbage** is what the state named once: replaced and truncated chunks. It stays for `garbage_delay`, so that
 //!   readers who were told of it can finish; then it is deleted, and only then forgotten by a commit. A deletion that
 //!   fails leaves it garbage.
-//! - **Deleted segments** lose whatever lies in their folder, at once, and once more when no late put can follow.
+//! - **Deleted segments** lose whatever lies in their folder once the same delay is over and no late put can follow: a
+//!   truncation deletes whole segments, and their readers were told of chunks as well.
 //! - **Orphans** are objects that no state ever named: a process died between put and commit, or a zombie put them.
 //!
 //! Why no orphan is an object that a commit in flight may name. Let `k` be a key of generation `g` that was listed by the
@@ -20,11 +21,7 @@
 //! On top of that a key must have been an orphan for two lease times and `garbage_delay`, its generation must be older
 //! than the owner's or its offset below the tail.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    ops::Bound,
-    time::Duration,
-};
+use std::{collections::HashMap, ops::Bound, time::Duration};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use tracing::{debug, info, warn};
@@ -47,10 +44,6 @@ const BATCH_MAX: usize = 256;
 const DELETES_AT_ONCE: usize = 8;
 /// Deleted segments swept in one round.
 const SWEEPS_MAX: usize = 16;
-/// Ended transactions' segments forgotten in one round: each is an entry of the log.
-const SHADOWS_MAX: usize = 64;
-/// Segments of transactions have numbers from here on; nothing of theirs is ever put.
-const TRANSACTIONS_FROM: u32 = 0x8000_0000;
 /// Orphans watched at the same time; others are seen when these are gone.
 const SUSPECTS_MAX: usize = 10_000;
 
@@ -59,9 +52,8 @@ pub(crate) struct Collector {
     tier2: Tier2,
     /// How long garbage stays.
     delay: Duration,
-    /// How long an orphan is watched, and a deleted segment remembered.
+    /// How long an orphan is watched, and the folder of a deleted segment left alone.
     watch: Duration,
-    swept: BTreeMap<SegmentId, Timestamp>,
     suspects: Suspects,
     /// Where the walk through all segments is.
     at: Option<SegmentId>,
@@ -71,12 +63,17 @@ impl Collector {
     pub(crate) fn new(tier2: Tier2) -> Self {
         let delay = tier2.container.limits.garbage_delay;
         let watch = tier2.host.common.lease_ttl.0 * 2 + delay;
-        let (swept, suspects) = (BTreeMap::new(), Suspects::default());
-        Self { tier2, delay, watch, swept, suspects, at: None }
+        Self { tier2, delay, watch, suspects: Suspects::default(), at: None }
+    }
+
+    /// Removes a batch of what is due; says whether there may be more.
+    pub(crate) async fn tidy(&self) -> Result<bool, Error> {
+        let collected = self.collect().await?;
+        Ok(self.sweep().await? || collected)
     }
 
     /// Removes a batch of old garbage; says whether there was any.
-    pub(crate) async fn collect(&self) -> Result<bool, Error> {
+    async fn collect(&self) -> Result<bool, Error> {
         let now = self.tier2.container.clock.now();
         let keys = old_garbage(&self.tier2.container.books.read().state, now, self.delay);
         if keys.is_empty() {
@@ -91,30 +88,21 @@ impl Collector {
         Ok(true)
     }
 
-    /// Removes the objects of deleted segments, committed or not.
-    pub(crate) async fn sweep(&mut self) -> Result<(), Error> {
-        let (now, container) = (self.tier2.container.clock.now(), self.tier2.container.clone());
-        let gone = container.books.read().state.deleted.clone();
-        self.swept.retain(|segment, _| gone.contains_key(segment));
-        let watch = self.watch;
-        let (shadows, gone): (Vec<_>, Vec<_>) = gone.into_iter().partition(|(s, _)| s.number >= TRANSACTIONS_FROM);
-        for (segment, _) in shadows.into_iter().take(SHADOWS_MAX) {
-            container.submit(Entry::Swept { segment }, Timestamp::MAX, None).await?;
-        }
-        let due = |segment: &SegmentId| self.swept.get(segment).is_none_or(|first| now.since(*first) >= watch);
-        let due: Vec<_> = gone.into_iter().filter(|(segment, _)| due(segment)).take(SWEEPS_MAX).collect();
-        for (segment, index) in due {
-            let keys = self.list(&index, segment).await?;
-            self.delete(&keys).await?;
-            let first = *self.swept.entry(segment).or_insert(now);
-            if now.since(first) >= watch {
-                // Whoever put something here late has lost the container long since.
-                container.submit(Entry::Swept { segment }, Timestamp::MAX, None).await?;
-                self.swept.remove(&segment);
-                info!(%segment, %index, "deleted segment swept");
+    /// Removes the objects of segments that were deleted long enough ago, committed or not; says whether there may be more.
+    async fn sweep(&self) -> Result<bool, Error> {
+        let container = &self.tier2.container;
+        let due = due_sweeps(&container.books.read().state, container.clock.now(), self.watch);
+        for (segment, index) in &due {
+            // A listing may be cut off, so that only an empty one proves that nothing is left.
+            let keys = self.list(index, *segment).await?;
+            if !keys.is_empty() {
+                self.delete(&keys).await?;
+                continue;
             }
+            container.submit(Entry::Swept { segment: *segment }, Timestamp::MAX, None).await?;
+            info!(%segment, %index, "deleted segment swept");
         }
-        Ok(())
+        Ok(due.len() == SWEEPS_MAX)
     }
 
     /// Looks at the objects of one segment, the next one at each call, and removes those that were orphans for long.
@@ -175,6 +163,13 @@ impl Collector {
 fn old_garbage(state: &State, now: Timestamp, delay: Duration) -> Vec<String> {
     let old = state.garbage.iter().filter(|(_, garbage)| now.since(garbage.since) >= delay);
     old.map(|(key, _)| key.clone()).take(BATCH_MAX).collect()
+}
+
+/// A batch of the segments that were deleted at least `watch` ago; of one whose time is not known that is long.
+fn due_sweeps(state: &State, now: Timestamp, watch: Duration) -> Vec<(SegmentId, IndexName)> {
+    let at = |segment| state.tombstones.get(segment).copied().unwrap_or(Timestamp::MIN);
+    let due = state.deleted.iter().filter(|(segment, _)| now.since(at(segment)) >= watch);
+    due.map(|(segment, index)| (*segment, index.clone())).take(SWEEPS_MAX).collect()
 }
 
 /// Those of a segment's objects that no state has named or will name, as far as their keys tell.

@@ -67,6 +67,20 @@ fn garbage_stays_for_its_delay() {
 }
 
 #[test]
+fn the_folder_of_a_deleted_segment_stays_for_its_time() {
+    let mut state = state();
+    let gone = SegmentId { number: 8, ..SEGMENT };
+    let shop = || "shop".parse::<IndexName>().unwrap();
+    state.deleted.insert(gone, shop());
+    state.tombstones.insert(gone, at(10));
+    let due = |state: &State, second| due_sweeps(state, at(second), Duration::from_secs(60));
+    assert!(due(&state, 69).is_empty());
+    assert_eq!(due(&state, 70), [(gone, shop())]);
+    state.tombstones.clear();
+    assert_eq!(due(&state, 0), [(gone, shop())], "a release before did not write down when");
+}
+
+#[test]
 fn a_suspect_must_stay_one() {
     let (mut suspects, long) = (Suspects::default(), Duration::from_secs(10));
     let (a, b) = (key(0, 1, "a"), key(0, 1, "b"));

@@ -150,7 +150,7 @@ impl Owner {
     }
 
     async fn commit(&mut self, ops: Vec<Op>) -> Result<(), Setback> {
-        let kind = if ops.iter().any(|op| is_append(&op.entry)) { RecordKind::Frame } else { RecordKind::Operation };
+        let kind = if ops.iter().any(|op| has_events(&op.entry)) { RecordKind::Frame } else { RecordKind::Operation };
         let (frame, encoded) = self.encode(&ops).await;
         let id = format!("{}-{}-{}-{}", frame.container, frame.generation, self.owner_seq, frame.number);
         let begun = StdInstant::now();
@@ -262,6 +262,10 @@ impl Owner {
 
 fn is_append(entry: &Entry) -> bool {
     matches!(entry, Entry::Append { .. })
+}
+
+fn has_events(entry: &Entry) -> bool {
+    is_append(entry) || matches!(entry, Entry::Carry { .. })
 }
 
 fn is_conditional(entry: &Entry) -> bool {

@@ -116,6 +116,6 @@ impl Container {
     }
 }
 
-fn capped(request: &ReadFrom) -> u32 {
+pub(crate) fn capped(request: &ReadFrom) -> u32 {
     request.bytes_max.clamp(1, ANSWER_BYTES_MAX)
 }

@@ -68,6 +68,18 @@ impl RecentIds {
         }
     }
 
+    /// Forgets those whose time of receipt does not stay.
+    pub(crate) fn retain(&mut self, stays: impl Fn(Timestamp) -> bool) {
+        let offsets = &mut self.offsets;
+        self.order.retain(|(id, at)| {
+            let kept = stays(*at);
+            if !kept {
+                offsets.remove(id);
+            }
+            kept
+        });
+    }
+
     /// How many are remembered.
     pub fn len(&self) -> usize {
         self.order.len()

@@ -35,7 +35,7 @@ pub(crate) enum Ended {
     Superseded,
 }
 
-/// Repeats until it works or the container is told to stop, with growing pauses.
+/// Repeats until it works or the container is told to stop, with growing pauses; each new reason is logged once.
 pub(crate) async fn insist<T, E, Fut>(
     stop: &CancellationToken,
     what: &'static str,
@@ -47,6 +47,7 @@ where
     Fut: Future<Output = Result<T, E>>,
 {
     let mut pause = PAUSE_MIN;
+    let mut said = String::new();
     loop {
         let tried = tokio::select! {
             biased;
@@ -55,7 +56,13 @@ where
         };
         match tried {
             Ok(done) => return Ok(done),
-            Err(error) => warn!(container = %container.id, %error, what, "container waits, the attempt is repeated"),
+            Err(error) => {
+                let why = error.to_string();
+                if why != said {
+                    warn!(container = %container.id, error = why, what, "container waits, the attempt is repeated");
+                    said = why;
+                }
+            }
         }
         tokio::select! {
             () = stop.cancelled() => return Err(Ended::Stopped),

@@ -64,18 +64,25 @@ impl Container {
         let Append { segment, writer, first_event_number, expected_end, .. } = request;
         let entry = Entry::Append { segment, writer, first_event_number, expected_end, block };
         let held = self.admit(segment, entry.raw_bytes()).inspect_err(|_| metrics::REFUSALS.with("throttled").inc())?;
-        match self.submit(entry, deadline, Some(held)).await {
+        let appended = match self.submit(entry, deadline, Some(held)).await {
             Ok(Effect::Appended { answer, .. }) => Ok(answer),
             Ok(other) => Err(self.unexpected(&other)),
-            Err(error) => Err(self.sure(error).await),
-        }
+            Err(error) => Err(error),
+        };
+        // Lanes ask without a door.
+        self.sure(appended).await
     }
 
     /// Creates a segment that knows what writers have in its predecessors; one that is there already is fine.
     pub(crate) async fn create(&self, request: NewSegment, peers: &Peers, deadline: Timestamp) -> Result<(), Error> {
-        let NewSegment { segment, index, predecessors, transactional } = request;
-        if self.serving()?.state.segments.contains_key(&segment) {
-            return Ok(());
+        let NewSegment { segment, index, predecessors, transactional, origin } = request;
+        let describe = origin.map(|origin| Entry::Describe { segment, origin });
+        let described = self.serving()?.state.segments.get(&segment).map(|s| s.origin.is_some());
+        if let Some(described) = described {
+            return match describe.filter(|_| !described) {
+                Some(describe) => self.submit(describe, deadline, None).await.map(drop),
+                None => Ok(()),
+            };
         }
         let seeds = if transactional {
             // A transaction's segment follows nothing: its events are numbered by themselves.
@@ -84,7 +91,25 @@ impl Container {
             seeds::learn(peers, &predecessors, self.clock.as_ref(), deadline).await?
         };
         let entry = Entry::CreateSegment { segment, index, seeds, transactional };
-        self.submit(entry, deadline, None).await.map(drop)
+        self.submit_all([entry].into_iter().chain(describe).collect(), deadline).await
+    }
+
+    /// Commits entries in their order, in one frame if it has room; the first refusal is the answer.
+    async fn submit_all(&self, entries: Vec<Entry>, deadline: Timestamp) -> Result<(), Error> {
+        let gone = || self.unavailable("its owner stopped");
+        let places = self.ops.reserve_many(entries.len()).await.map_err(|_| gone())?;
+        let mut answers = Vec::with_capacity(entries.len());
+        for (place, entry) in places.zip(entries) {
+            let (reply, answer) = oneshot::channel();
+            place.send(Op { entry, deadline, reply, _held: None });
+            answers.push(answer);
+        }
+        for answer in answers {
+            if let Effect::Refused(why) = answer.await.map_err(|_| gone())?? {
+                return Err(why);
+            }
+        }
+        Ok(())
     }
 
     /// Seals a segment and describes it.
@@ -128,7 +153,8 @@ impl Container {
     /// Deletes a segment; its objects go afterwards.
     pub async fn delete(&self, segment: SegmentId, deadline: Timestamp) -> Result<(), Error> {
         // Also where it is not known: a creation of it may be on its way to the log, and must not come behind.
-        self.submit(Entry::Delete { segment }, deadline, None).await.map(drop)
+        let entry = Entry::Delete { segment, at: self.clock.now() };
+        self.submit(entry, deadline, None).await.map(drop)
     }
 
     /// Commits an entry of the container itself, in its turn; waits for a place in the queue.
@@ -143,14 +169,21 @@ impl Container {
         }
     }
 
-    /// The same complaint from somebody who knows: whoever lost the container may not have heard of a new segment.
-    pub(crate) async fn sure(&self, error: Error) -> Error {
-        let (Error::UnknownSegment(_), Some(log)) = (&error, self.log.get()) else { return error };
-        match log.owner().await {
-            Ok(Some((_, record))) if record.generation == self.generation => error,
-            Ok(_) => Error::Fenced(self.id),
-            Err(_) => self.unavailable("its owner record cannot be read"),
-        }
+    /// The gate through which every answer leaves that a segment does not exist: whoever lost the container may not have
+    /// heard of a new one, so that its owner record is looked at first.
+    ///
+    /// Nobody else makes [`Error::UnknownSegment`] of [`Error::NotHere`]; an answer that missed the gate is no certain one.
+    pub(crate) async fn sure<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
+        let Err(Error::NotHere(segment)) = answer else { return answer };
+        let owner = match self.log.get() {
+            Some(log) => log.owner().await.ok(),
+            None => None,
+        };
+        Err(match owner {
+            Some(Some((_, record))) if record.generation == self.generation => Error::UnknownSegment(segment),
+            Some(_) => Error::Fenced(self.id),
+            None => self.unavailable("its owner record cannot be read"),
+        })
     }
 
     fn admit(&self, segment: SegmentId, bytes: usize) -> Result<Held, Error> {

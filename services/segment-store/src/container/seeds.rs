@@ -6,10 +6,7 @@ use bus::Bus;
 use bytes::{Buf, Bytes};
 use futures::{StreamExt, TryStreamExt};
 use types::{Clock, SegmentId, Timestamp, WriterId};
-use wire::{
-    Problem,
-    segment_store::{DescribeWriters, SegmentName, SegmentPlace, WriterTable},
-};
+use wire::segment_store::{DescribeWriters, SegmentName, SegmentPlace, WriterTable};
 
 use crate::{
     container::{
@@ -17,7 +14,6 @@ use crate::{
         state::{IDS_TOLD_MAX, WRITERS_MAX},
     },
     error::Error,
-    tenure::Owned,
 };
 
 /// Predecessors asked at the same time: each answers up to 2 MiB.
@@ -25,11 +21,10 @@ const ASKED_AT_ONCE_MAX: usize = 4;
 /// Bytes of a message id in a table: `id u128 | received i64 | offset u64`.
 const ID_BYTES: usize = 16 + 8 + 8;
 
-/// Where other containers are.
+/// How other containers are asked, whoever has them: through their doors, so that what they say is certain.
 #[derive(Clone)]
 pub(crate) struct Peers {
     pub(crate) bus: Bus,
-    pub(crate) owned: Owned,
 }
 
 /// Asks the owners of the predecessors; one that was deleted has nothing to tell.
@@ -53,30 +48,14 @@ async fn ask(
     deadline: Timestamp,
 ) -> Result<Option<(SegmentId, WriterTable)>, Error> {
     let SegmentPlace { segment, container } = place;
-    let table = match peers.owned.get(container) {
-        Some(own) => match own.final_writers(segment) {
-            Err(error) => Err(own.sure(error).await),
-            table => table,
+    let left = deadline.since(clock.now());
+    match peers.bus.call_within::<DescribeWriters>(&container, &SegmentName { segment }, left).await {
+        Ok(table) => Ok(Some((segment, table))),
+        Err(problem) => match problem.kind.as_str() {
+            "UnknownSegment" => Ok(None),
+            "NotSealed" => Err(Error::NotSealed(segment)),
+            _ => Err(Error::PredecessorSilent { segment, why: problem.to_string() }),
         },
-        None => {
-            let left = deadline.since(clock.now());
-            let asked = peers.bus.call_within::<DescribeWriters>(&container, &SegmentName { segment }, left).await;
-            asked.map(Some).map_err(|problem| silent(segment, &problem))
-        }
-    };
-    match table {
-        Ok(Some(table)) => Ok(Some((segment, table))),
-        Ok(None) => Err(Error::NotSealed(segment)),
-        Err(Error::UnknownSegment(_)) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-fn silent(segment: SegmentId, problem: &Problem) -> Error {
-    match problem.kind.as_str() {
-        "UnknownSegment" => Error::UnknownSegment(segment),
-        "NotSealed" => Error::NotSealed(segment),
-        _ => Error::PredecessorSilent { segment, why: problem.to_string() },
     }
 }
 

@@ -3,6 +3,8 @@
 //! [`State::apply`] is deterministic: whoever applies the same records has the same bytes. Offsets are given here, and
 //! duplicates are dropped here, so that neither depends on who owned the container when.
 
+mod adopt;
+mod held;
 mod segment;
 mod transactions;
 mod writers;
@@ -13,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use types::{ContainerId, Generation, IndexName, Offset, SegmentId, Timestamp};
 use wire::segment_store::{Appended, Merged, SegmentInfo};
 
+pub(crate) use adopt::end_of;
+pub use held::{IDS_HELD_MAX, WRITERS_HELD_MAX};
 pub use segment::{Piece, Segment};
 pub use transactions::{MERGED_MAX, MergedSource, TRANSACTION_BYTES_MAX};
 pub use writers::{IDS_TOLD_MAX, WRITERS_MAX, Writer};
@@ -31,6 +35,10 @@ use crate::{
 /// replaced.
 pub const GARBAGE_MAX: usize = 16_384;
 
+/// Deletions remembered per container, so that a creation that was sent before and comes behind is refused: some 30 bytes
+/// each. At the limit the older half is forgotten; what a creation brings back then is empty, and no stream names it.
+pub const TOMBSTONES_MAX: usize = 16_384;
+
 /// Everything that a container is, as of one record of its log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct State {
@@ -48,12 +56,18 @@ pub struct State {
     pub segments: BTreeMap<SegmentId, Segment>,
     /// Deleted segments whose objects may still be there.
     pub deleted: BTreeMap<SegmentId, IndexName>,
+    /// When segments were deleted, known ones or not; their ids are never used again.
+    #[serde(default)]
+    pub tombstones: BTreeMap<SegmentId, Timestamp>,
     /// Objects by key that no segment names any more.
     #[serde(default)]
     pub garbage: BTreeMap<String, Garbage>,
     /// Whether truncated chunks wait for room among the garbage.
     #[serde(default)]
     crowded: bool,
+    /// How much is remembered in all segments.
+    #[serde(skip)]
+    total: held::Total,
 }
 
 /// An object that no segment names any more.
@@ -93,6 +107,8 @@ pub enum Effect {
     Replaced,
     /// The objects are forgotten.
     Collected,
+    /// The events of an open transaction have this place in the log now.
+    Carried(Piece),
     /// Nothing happened.
     Refused(Error),
 }
@@ -119,8 +135,10 @@ impl State {
             previous: 0,
             segments: BTreeMap::new(),
             deleted: BTreeMap::new(),
+            tombstones: BTreeMap::new(),
             garbage: BTreeMap::new(),
             crowded: false,
+            total: held::Total::default(),
         }
     }
 
@@ -156,8 +174,18 @@ impl State {
         self.applied_seq = seq;
         self.frame_number = frame.number;
         self.previous = link;
-        let effects = (0u32..).zip(&frame.entries).map(|(place, entry)| self.apply_entry(seq, place, entry)).collect();
+        let effects =
+            (0u32..).zip(&frame.entries).map(|(place, entry)| self.apply_counted(seq, place, entry)).collect();
+        self.keep_bounds(WRITERS_HELD_MAX, IDS_HELD_MAX);
         Ok(Applied::Frame(effects))
+    }
+
+    fn apply_counted(&mut self, seq: u64, place: u32, entry: &Entry) -> Effect {
+        let (total, before) = (self.held(), self.held_by(entry));
+        let effect = self.apply_entry(seq, place, entry);
+        let after = self.held_by(entry);
+        self.recount(total, before, after);
+        effect
     }
 
     fn apply_entry(&mut self, seq: u64, place: u32, entry: &Entry) -> Effect {
@@ -172,9 +200,12 @@ impl State {
                 s.sealed = true;
                 Effect::Sealed(s.brief(*segment))
             }),
-            Entry::Delete { segment } => {
-                self.delete(*segment);
+            Entry::Delete { segment, at } => {
+                self.delete(*segment, *at);
                 Ok(Effect::Deleted)
+            }
+            Entry::Carry { segment, base, block } => {
+                self.segment_mut(*segment).and_then(|s| s.carry(*segment, *base, block, (seq, place)))
             }
             Entry::ChunkCommitted { segment, meta } => {
                 self.segment_mut(*segment).and_then(|s| s.commit_chunk(*segment, meta))
@@ -196,6 +227,8 @@ impl State {
                     Effect::Replaced
                 })
             }
+            Entry::Describe { segment, origin } => self.describe_as(*segment, origin),
+            Entry::Adopt(adoption) => self.adopt(adoption),
             Entry::Collected { keys, at } => {
                 for key in keys {
                     self.garbage.remove(key);
@@ -215,7 +248,8 @@ impl State {
         transactional: bool,
         seq: u64,
     ) -> Result<Effect, Error> {
-        if self.deleted.contains_key(&segment) || (transactional && self.was_merged(segment)) {
+        let deleted = self.deleted.contains_key(&segment) || self.tombstones.contains_key(&segment);
+        if deleted || (transactional && self.was_merged(segment)) {
             return Err(Error::SegmentDeleted(segment));
         }
         let add = || Segment::new(index.clone(), transactional).seeded(seeds, seq);
@@ -223,11 +257,34 @@ impl State {
         Ok(Effect::Created)
     }
 
-    fn delete(&mut self, segment: SegmentId) {
-        let Some(gone) = self.segments.remove(&segment) else { return };
-        self.deleted.insert(segment, gone.index);
+    /// Also remembered where the segment is not known: its creation may still be under way.
+    fn delete(&mut self, segment: SegmentId, at: Timestamp) {
+        let gone = self.segments.remove(&segment);
+        // A repeat does not put off what is to be removed; a segment that was restored begins anew.
+        let since = self.tombstones.entry(segment).or_insert(at);
+        if gone.is_some() {
+            *since = at;
+        }
+        self.forget_tombstones();
+        let Some(gone) = gone else { return };
+        // Of a transaction nothing was ever put.
+        if !gone.transactional {
+            self.deleted.insert(segment, gone.index);
+        }
         // Sweeping a segment removes whatever lies in its folder.
         self.garbage.retain(|_, garbage| garbage.segment != segment);
+    }
+
+    fn forget_tombstones(&mut self) {
+        if self.tombstones.len() <= TOMBSTONES_MAX {
+            return;
+        }
+        let swept = self.tombstones.iter().filter(|(segment, _)| !self.deleted.contains_key(segment));
+        let mut oldest: Vec<_> = swept.map(|(segment, at)| (*at, *segment)).collect();
+        oldest.sort_unstable();
+        for (_, segment) in oldest.into_iter().take(TOMBSTONES_MAX / 2) {
+            self.tombstones.remove(&segment);
+        }
     }
 
     fn truncate(&mut self, segment: SegmentId, before: Offset, at: Timestamp) -> Result<Effect, Error> {
@@ -262,11 +319,11 @@ impl State {
 
     /// The segment, or the complaint that it is not here.
     pub fn segment(&self, segment: SegmentId) -> Result<&Segment, Error> {
-        self.segments.get(&segment).ok_or(Error::UnknownSegment(segment))
+        self.segments.get(&segment).ok_or(Error::NotHere(segment))
     }
 
     fn segment_mut(&mut self, segment: SegmentId) -> Result<&mut Segment, Error> {
-        self.segments.get_mut(&segment).ok_or(Error::UnknownSegment(segment))
+        self.segments.get_mut(&segment).ok_or(Error::NotHere(segment))
     }
 
     /// The answer to an append that needs no frame: a certain refusal, or a repeat of what is stored.
@@ -294,11 +351,20 @@ impl State {
     }
 
     /// The log sequence from which the tail can be rebuilt: frames below it hold nothing that is not in Tier 2.
-    ///
-    /// Merged events are older than what stands before them, so that every piece counts.
     pub fn tail_seq(&self) -> u64 {
-        let first = self.segments.values().flat_map(|s| &s.pieces).map(|piece| piece.seq).min();
-        first.unwrap_or(self.applied_seq + 1)
+        self.segments.values().filter_map(Segment::oldest_seq).min().unwrap_or(self.applied_seq + 1)
+    }
+
+    /// The blocks of open transactions that stand below a sequence of the log and hold it back more than anything else
+    /// does: `(sequence, segment, first offset)`, the oldest first.
+    pub fn carriable(&self, below: u64) -> Vec<(u64, SegmentId, Offset)> {
+        let others = self.segments.values().filter(|s| !s.transactional).filter_map(Segment::oldest_seq).min();
+        let below = below.min(others.unwrap_or(u64::MAX));
+        let open = self.segments.iter().filter(|(_, s)| s.transactional);
+        let pieces = open.flat_map(|(id, s)| s.pieces.iter().map(move |piece| (piece.seq, *id, piece.base)));
+        let mut old: Vec<_> = pieces.filter(|(seq, ..)| *seq < below).collect();
+        old.sort_unstable();
+        old
     }
 }
 

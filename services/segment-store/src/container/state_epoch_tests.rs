@@ -8,7 +8,7 @@ use wire::{
 };
 
 use super::{
-    tests::{Owner, SEGMENT, answer, append, chunk, segment, writer},
+    tests::{Owner, SEGMENT, answer, append, block_of, chunk, segment, writer},
     *,
 };
 
@@ -157,7 +157,7 @@ fn chunks_are_replaced_by_one_that_covers_them_exactly() {
     assert_eq!(owner.state.garbage.keys().collect::<Vec<_>>(), ["c2"]);
     owner.write(&mut log, vec![truncate(4, 70)]);
     assert_eq!(owner.state.segments[&SEGMENT].truncated_bytes, 20);
-    owner.write(&mut log, vec![Entry::Delete { segment: SEGMENT }]);
+    owner.write(&mut log, vec![Entry::Delete { segment: SEGMENT, at: Timestamp::MIN }]);
     assert!(owner.state.garbage.is_empty(), "its folder is swept");
 }
 
@@ -203,7 +203,7 @@ fn a_merge_gives_a_transaction_the_next_offsets_once() {
     assert_eq!(owner.state.tail_seq(), shadow_seq);
     assert!(!owner.state.segments.contains_key(&SHADOW));
     let late = owner.write(&mut log, vec![append(SHADOW, &writer(0), 1, &[0]), begin(SHADOW)]);
-    assert_eq!(late[0], Effect::Refused(Error::UnknownSegment(SHADOW)));
+    assert_eq!(late[0], Effect::Refused(Error::NotHere(SHADOW)));
     assert_eq!(late[1], Effect::Refused(Error::SegmentDeleted(SHADOW)), "what is merged does not come back");
 }
 
@@ -235,8 +235,8 @@ fn what_cannot_be_merged_says_so() {
         [
             Some(Error::NotTransactional(segment(1))),
             Some(Error::Transactional(other)),
-            Some(Error::UnknownSegment(segment(9))),
-            Some(Error::UnknownSegment(segment(9))),
+            Some(Error::NotHere(segment(9))),
+            Some(Error::NotHere(segment(9))),
             None,
             None,
             Some(Error::SegmentSealed(SEGMENT)),
@@ -287,7 +287,7 @@ fn merged_sources_are_remembered_up_to_a_bound() {
     let again = |n| Entry::Merge { segment: SEGMENT, source: shadow(n) };
     let effects = owner.write(&mut log, vec![again(1), again(0)]);
     assert!(matches!(&effects[0], Effect::Merged(merged) if merged.repeated));
-    assert_eq!(effects[1], Effect::Refused(Error::UnknownSegment(shadow(0))));
+    assert_eq!(effects[1], Effect::Refused(Error::NotHere(shadow(0))));
 }
 
 /// The shapes of the first release: what a snapshot of it holds.
@@ -386,4 +386,75 @@ fn a_snapshot_of_the_former_shape_is_read() {
     let Effect::Truncated(info) = &effects[2] else { panic!("{effects:?}") };
     assert_eq!((info.start, info.end, info.bytes, info.truncated_bytes), (3, 4, 5, 0), "bytes are counted from now on");
     assert_eq!(state.garbage.len(), 2);
+}
+
+#[test]
+fn a_carried_transaction_holds_the_log_no_more_and_merges_as_if_it_had_stayed() {
+    let (mut owner, mut log) = Owner::with_segment();
+    owner.write(&mut log, vec![begin(SHADOW), append(SHADOW, &writer(0), 1, &[6, 0, 6])]);
+    let first = owner.state.applied_seq;
+    owner.write(&mut log, vec![append(SHADOW, &writer(0), 4, &[0]), append(SEGMENT, &writer(0), 1, &[0])]);
+    let second = owner.state.applied_seq;
+    assert_eq!(
+        owner.state.carriable(u64::MAX),
+        [(first, SHADOW, 0)],
+        "the rest stands no deeper than the segment's own"
+    );
+    owner.write(&mut log, vec![commit(0, 1)]);
+    assert_eq!(owner.state.carriable(u64::MAX), [(first, SHADOW, 0), (second, SHADOW, 2)]);
+    assert_eq!(owner.state.carriable(second), [(first, SHADOW, 0)]);
+    let carry = |base, ids: &[u128]| Entry::Carry { segment: SHADOW, base, block: block_of(ids) };
+    let effects = owner.write(
+        &mut log,
+        vec![
+            carry(0, &[6, 0, 6]),
+            carry(1, &[0]),
+            carry(2, &[0, 0]),
+            Entry::Carry { segment: SEGMENT, base: 0, block: block_of(&[0]) },
+            Entry::Carry { segment: segment(9), base: 0, block: block_of(&[0]) },
+            carry(2, &[0]),
+        ],
+    );
+    let kinds: Vec<_> = effects.iter().map(|effect| matches!(effect, Effect::Carried(_))).collect();
+    assert_eq!(kinds, [true, false, false, false, false, true], "{effects:?}");
+    assert_eq!(owner.state.tail_seq(), owner.state.applied_seq);
+    let effects = owner.write(&mut log, vec![Entry::Merge { segment: SEGMENT, source: SHADOW }]);
+    assert_eq!(effects, [Effect::Merged(Merged { from: 1, count: 3, repeated: false })]);
+    let pieces: Vec<_> = owner.state.segments[&SEGMENT].pieces.iter().map(|p| (p.base, p.count, p.entry)).collect();
+    assert_eq!(pieces, [(1, 2, 0), (3, 1, 5)]);
+    assert!(owner.state.carriable(u64::MAX).is_empty());
+}
+
+#[test]
+fn a_creation_that_comes_behind_a_deletion_is_refused() {
+    let (mut owner, mut log) = Owner::with_segment();
+    let index = || "shop".parse().unwrap();
+    let never = segment(7);
+    let effects =
+        owner.write(&mut log, vec![Entry::Delete { segment: never, at: at(5) }, Entry::create(never, index())]);
+    assert_eq!(effects, [Effect::Deleted, Effect::Refused(Error::SegmentDeleted(never))]);
+    assert!(owner.state.deleted.is_empty(), "there is nothing to sweep");
+    // What was there is refused also after its objects are gone.
+    let swept = Entry::Swept { segment: SEGMENT };
+    let delete = |second| Entry::Delete { segment: SEGMENT, at: at(second) };
+    let effects = owner.write(&mut log, vec![delete(6), delete(9), swept, Entry::create(SEGMENT, index())]);
+    assert_eq!(effects[3], Effect::Refused(Error::SegmentDeleted(SEGMENT)));
+    assert_eq!(owner.state.tombstones[&SEGMENT], at(6), "a repeat puts nothing off");
+    owner.write(&mut log, vec![begin(SHADOW), Entry::Delete { segment: SHADOW, at: at(7) }, begin(SHADOW)]);
+    assert!(
+        !owner.state.segments.contains_key(&SHADOW) && owner.state.deleted.is_empty(),
+        "nothing of it was ever put"
+    );
+}
+
+#[test]
+fn deletions_are_remembered_up_to_a_bound_and_those_with_objects_always() {
+    let mut state = State::new(ContainerId(0));
+    state.deleted.insert(segment(0), "shop".parse().unwrap());
+    for n in 0..=u32::try_from(TOMBSTONES_MAX).unwrap() {
+        state.delete(segment(n), at(n.into()));
+    }
+    assert_eq!(state.tombstones.len(), TOMBSTONES_MAX / 2 + 1);
+    let oldest = state.tombstones.keys().take(2).copied().collect::<Vec<_>>();
+    assert_eq!(oldest, [segment(0), segment(u32::try_from(TOMBSTONES_MAX / 2 + 1).unwrap())]);
 }

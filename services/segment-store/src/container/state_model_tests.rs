@@ -117,7 +117,7 @@ fn decoded(seq: u64, bytes: &[u8]) -> Record {
 impl World {
     fn new() -> Self {
         let (log, objects, snapshots, model) = <_>::default();
-        let (books, generation, next, time) = (Books::new(CONTAINER), 0, 0, 0);
+        let (books, generation, next, time) = (Books::new(CONTAINER, 1 << 30), 0, 0, 0);
         let mut world = Self { log, books, generation, objects, snapshots, model, next, time };
         world.take_over();
         (0..2).for_each(|_| world.create(&[]));
@@ -278,6 +278,16 @@ impl World {
         ChunkMeta { key, from, to, bytes, time_min: time, time_max: time }
     }
 
+    /// Writes the oldest blocks of open transactions to the log again.
+    fn carry(&mut self, count: usize) {
+        for (_, segment, base) in self.books.state.carriable(u64::MAX).into_iter().take(count) {
+            let block = self.books.tail.block(segment, base).unwrap();
+            let seq = self.log.len() as u64 + 1;
+            let effect = self.one(Entry::Carry { segment, base, block });
+            assert!(matches!(effect, Effect::Carried(piece) if (piece.seq, piece.entry, piece.base) == (seq, 0, base)));
+        }
+    }
+
     fn compact(&mut self, segment: SegmentId, first: usize, count: usize) {
         let Some(known) = self.books.state.segments.get(&segment) else { return };
         let Some(first) = first.checked_rem(known.chunks.len()) else { return };
@@ -334,7 +344,7 @@ impl World {
 
     /// What another owner has that begins with a snapshot, when everything is purged that may be.
     fn recovered(&self, snapshot: &[u8]) -> Books {
-        let mut books = Books::new(CONTAINER);
+        let mut books = Books::new(CONTAINER, 1 << 30);
         books.restore(rmp_serde::from_slice(snapshot).unwrap());
         let (restored, after) = (books.state.applied_seq, books.state.tail_seq());
         let purged = self.books.state.tail_seq().min(restored + 1);
@@ -436,6 +446,7 @@ enum Step {
     Truncate(usize, u64),
     Tier(usize, usize),
     Compact(usize, usize, usize),
+    Carry(usize),
     Collect(usize),
     Snapshot,
     /// Another owner begins with one of the snapshots.
@@ -468,6 +479,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (n.clone(), 0u64..110).prop_map(|(n, percent)| Step::Truncate(n, percent)),
         8 => (n.clone(), 0usize..6).prop_map(|(n, pieces)| Step::Tier(n, pieces)),
         4 => (n.clone(), 0usize..6, 0usize..4).prop_map(|(n, first, count)| Step::Compact(n, first, count)),
+        3 => (1usize..4).prop_map(Step::Carry),
         2 => (0usize..6).prop_map(Step::Collect),
         2 => Just(Step::Snapshot),
         2 => n.prop_map(Step::TakeOver),
@@ -512,6 +524,7 @@ impl World {
                     self.compact(segment, first, count);
                 }
             }
+            Step::Carry(count) => self.carry(count),
             Step::Collect(count) => self.collect(count),
             Step::Snapshot => self.snapshots.push(bytes_of(&self.books.state)),
             Step::TakeOver(n) => {
@@ -526,7 +539,8 @@ impl World {
 
     fn delete(&mut self, n: usize, open: bool) {
         let Some(segment) = self.pick(n, |m| m.open == open) else { return };
-        assert_eq!(self.one(Entry::Delete { segment }), Effect::Deleted);
+        let at = self.now();
+        assert_eq!(self.one(Entry::Delete { segment, at }), Effect::Deleted);
         self.model.remove(&segment);
         let prefix = format!("{segment}/");
         self.objects.retain(|key, _| !key.starts_with(&prefix));

@@ -169,7 +169,7 @@ fn a_sealed_segment_still_knows_repeats() {
 fn a_deleted_segment_does_not_come_back() {
     let (mut owner, mut log) = Owner::with_segment();
     let create = Entry::create(SEGMENT, "shop".parse().unwrap());
-    let delete = Entry::Delete { segment: SEGMENT };
+    let delete = Entry::Delete { segment: SEGMENT, at: Timestamp::MIN };
     let effects = owner.write(&mut log, vec![delete.clone(), create, delete, Entry::Swept { segment: SEGMENT }]);
     assert_eq!(effects[0], Effect::Deleted);
     assert_eq!(effects[1], Effect::Refused(Error::SegmentDeleted(SEGMENT)));
@@ -287,7 +287,7 @@ fn note(seen: &mut Seen, entries: &[Entry], effects: &[Effect]) {
                 }
                 assert_eq!(piece.base + u64::from(piece.count), events.len() as u64);
             }
-            (Entry::Delete { segment }, Effect::Deleted) => {
+            (Entry::Delete { segment, .. }, Effect::Deleted) => {
                 seen.remove(segment);
             }
             _ => {}
@@ -312,7 +312,7 @@ proptest! {
                     append(segment(number), &writer(by), next.saturating_add_signed(i64::from(shift)), &ids)
                 }
                 Step::Seal(number) => Entry::Seal { segment: segment(number) },
-                Step::Delete(number) => Entry::Delete { segment: segment(number) },
+                Step::Delete(number) => Entry::Delete { segment: segment(number), at: Timestamp::MIN },
                 Step::Create(number) => Entry::create(segment(number), index.clone()),
                 Step::Tier(number) => {
                     let Some(s) = owner.state.segments.get(&segment(number)) else { continue };

@@ -113,6 +113,20 @@ impl Tail {
         blocks.blocks.insert(at, Arc::new(block));
     }
 
+    /// Adds events where they are not yet: their block stands in the log once more.
+    pub fn carry(&mut self, segment: SegmentId, piece: &Piece, block: Block, since: Timestamp) {
+        if self.block(segment, piece.base).is_none() {
+            self.put_back(segment, piece, block, since);
+        }
+    }
+
+    /// The block that begins with this offset.
+    pub fn block(&self, segment: SegmentId, base: Offset) -> Option<Block> {
+        let blocks = &self.segments.get(&segment)?.blocks;
+        let at = blocks.partition_point(|before| before.base < base);
+        blocks.get(at).filter(|found| found.base == base).map(|found| found.block.clone())
+    }
+
     /// Keeps a segment's events out of Tier 2 until they are merged into another one.
     pub fn withhold(&mut self, segment: SegmentId) {
         self.segments.entry(segment).or_default().withheld = true;
@@ -177,8 +191,8 @@ impl Tail {
         self.segments.values().for_each(|blocks| blocks.wake.notify_waiters());
     }
 
-    /// What is due for Tier 2 by the rule, the longest overdue first; `sealed` segments are due at once, withheld ones
-    /// never.
+    /// What is due for Tier 2 by the rule, the longest overdue first; segments that are `urgent` are due at once, withheld
+    /// ones never.
     ///
     /// At most `bytes_max` at a time, so that a chunk stays of a size that can be read whole.
     pub fn due(
@@ -186,14 +200,14 @@ impl Tail {
         now: Timestamp,
         rule: FlushRule,
         bytes_max: u64,
-        sealed: impl Fn(SegmentId) -> bool,
+        urgent: impl Fn(SegmentId) -> bool,
     ) -> Option<Due> {
         let full = self.bytes - self.withheld_bytes() >= rule.total;
         let open = || self.segments.iter().filter(|(_, blocks)| !blocks.withheld);
         let largest = open().max_by_key(|(_, b)| b.bytes).map(|(id, _)| *id);
         let due = |id: SegmentId, blocks: &Blocks| {
             let old = blocks.blocks.front().is_some_and(|b| now.since(b.since) >= rule.age);
-            old || blocks.bytes >= rule.bytes || (full && largest == Some(id)) || sealed(id)
+            old || blocks.bytes >= rule.bytes || (full && largest == Some(id)) || urgent(id)
         };
         let (segment, blocks) = open()
             .filter(|(id, blocks)| !blocks.blocks.is_empty() && due(**id, blocks))

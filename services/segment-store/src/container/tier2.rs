@@ -11,7 +11,7 @@ use store::{Objects, Put, StoreError};
 use types::{Generation, IndexName, Offset, SegmentId, Timestamp};
 
 use crate::{
-    container::{Container, frame::Entry, recovery::jittered},
+    container::{Container, frame::Entry, recovery::jittered, state::State},
     error::Error,
 };
 
@@ -63,8 +63,21 @@ impl Tier2 {
         insist(|| self.objects.delete(key)).await
     }
 
-    /// Commits an entry until it is certain whether the segment names the object of this key.
+    /// Commits an entry until it is certain whether the segment names the object of this key, and answers that.
+    ///
+    /// An object that never was named is deleted. One that was, if only for a moment, is left to the garbage: somebody may
+    /// have been told of it.
     pub(crate) async fn commit(&self, segment: SegmentId, key: &str, entry: &Entry) -> Result<bool, Error> {
+        self.settle(entry).await?;
+        let fate = fate(&self.container.books.read().state, segment, key);
+        if fate == Fate::NeverNamed {
+            self.delete(key).await?;
+        }
+        Ok(fate == Fate::Named)
+    }
+
+    /// Commits an entry until its outcome is certain.
+    async fn settle(&self, entry: &Entry) -> Result<(), Error> {
         loop {
             match self.container.submit(entry.clone(), Timestamp::MAX, None).await {
                 // A refusal may be the answer to a repeat of what is in the log: the state knows.
@@ -73,19 +86,34 @@ impl Tier2 {
                     Error::ChunkOutOfPlace { .. }
                     | Error::ChunksDiffer { .. }
                     | Error::GarbageFull(_)
-                    | Error::UnknownSegment(_),
-                ) => return Ok(self.names(segment, key)),
+                    | Error::NotHere(_),
+                ) => return Ok(()),
                 // Its outcome is decided by the log, which the owner reads again before it takes the next entry.
                 Err(Error::AppendUnknown(_) | Error::Throttled { .. }) => tokio::time::sleep(jittered(PAUSE)).await,
                 Err(other) => return Err(other),
             }
         }
     }
+}
 
-    /// Whether a segment has a chunk of this key.
-    pub(crate) fn names(&self, segment: SegmentId, key: &str) -> bool {
-        let books = self.container.books.read();
-        books.state.segments.get(&segment).is_some_and(|s| s.chunks.iter().any(|chunk| chunk.key == key))
+/// What a state says of an object that was just put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// Its segment has it as a chunk.
+    Named,
+    /// It was named and is no more: it waits among the garbage, or in the folder of a deleted segment.
+    Waits,
+    /// Its commit was refused.
+    NeverNamed,
+}
+
+fn fate(state: &State, segment: SegmentId, key: &str) -> Fate {
+    match state.segments.get(&segment) {
+        // Whatever lies in its folder is swept after a while.
+        None => Fate::Waits,
+        Some(known) if known.chunks.iter().any(|chunk| chunk.key == key) => Fate::Named,
+        Some(_) if state.garbage.contains_key(key) => Fate::Waits,
+        Some(_) => Fate::NeverNamed,
     }
 }
 
@@ -124,7 +152,32 @@ pub(crate) fn failed(error: StoreError) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use wire::segment_store::ChunkMeta;
+
     use super::*;
+
+    #[test]
+    fn only_what_never_was_named_goes_at_once() {
+        use crate::container::state::Garbage;
+        let segment = SegmentId { stream: 7, epoch: 1, number: 2 };
+        let mut state = State::new(types::ContainerId(0));
+        assert_eq!(fate(&state, segment, "k"), Fate::Waits, "its segment was deleted");
+        let frame = crate::container::frame::Frame {
+            container: types::ContainerId(0),
+            generation: Generation(1),
+            number: 1,
+            previous: 0,
+            entries: vec![Entry::create(segment, "shop".parse().unwrap())],
+        };
+        state.apply(1, &frame, 0).unwrap();
+        assert_eq!(fate(&state, segment, "k"), Fate::NeverNamed);
+        state.garbage.insert("k".into(), Garbage { segment, since: Timestamp::MIN });
+        assert_eq!(fate(&state, segment, "k"), Fate::Waits, "it was truncated in the same moment");
+        let time = Timestamp::MIN;
+        let meta = ChunkMeta { key: "n".into(), from: 0, to: 1, bytes: 1, time_min: time, time_max: time };
+        state.segments.get_mut(&segment).unwrap().chunks.push(meta);
+        assert_eq!(fate(&state, segment, "n"), Fate::Named);
+    }
 
     #[test]
     fn a_key_says_offset_and_generation() {

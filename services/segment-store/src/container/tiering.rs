@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
 use bus::ContainerLog;
+use futures::future::join_all;
 use host::Host;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,10 @@ use crate::{
 
 /// Chunks written in one round before snapshots get their turn again.
 const CHUNKS_PER_ROUND_MAX: usize = 64;
+/// Frames of carried blocks in one round: four times the largest transaction in frames of the default size.
+const CARRIES_PER_ROUND_MAX: usize = 512;
+/// Blocks of one such frame.
+const CARRIED_MAX: usize = 1_024;
 /// Merges in one round while no flush is due.
 const MERGES_PER_ROUND_MAX: usize = 8;
 /// Chunks written for which one merge is done although a flush is due: a merge takes eight and leaves one, in all tiers
@@ -169,6 +174,7 @@ impl Tiering {
             self.flush(due, index).await?;
             written += 1;
         }
+        self.carry().await?;
         if self.snapshot_is_due() {
             self.nudge().await?;
             self.snapshot().await?;
@@ -212,13 +218,9 @@ impl Tiering {
             self.compaction.done(&self.container, done);
         }
         if self.garbage.is_due() {
-            let done = self.collector.collect().await;
+            let done = self.collector.tidy().await;
             let more = matches!(done, Ok(true));
-            let done = match done {
-                Ok(_) => self.collector.sweep().await,
-                Err(error) => Err(error),
-            };
-            self.garbage.done(&self.container, done);
+            self.garbage.done(&self.container, done.map(drop));
             if more {
                 self.garbage.next = Instant::now();
             }
@@ -242,23 +244,28 @@ impl Tiering {
 
     fn due(&self, rule: FlushRule) -> Option<(Due, IndexName)> {
         let books = self.container.books.read();
-        let sealed = |id| books.state.segments.get(&id).is_some_and(|s| s.sealed);
+        let overdue = self.container.overdue(&books);
+        let urgent = |id| {
+            let known = books.state.segments.get(&id);
+            known.is_some_and(|s| s.sealed || (overdue > 0 && s.oldest_seq().is_some_and(|seq| seq < overdue)))
+        };
         let bytes_max = self.container.limits.chunk_bytes_max;
-        let due = books.tail.due(self.container.clock.now(), rule, bytes_max, sealed)?;
+        let due = books.tail.due(self.container.clock.now(), rule, bytes_max, urgent)?;
         let index = books.state.segments.get(&due.segment)?.index.clone();
         Some((due, index))
     }
 
     async fn flush(&mut self, due: Due, index: IndexName) -> Result<(), Error> {
         let Due { segment, blocks } = due;
-        let chunk = self.host.cpu(move || columns::chunk(segment, &blocks)).await?;
+        let origin = self.container.origin(segment);
+        let chunk = self.host.cpu(move || columns::chunk(segment, origin.as_ref(), &blocks)).await?;
         let meta = chunk.meta(self.tier2.fresh_key(&index, segment, chunk.from));
         self.tier2.put(&meta.key, chunk.bytes).await?;
         crash::point("after_chunk_put");
         let entry = Entry::ChunkCommitted { segment, meta: meta.clone() };
         if !self.tier2.commit(segment, &meta.key, &entry).await? {
             // The segment was truncated or deleted meanwhile.
-            return self.tier2.delete(&meta.key).await;
+            return Ok(());
         }
         crash::point("after_chunk_committed");
         metrics::CHUNKS.inc();
@@ -266,6 +273,49 @@ impl Tiering {
         debug!(%segment, from = meta.from, to = meta.to, bytes = meta.bytes, "chunk committed");
         self.compactor.note(segment);
         Ok(())
+    }
+
+    /// Writes blocks of open transactions to the end of the log while they hold back more than half of what it takes.
+    ///
+    /// An open transaction cannot go to Tier 2 and may last for a day; the log of its container must not. What is carried
+    /// is at most half of a tail, and is carried again only when a whole tail has been written behind it.
+    async fn carry(&self) -> Result<(), Error> {
+        for _ in 0..CARRIES_PER_ROUND_MAX {
+            let entries = self.overdue_blocks();
+            if entries.is_empty() {
+                break;
+            }
+            let submit = |entry| self.container.submit(entry, Timestamp::MAX, None);
+            for carried in join_all(entries.into_iter().map(submit)).await {
+                match carried {
+                    Ok(_) => metrics::CARRIED_BLOCKS.inc(),
+                    // It ended meanwhile: what it held is where it belongs.
+                    Err(Error::NotHere(_) | Error::NotTransactional(_) | Error::BadBlock(_)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The oldest blocks that hold the log back only because their transactions are open: about one frame.
+    fn overdue_blocks(&self) -> Vec<Entry> {
+        let books = self.container.books.read();
+        let overdue = self.container.overdue(&books);
+        if overdue == 0 {
+            return Vec::new();
+        }
+        let mut bytes = 0;
+        let mut entries = Vec::new();
+        for (_, segment, base) in books.state.carriable(overdue) {
+            let Some(block) = books.tail.block(segment, base) else { continue };
+            bytes += block.bytes().len();
+            if !entries.is_empty() && (bytes > self.container.limits.frame_bytes_max || entries.len() >= CARRIED_MAX) {
+                break;
+            }
+            entries.push(Entry::Carry { segment, base, block });
+        }
+        entries
     }
 
     fn snapshot_is_due(&self) -> bool {

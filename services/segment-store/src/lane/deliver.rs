@@ -1,15 +1,15 @@
 //! One block from a lane to its segment, and the answers to everybody in it.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bus::Bus;
-use client::Patience;
+use client::{Attempts, Patience};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use types::ContainerId;
 use wire::{
     Code, Outcome, Problem,
-    segment_store::{Append, AppendEvents, Appended},
+    segment_store::{Append, Appended},
 };
 
 use crate::{
@@ -19,9 +19,6 @@ use crate::{
     },
     metrics,
 };
-
-/// One try of a local append; the log itself is tried for about 10 s.
-const TRY_WITHIN: Duration = Duration::from_secs(15);
 
 /// JetStream's number for a message above the maximum size.
 pub(crate) const TOO_LARGE: u32 = 10_054;
@@ -78,30 +75,33 @@ fn takes_nothing(problem: &Problem) -> bool {
 }
 
 /// Appends through this replica's own container, else through its owner, until it is certain or the time is over.
+///
+/// A container of this replica always answers. Another owner may die with the block: how long he is waited for is the client's
+/// rule, the same for every writer.
 async fn persist(
     context: &Context,
     container: ContainerId,
     append: Append,
     stop: &CancellationToken,
 ) -> Result<Appended, Problem> {
-    let mut patience = Patience::new(APPEND_WITHIN);
+    let (mut patience, mut attempts) = (Patience::new(APPEND_WITHIN), Attempts::default());
     let mut hurried = false;
     loop {
         let tried = match context.owned.get(container) {
             Some(own) => {
-                let deadline = context.host.clock.now() + patience.left().min(TRY_WITHIN);
+                let deadline = context.host.clock.now() + patience.left();
                 own.append(append.clone(), deadline).await.map_err(Problem::from)
             }
             None => {
-                let within = patience.left().min(if hurried { DRAIN_WITHIN } else { TRY_WITHIN });
-                let asked = context.host.bus.call_within::<AppendEvents>(&container, &append, within);
-                asked.await
+                let within = patience.left().min(attempts.within());
+                context.client.append_once(container, &append, within).await
             }
         };
         let problem = match tried {
             Ok(appended) => return Ok(appended),
             Err(problem) => problem,
         };
+        attempts.note(&problem);
         if stop.is_cancelled() && !hurried {
             hurried = true;
             patience.hurry(DRAIN_WITHIN);

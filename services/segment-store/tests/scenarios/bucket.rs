@@ -1,23 +1,25 @@
 //! A bucket that speaks as much of the S3 protocol as object storage is asked for here, and that fails on purpose.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use store::{Objects, S3Options};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream},
     net::{TcpListener, TcpStream},
 };
 
 /// The bucket's name; there is only one.
-pub(crate) const BUCKET: &str = "logs";
+const BUCKET: &str = "logs";
 /// Keys of one page of a listing: so few that every listing has several.
 const PAGE: usize = 3;
 /// Requests until one is answered with 503.
@@ -28,7 +30,15 @@ const SILENT_EVERY: u64 = 5;
 /// What the bucket holds and what it did to its callers.
 #[derive(Default)]
 pub(crate) struct Bucket {
+    endpoint: String,
+    /// Requests fail now and then.
+    is_unreliable: bool,
     objects: Mutex<BTreeMap<String, Bytes>>,
+    /// The next put below a folder is stored at once and answered after a time.
+    slow: Mutex<Option<(String, Duration)>>,
+    /// Keys that listings leave out.
+    hidden: Mutex<BTreeSet<String>>,
+    etags: AtomicU64,
     requests: AtomicU64,
     puts: AtomicU64,
     /// Requests answered with 503.
@@ -37,6 +47,8 @@ pub(crate) struct Bucket {
     pub(crate) silent: AtomicU64,
     /// Pages of listings that were not the last.
     pub(crate) cut: AtomicU64,
+    /// Puts that are or were answered late.
+    pub(crate) late: AtomicU64,
 }
 
 struct Request {
@@ -48,11 +60,20 @@ struct Request {
 }
 
 impl Bucket {
-    /// Serves on a port of its own for as long as the test runs; answers the endpoint.
-    pub(crate) async fn serve() -> (Arc<Self>, String) {
+    /// A bucket that answers 503 and keeps silent now and then, on a port of its own for as long as the test runs.
+    pub(crate) async fn unreliable() -> Arc<Self> {
+        Self::serve(true).await
+    }
+
+    /// A bucket that fails only where it is told to.
+    pub(crate) async fn steady() -> Arc<Self> {
+        Self::serve(false).await
+    }
+
+    async fn serve(is_unreliable: bool) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let bucket = Arc::new(Self::default());
+        let bucket = Arc::new(Self { endpoint, is_unreliable, ..Self::default() });
         let all = bucket.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -61,7 +82,47 @@ impl Bucket {
                 tokio::spawn(async move { bucket.connection(stream).await.ok() });
             }
         });
-        (bucket, endpoint)
+        bucket
+    }
+
+    /// Its name for settings.
+    pub(crate) fn url() -> String {
+        format!("s3://{BUCKET}")
+    }
+
+    /// How a process finds it.
+    pub(crate) fn environment(&self) -> [(&str, &str); 4] {
+        [
+            ("AWS_ENDPOINT_URL", &self.endpoint),
+            ("AWS_ACCESS_KEY_ID", "key"),
+            ("AWS_SECRET_ACCESS_KEY", "secret"),
+            ("AWS_ALLOW_HTTP", "true"),
+        ]
+    }
+
+    /// It as the test's own clients see it.
+    pub(crate) fn objects(&self) -> Objects {
+        let find = |name: &str| self.environment().iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
+        Objects::open_s3(&Self::url(), S3Options::from_names(find)).unwrap()
+    }
+
+    /// Lets the next put below a folder be stored at once and answered after a time.
+    pub(crate) fn delay_put(&self, folder: &str, by: Duration) {
+        *self.slow.lock() = Some((folder.to_owned(), by));
+    }
+
+    /// Leaves a key out of every listing from now on, or shows it again.
+    pub(crate) fn hide(&self, key: &str, hidden: bool) {
+        let mut all = self.hidden.lock();
+        all.retain(|known| known != key);
+        all.extend(hidden.then(|| key.to_owned()));
+    }
+
+    /// Puts what is under one key under another as well, whatever was there.
+    pub(crate) fn exchange(&self, key: &str, by: &str) {
+        let mut objects = self.objects.lock();
+        let other = objects[by].clone();
+        objects.insert(key.to_owned(), other);
     }
 
     /// The keys below a folder.
@@ -73,15 +134,32 @@ impl Bucket {
         let mut stream = BufStream::new(stream);
         while let Some(request) = read(&mut stream).await? {
             let Some(answer) = self.answer(&request) else { return Ok(()) };
+            if let Some(late) = self.lateness(&request) {
+                self.late.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(late).await;
+            }
             stream.write_all(&answer).await?;
             stream.flush().await?;
         }
         Ok(())
     }
 
+    fn lateness(&self, request: &Request) -> Option<Duration> {
+        let below = |(folder, _): &mut (String, Duration)| {
+            request.method == "PUT" && request.path.starts_with(&format!("/{BUCKET}/{folder}"))
+        };
+        self.slow.lock().take_if(below).map(|(_, by)| by)
+    }
+
+    /// An etag that no other answer has: whoever depends on one being the same is wrong.
+    fn etag(&self) -> String {
+        format!("ETag: \"e{}\"\r\n", self.etags.fetch_add(1, Ordering::Relaxed))
+    }
+
     /// `None` closes the connection without a word.
     fn answer(&self, request: &Request) -> Option<Vec<u8>> {
-        if self.requests.fetch_add(1, Ordering::Relaxed) % BUSY_EVERY == BUSY_EVERY - 1 {
+        let is_unreliable = self.is_unreliable;
+        if is_unreliable && self.requests.fetch_add(1, Ordering::Relaxed) % BUSY_EVERY == BUSY_EVERY - 1 {
             self.busy.fetch_add(1, Ordering::Relaxed);
             return Some(reply("503 Slow Down", "", b"<Error><Code>SlowDown</Code></Error>"));
         }
@@ -97,15 +175,15 @@ impl Bucket {
                     ));
                 }
                 objects.insert(key, request.body.clone().into());
-                if self.puts.fetch_add(1, Ordering::Relaxed) % SILENT_EVERY == SILENT_EVERY - 1 {
+                if is_unreliable && self.puts.fetch_add(1, Ordering::Relaxed) % SILENT_EVERY == SILENT_EVERY - 1 {
                     self.silent.fetch_add(1, Ordering::Relaxed);
                     return None;
                 }
-                Some(reply("200 OK", "ETag: \"e\"\r\n", b""))
+                Some(reply("200 OK", &self.etag(), b""))
             }
             "GET" if request.query.contains_key("list-type") => Some(self.list(&objects, &request.query)),
             "GET" | "HEAD" => Some(match objects.get(&key) {
-                Some(found) => object(found, request),
+                Some(found) => object(found, &self.etag(), request),
                 None => reply("404 Not Found", "", b"<Error><Code>NoSuchKey</Code></Error>"),
             }),
             "DELETE" => {
@@ -128,7 +206,9 @@ impl Bucket {
     fn list(&self, objects: &BTreeMap<String, Bytes>, query: &BTreeMap<String, String>) -> Vec<u8> {
         let prefix = query.get("prefix").cloned().unwrap_or_default();
         let after = query.get("continuation-token").or_else(|| query.get("start-after")).cloned().unwrap_or_default();
-        let mut found = objects.iter().filter(|(key, _)| key.starts_with(&prefix) && **key > after);
+        let hidden = self.hidden.lock().clone();
+        let shown = |key: &String| key.starts_with(&prefix) && *key > after && !hidden.contains(key);
+        let mut found = objects.iter().filter(|(key, _)| shown(key));
         let page: Vec<_> = found.by_ref().take(PAGE).collect();
         let more = found.next().is_some();
         let mut body =
@@ -185,8 +265,8 @@ fn plain(text: &str) -> String {
     out
 }
 
-fn object(found: &Bytes, request: &Request) -> Vec<u8> {
-    let date = "Last-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\nETag: \"e\"\r\n";
+fn object(found: &Bytes, etag: &str, request: &Request) -> Vec<u8> {
+    let date = format!("Last-Modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n{etag}");
     if request.method == "HEAD" {
         return format!("HTTP/1.1 200 OK\r\n{date}Content-Length: {}\r\n\r\n", found.len()).into_bytes();
     }
@@ -199,7 +279,7 @@ fn object(found: &Bytes, request: &Request) -> Vec<u8> {
             reply("206 Partial Content", &place, &found[from..end])
         }
         Some(_) => reply("416 Range Not Satisfiable", "", b""),
-        None => reply("200 OK", date, found),
+        None => reply("200 OK", &date, found),
     }
 }
 

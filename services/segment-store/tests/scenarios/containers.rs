@@ -138,7 +138,8 @@ async fn a_sealed_segment_ends() {
 
 #[actix::test]
 async fn a_deleted_segment_takes_its_objects_with_it() {
-    let stage = Stage::with_store(EAGER).await;
+    let soon = ["segment_store.garbage_delay=100ms", "common.lease_ttl=1s"];
+    let stage = Stage::with_store(&[EAGER, &soon].concat()).await;
     let segment = stage.stream("shop", 1, 1).await.segments[0];
     let writer = stage.client.writer("shop".parse().unwrap(), "w1".parse().unwrap());
     writer.append(segment, 1, &events("e", 0..2)).await.unwrap();

@@ -4,9 +4,7 @@
 //! nothing names.
 
 use std::{
-    io::Read,
     os::unix::process::ExitStatusExt,
-    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -16,11 +14,8 @@ use std::{
 
 use bus::Bus;
 use client::Client;
-use host::start_in_process;
-use segment_store::{SegmentStore, crash::POINTS};
-use settings::{Layers, Settings};
-use store::{Objects, S3Options};
-use testkit::{World, eventually};
+use segment_store::crash::POINTS;
+use testkit::eventually;
 use types::Timestamp;
 use wire::{
     block::BlockBuilder,
@@ -29,83 +24,14 @@ use wire::{
 };
 
 use crate::{
-    bucket::{BUCKET, Bucket},
+    bucket::Bucket,
+    process::{LIVELY, Process},
     stage::{LONG, Stage, assert_exact, events, read},
 };
 
-/// The child's settings, one a line.
-const CHILD_SETTINGS: &str = "LB_TEST_CHILD_SETTINGS";
 const SIGABRT: i32 = 6;
-/// Everything goes to Tier 2 at once, is compacted, collected and snapshotted.
-const LIVELY: &[&str] = &[
-    "segment_store.flush_interval=100ms",
-    "segment_store.garbage_delay=100ms",
-    "segment_store.snapshot_frames=5",
-    "common.snapshot_interval=1s",
-    "common.lease_ttl=1s",
-];
 /// Events of one append.
 const BLOCK: u64 = 3;
-
-/// Not a test: the process that dies. It lives until its standard input ends.
-#[actix::test]
-#[ignore = "the process that the test below starts"]
-#[allow(clippy::disallowed_methods, reason = "how the parent tells the child its settings")]
-async fn child() {
-    let set = std::env::var(CHILD_SETTINGS).unwrap().lines().map(str::to_owned).collect();
-    let settings = Settings::load(Layers { set, ..Layers::default() }).unwrap();
-    let store = start_in_process::<SegmentStore>(&settings, None).await.unwrap();
-    tokio::task::spawn_blocking(|| std::io::stdin().read(&mut [0])).await.unwrap().unwrap();
-    store.stop().await.unwrap();
-}
-
-/// A child; it ends with this value at the latest.
-struct Process(Child);
-
-impl Process {
-    #[allow(clippy::disallowed_methods, reason = "a test starts the process that is to die")]
-    fn start(world: &World, replica: &str, set: &[String], env: &[(&str, &str)]) -> Self {
-        let secret = |name: &str| format!("file:{}", world.nats.secret_path(name).display());
-        let mut all = vec![
-            format!("common.nats_url={}", world.nats.url()),
-            format!("common.nats_creds={}", secret("platform.creds")),
-            format!("common.tenants_creds={}", secret("tenants.creds")),
-            format!("common.replica={replica}"),
-            format!("common.data_dir={}", world.data_dir().display()),
-            format!("common.object_store_url={}", world.objects_url()),
-        ];
-        all.extend(LIVELY.iter().map(|&one| one.to_owned()));
-        all.extend(set.iter().cloned());
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "crashes::child", "--ignored", "--nocapture"])
-            .env(CHILD_SETTINGS, all.join("\n"))
-            .envs(env.iter().copied())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        Self(child.unwrap())
-    }
-
-    /// Waits until it has died by its own hand.
-    async fn crashed(&mut self, point: &str) {
-        let mut status = None;
-        eventually(LONG, async || {
-            status = self.0.try_wait().unwrap();
-            status.is_some()
-        })
-        .await;
-        assert_eq!(status.unwrap().signal(), Some(SIGABRT), "{point}: {status:?}");
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have died already, as it should.
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
-}
 
 /// A writer that repeats each block, with the same numbers, until it is acknowledged.
 struct Load {
@@ -192,7 +118,7 @@ async fn what_was_acknowledged_survives_a_crash_at_every_point() {
         generation += 1;
         stage.place(|_| ("b".into(), generation)).await;
         let load = Load::start(stage.bus.clone(), segment, count);
-        doomed.crashed(point).await;
+        assert_eq!(doomed.ended().await.signal(), Some(SIGABRT), "{point}");
         stage.start("a", LIVELY).await;
         generation += 1;
         stage.place(|_| ("a".into(), generation)).await;
@@ -218,22 +144,13 @@ async fn what_was_acknowledged_survives_a_crash_at_every_point() {
 #[actix::test]
 async fn a_bucket_that_fails_now_and_then_costs_nothing_but_time() {
     let mut stage = Stage::empty().await;
-    let (bucket, endpoint) = Bucket::serve().await;
-    let url = format!("s3://{BUCKET}");
-    let set = [format!("common.object_store_url={url}")];
-    let env = [
-        ("AWS_ENDPOINT_URL", endpoint.as_str()),
-        ("AWS_ACCESS_KEY_ID", "key"),
-        ("AWS_SECRET_ACCESS_KEY", "secret"),
-        ("AWS_ALLOW_HTTP", "true"),
-    ];
-    let options = S3Options::from_names(|name| env.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned()));
-    let client = Client::new(stage.bus.clone(), Objects::open_s3(&url, options).unwrap());
+    let bucket = Bucket::unreliable().await;
+    let client = Client::new(stage.bus.clone(), bucket.objects());
     let mut count = 0;
     let mut segment = None;
     // The second one restores what the first one left when it was killed.
     for (generation, replica) in [(1, "a"), (2, "b")] {
-        let process = Process::start(&stage.world, replica, &set, &env);
+        let process = Process::on(&bucket, &stage.world, replica);
         stage.place(|_| (replica.into(), generation)).await;
         let segment = match segment {
             Some(known) => known,

@@ -30,7 +30,8 @@ fn place(segment: SegmentRange) -> SegmentPlace {
 async fn create(stage: &Stage, segment: SegmentRange, predecessors: &[SegmentRange]) -> Result<(), Problem> {
     let transactional = segment.segment.number >= 0x8000_0000;
     let predecessors = predecessors.iter().map(|p| place(*p)).collect();
-    let new = NewSegment { segment: segment.segment, index: "shop".parse().unwrap(), predecessors, transactional };
+    let (segment_id, index) = (segment.segment, "shop".parse().unwrap());
+    let new = NewSegment { segment: segment_id, index, predecessors, transactional, origin: None };
     stage.bus.call::<CreateSegment>(&segment.container, &new).await.map(drop)
 }
 
@@ -188,6 +189,41 @@ async fn a_merged_transaction_that_only_the_log_has_is_put_back_where_it_belongs
     assert_exact(&read(&mut stage.client.reader(parent, 0), 6).await, "e", 6);
     wrest(&mut stage, parent, "a", 3).await;
     assert_exact(&read(&mut stage.client.reader(parent, 0), 6).await, "e", 6);
+}
+
+#[actix::test]
+async fn a_creation_that_comes_behind_a_deletion_is_refused_by_every_owner() {
+    let set = [EAGER, &["segment_store.garbage_delay=100ms", "common.lease_ttl=1s"]].concat();
+    let mut stage = Stage::with_store(&set).await;
+    stage.start("b", &set).await;
+    let first = stage.stream("shop", 1, 1).await.segments[0];
+    let next = SegmentRange { segment: SegmentId { epoch: 1, number: 1, ..first.segment }, ..first };
+    let refused = async |segment: SegmentRange| {
+        let problem = create(&stage, segment, &[]).await.unwrap_err();
+        assert_eq!((problem.code, problem.kind.as_str()), (Code::Conflict, "SegmentDeleted"), "{problem}");
+    };
+    let delete = async |segment: SegmentRange| {
+        let name = SegmentName { segment: segment.segment };
+        stage.bus.call::<DeleteSegment>(&segment.container, &name).await.unwrap();
+    };
+    // The deletion overtakes a creation that a deposed coordinator sent before.
+    delete(next).await;
+    refused(next).await;
+    // What was there does not come back either, long after its objects are gone.
+    let writer = stage.client.writer("shop".parse().unwrap(), "w1".parse().unwrap());
+    writer.append(first, 1, &events("e", 0..3)).await.unwrap();
+    tiered(&stage, first, 3).await;
+    delete(first).await;
+    eventually(LONG, async || stage.objects("chunks/shop").await.is_empty()).await;
+    refused(first).await;
+    let beside = SegmentRange { segment: SegmentId { number: 7, ..first.segment }, ..first };
+    create(&stage, beside, &[]).await.unwrap();
+    wrest(&mut stage, beside, "b", 2).await;
+    eventually(LONG, async || stage.client.describe(beside).await.is_ok()).await;
+    for segment in [first, next] {
+        let problem = create(&stage, segment, &[]).await.unwrap_err();
+        assert_eq!(problem.kind, "SegmentDeleted", "{problem}");
+    }
 }
 
 #[actix::test]

@@ -5,11 +5,15 @@ use std::time::Duration;
 use bus::RecordKind;
 use bytes::Bytes;
 use testkit::eventually;
-use types::{ContainerId, Generation};
+use types::{ContainerId, Generation, SegmentId};
 use wire::{
     Code, Outcome,
     block::BlockBuilder,
-    segment_store::{Append, AppendEvents, OwnerRecord},
+    segment_store::{
+        Append, AppendEvents, CreateSegment, DescribeSegment, DescribeWriter, DescribeWriters, Merge, MergeSegment,
+        NewSegment, OwnerRecord, ReadFrom, ReadSegment, SealSegment, SegmentName, SegmentPlace, Truncate,
+        TruncateSegment, WriterName,
+    },
 };
 
 use crate::stage::{EAGER, LONG, Stage, TAIL_ONLY, assert_exact, events, read};
@@ -88,6 +92,49 @@ async fn a_superseded_owner_steps_down_and_its_append_is_nowhere() {
     stage.place(|_| ("b".into(), 3)).await;
     writer.append(segment, 11, &events("e", 10..20)).await.unwrap();
     assert_exact(&read(&mut stage.client.reader(segment, 0), 20).await, "e", 20);
+}
+
+#[actix::test]
+async fn an_owner_that_lost_its_container_never_says_that_a_segment_does_not_exist() {
+    let stage = Stage::with_store(TAIL_ONLY).await;
+    let known = stage.stream("shop", 1, 1).await.segments[0];
+    let container = known.container;
+    // A later owner has it, and `a` has not heard of that owner.
+    let ghost = OwnerRecord { generation: Generation(2), replica: "ghost".parse().unwrap() };
+    stage.log(container).await.claim(&ghost).await.unwrap();
+    let segment = SegmentId { number: 9, ..known.segment };
+    let name = SegmentName { segment };
+    let mut block = BlockBuilder::new();
+    assert!(block.push(types::Timestamp::from_millis(1), 0, b"{}"));
+    let (writer, block) = ("w1".parse().unwrap(), block.finish());
+    let append = Append { segment, writer, first_event_number: 1, block, expected_end: None };
+    let of = WriterName { segment, writer: "w1".parse().unwrap() };
+    let from = ReadFrom { segment, from: 0, bytes_max: 1 << 20, wait_ms: 0 };
+    let merge = Merge { segment, source: SegmentId { number: 10, ..segment } };
+    let bus = &stage.bus;
+    let answers = [
+        ("describe", bus.call::<DescribeSegment>(&container, &name).await.err()),
+        ("writer", bus.call::<DescribeWriter>(&container, &of).await.err()),
+        ("writers", bus.call::<DescribeWriters>(&container, &name).await.err()),
+        ("read", bus.call::<ReadSegment>(&container, &from).await.err()),
+        ("seal", bus.call::<SealSegment>(&container, &name).await.err()),
+        ("truncate", bus.call::<TruncateSegment>(&container, &Truncate { segment, before: 0 }).await.err()),
+        ("append", bus.call::<AppendEvents>(&container, &append).await.err()),
+    ];
+    for (what, answer) in answers {
+        let problem = answer.unwrap();
+        assert_eq!((problem.code, problem.kind.as_str()), (Code::Fenced, "Fenced"), "{what}: {problem}");
+    }
+    // A new segment elsewhere must not begin as if its predecessor had been deleted.
+    let elsewhere = (0..8).map(ContainerId).find(|other| *other != container).unwrap();
+    let (next, predecessor) = (SegmentId { epoch: 1, number: 11, ..segment }, SegmentPlace { segment, container });
+    let (index, predecessors) = ("shop".parse().unwrap(), vec![predecessor]);
+    let new = NewSegment { segment: next, index, predecessors, transactional: false, origin: None };
+    let silent = bus.call_within::<CreateSegment>(&elsewhere, &new, Duration::from_secs(2)).await.unwrap_err();
+    assert_ne!(silent.kind, "SegmentDeleted", "{silent}");
+    assert!(bus.call::<DescribeSegment>(&elsewhere, &SegmentName { segment: next }).await.is_err(), "it was created");
+    let merged = bus.call::<MergeSegment>(&container, &merge).await.unwrap_err();
+    assert_eq!(merged.kind, "Fenced", "{merged}");
 }
 
 #[actix::test]

@@ -207,7 +207,8 @@ impl<'a> Scaled<'a> {
             let before = ended.iter().filter(|ended| ended.range.overlaps(*range));
             let predecessors =
                 before.map(|range| SegmentPlace { segment: range.segment, container: range.container }).collect();
-            let new = NewSegment { segment, index: self.stream.index.clone(), predecessors, transactional: false };
+            let index = self.stream.index.clone();
+            let new = NewSegment { segment, index, predecessors, transactional: false, origin: None };
             self.stage.bus.call_within::<CreateSegment>(&created.container, &new, LONG).await.unwrap();
             self.all.push(created);
             self.stream.segments.push(created);

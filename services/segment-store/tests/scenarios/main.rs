@@ -2,11 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of a test")]
 
+mod adopted;
 mod bucket;
+mod carried;
 mod containers;
 mod crashes;
 mod epochs;
 mod failures;
+mod faults;
+mod fence;
+mod handover;
 mod lanes;
+mod process;
+mod room;
 mod stage;
 mod storage;

@@ -55,7 +55,7 @@ impl Stage {
             url: world.nats.url(),
             creds: Some(world.nats.platform_creds().unwrap()),
             name: "test/stage".into(),
-            inbox_prefix: None,
+            ..BusOptions::default()
         };
         let bus = Bus::connect(options).await.unwrap();
         let objects = store::Objects::open(&world.objects_url()).unwrap();
@@ -115,7 +115,8 @@ impl Stage {
         let stream = StreamDescription::new((number, created), scope, index.clone(), segments.collect());
         for range in &stream.segments {
             let (predecessors, transactional) = (Vec::new(), false);
-            let new = NewSegment { segment: range.segment, index: index.clone(), predecessors, transactional };
+            let (segment, origin) = (range.segment, None);
+            let new = NewSegment { segment, index: index.clone(), predecessors, transactional, origin };
             self.bus.call_within::<CreateSegment>(&range.container, &new, LONG).await.unwrap();
         }
         self.views.put(&stream_key(&index), wire::encode(&stream)).await.unwrap();
@@ -133,6 +134,7 @@ impl Stage {
             creds: Some(creds.unwrap()),
             name: "app/1".into(),
             inbox_prefix: Some(wire::subjects::inbox_prefix(&binding)),
+            ..BusOptions::default()
         };
         Bus::connect(options).await.unwrap()
     }
@@ -143,7 +145,7 @@ impl Stage {
             url: self.world.nats.url(),
             creds: Some(self.world.nats.tenants_creds().unwrap()),
             name: "test/lanes".into(),
-            inbox_prefix: None,
+            ..BusOptions::default()
         };
         let tenants = Bus::connect(options).await.unwrap();
         let mut seen = tenants.subscribe_raw("lane.>").await.unwrap();
@@ -202,4 +204,21 @@ pub(crate) fn assert_exact(seen: &[(Offset, String)], what: &str, count: u64) {
     }
     let at = seen.iter().zip(&expected).position(|(a, b)| a != b).unwrap_or(seen.len().min(expected.len()));
     panic!("{} events instead of {count}; from {at} on: {:?}", seen.len(), &seen[at..seen.len().min(at + 5)]);
+}
+
+/// An event that names itself and that zstd can hardly shrink.
+pub(crate) fn noise(n: u64, bytes: usize) -> Bytes {
+    let mut x = n + 1;
+    let letters = (0..bytes).map(|_| {
+        x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(b'#' + u8::try_from((x >> 33) % 57).unwrap())
+    });
+    Bytes::from(format!("{{\"msg\":\"e {n}\",\"pad\":\"{}\"}}", letters.collect::<String>()))
+}
+
+/// What a counter of this process stands at.
+pub(crate) fn counter(name: &str) -> u64 {
+    let page = telemetry::render();
+    let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+    value.unwrap_or(0)
 }

@@ -1,6 +1,6 @@
 //! Tier 2 over time: compaction, garbage, orphans, and what must hold when objects are not what they were.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use client::SegmentReader;
@@ -15,7 +15,7 @@ use wire::{
     },
 };
 
-use crate::stage::{EAGER, LONG, Stage, TAIL_ONLY, assert_exact, events, read, rows};
+use crate::stage::{EAGER, LONG, Stage, TAIL_ONLY, assert_exact, counter, events, noise, read, rows};
 
 /// Chunks at once, and what was replaced stays.
 const HOARDING: &[&str] = &["segment_store.flush_interval=100ms", "segment_store.garbage_delay=1h"];
@@ -139,11 +139,60 @@ async fn what_comes_late_into_the_folder_of_a_deleted_segment_goes_too() {
     trickle(&stage, segment, 0..2).await;
     let name = SegmentName { segment: segment.segment };
     stage.bus.call::<DeleteSegment>(&segment.container, &name).await.unwrap();
-    eventually(LONG, async || stage.objects("chunks/shop").await.is_empty()).await;
+    // Put by an owner that does not know yet; until nobody can be like that, the folder is left alone.
     let late = format!("chunks/shop/{}/00000000000000000002-G1-late.parquet", segment.segment);
-    // It may be swept away while it is still being written.
-    drop(stage.objects.put_if_absent(&late, Bytes::from_static(b"late")).await);
+    stage.objects.put_if_absent(&late, Bytes::from_static(b"late")).await.unwrap();
     eventually(LONG, async || stage.objects("chunks/shop").await.is_empty()).await;
+}
+
+#[actix::test]
+async fn who_was_told_of_a_chunk_finds_it_after_its_segment_was_truncated_away() {
+    let delay = Duration::from_secs(3);
+    let set = [TIDY, &["segment_store.garbage_delay=3s"]].concat();
+    let mut stage = Stage::with_store(&set).await;
+    let segment = stage.stream("shop", 1, 1).await.segments[0];
+    trickle(&stage, segment, 0..5).await;
+    let told = info(&stage, segment).await.chunks;
+    // A truncation of the stream deletes the segments that lie before its cut.
+    let (begun, name) = (Instant::now(), SegmentName { segment: segment.segment });
+    stage.bus.call::<DeleteSegment>(&segment.container, &name).await.unwrap();
+    // The next owner knows from the log when that was.
+    stage.stop("a").await;
+    stage.start("a", &set).await;
+    for chunk in &told {
+        let bytes = stage.objects.get(&chunk.key).await.unwrap();
+        assert_eq!(rows(&chunk::read(bytes).unwrap()), [(chunk.from, format!("e {}", chunk.from))]);
+    }
+    let left = async || stage.objects("chunks/shop").await.len();
+    eventually(LONG, async || left().await < told.len()).await;
+    assert!(begun.elapsed() >= delay, "objects went after {:?}", begun.elapsed());
+    eventually(LONG, async || left().await == 0).await;
+}
+
+#[actix::test]
+async fn a_chunk_that_was_named_for_a_moment_stays_for_its_time() {
+    // A frame waits long enough for a truncation to come into the frame that commits the chunk.
+    let set = [HOARDING, &["segment_store.frame_linger=100ms"]].concat();
+    let stage = Stage::with_store(&set).await;
+    let segment = stage.stream("shop", 1, 1).await.segments[0];
+    let writer = stage.client.writer("shop".parse().unwrap(), "w1".parse().unwrap());
+    let described =
+        async || stage.bus.call::<wire::segment_store::DescribeContainer>(&segment.container, &Empty {}).await.unwrap();
+    let mut named = 0;
+    for n in 0..50 {
+        let before = stage.objects("chunks/shop").await.len();
+        writer.append(segment, n + 1, &events("e", n..n + 1)).await.unwrap();
+        eventually(LONG, async || stage.objects("chunks/shop").await.len() > before).await;
+        let truncate = wire::segment_store::Truncate { segment: segment.segment, before: n + 1 };
+        stage.bus.call::<wire::segment_store::TruncateSegment>(&segment.container, &truncate).await.unwrap();
+        named = described().await.garbage_count;
+        if named > 0 {
+            break;
+        }
+    }
+    assert!(named > 0, "no chunk was ever committed before its truncation");
+    let garbage = stage.objects("chunks/shop").await;
+    assert_eq!(garbage.len() as u64, named, "{garbage:?}");
 }
 
 #[actix::test]
@@ -202,7 +251,7 @@ async fn a_damaged_snapshot_is_survived_and_the_loss_of_all_is_not_hidden() {
     let refused = writer.append(segment, count + 1, &events("e", count..count + 1)).await.unwrap_err();
     assert_eq!(refused.outcome, Outcome::NotApplied, "{refused}");
     assert_eq!(refused.kind, "ContainerReadOnly", "{refused}");
-    assert_eq!(damages(), before + 1, "an alarm");
+    assert!(damages() > before, "an alarm");
 }
 
 #[actix::test]
@@ -225,32 +274,26 @@ async fn a_snapshot_older_than_what_is_left_of_the_log_is_refused() {
     for key in stage.objects("snap").await.iter().filter(|key| !kept.contains(key)) {
         stage.objects.delete(key).await.unwrap();
     }
+    let damages = || counter("lb_segment_store_damages_total");
+    let before = damages();
     stage.start("a", TAIL_ONLY).await;
     let refused = writer.append(segment, 11, &events("e", 10..11)).await.unwrap_err();
     assert_eq!((refused.kind.as_str(), refused.outcome), ("ContainerReadOnly", Outcome::NotApplied), "{refused}");
+    assert!(damages() > before, "an alarm");
 }
 
 #[actix::test]
 async fn a_log_that_cannot_be_purged_throttles_and_recovers() {
-    // The log holds four times the tail; a file stands where the snapshots have to be.
+    // The log holds twice the tail; a file stands where the snapshots have to be.
     let set =
         &["segment_store.flush_interval=100ms", "segment_store.flush_bytes=64KiB", "segment_store.tail_bytes_max=1MiB"];
     let mut stage = Stage::with_store(set).await;
     let segment = stage.stream("shop", 1, 1).await.segments[0];
     stage.objects.put_if_absent("snap", Bytes::from_static(b"in the way")).await.unwrap();
-    let noise = |n: u64| {
-        // What zstd cannot shrink, so that a log of 4 MiB fills.
-        let mut x = n + 1;
-        let letters = (0..40_000).map(|_| {
-            x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            char::from(b'#' + u8::try_from((x >> 33) % 57).unwrap())
-        });
-        Bytes::from(format!("{{\"msg\":\"e {n}\",\"pad\":\"{}\"}}", letters.collect::<String>()))
-    };
     let mut count = 0;
     let refused = loop {
         let mut block = wire::block::BlockBuilder::new();
-        assert!(block.push(types::Timestamp::from_millis(1), 0, &noise(count)));
+        assert!(block.push(types::Timestamp::from_millis(1), 0, &noise(count, 40_000)));
         let append = wire::segment_store::Append {
             segment: segment.segment,
             writer: "w1".parse().unwrap(),
@@ -267,10 +310,10 @@ async fn a_log_that_cannot_be_purged_throttles_and_recovers() {
         assert!(count < 1_000, "never throttled");
     };
     assert_eq!((refused.kind.as_str(), refused.outcome), ("Throttled", Outcome::NotApplied));
-    assert!(count > 60, "{count}");
+    assert!(count > 30, "{count}");
     stage.objects.delete("snap").await.unwrap();
     let writer = stage.client.writer("shop".parse().unwrap(), "w1".parse().unwrap());
-    writer.append(segment, count + 1, &[noise(count)]).await.unwrap();
+    writer.append(segment, count + 1, &[noise(count, 40_000)]).await.unwrap();
     assert_exact(&all(&stage, segment, count + 1).await, "e", count + 1);
     // However far it was purged: without its snapshots it does not look like a new one.
     stage.stop("a").await;
@@ -278,7 +321,7 @@ async fn a_log_that_cannot_be_purged_throttles_and_recovers() {
         stage.objects.delete(&key).await.unwrap();
     }
     stage.start("a", set).await;
-    let refused = writer.append(segment, count + 2, &[noise(count + 1)]).await.unwrap_err();
+    let refused = writer.append(segment, count + 2, &[noise(count + 1, 40_000)]).await.unwrap_err();
     assert_eq!(refused.kind, "ContainerReadOnly", "{refused}");
 }
 
@@ -317,6 +360,7 @@ async fn a_flush_on_demand_moves_everything_whatever_the_rule_says() {
         index: "shop".parse().unwrap(),
         predecessors: Vec::new(),
         transactional: true,
+        origin: None,
     };
     stage.bus.call::<CreateSegment>(&container, &shadow).await.unwrap();
     let open = SegmentRange { segment: shadow.segment, ..ours[0] };
@@ -331,10 +375,4 @@ async fn a_flush_on_demand_moves_everything_whatever_the_rule_says() {
     assert_eq!(flushed.chunk_count, ours.len() as u64);
     assert_eq!(info(&stage, open).await.tail_from, 0, "an open transaction stays where it is");
     assert!(stage.objects(&folder).await.iter().any(|key| key.ends_with("manifest.lb")));
-}
-
-fn counter(name: &str) -> u64 {
-    let page = telemetry::render();
-    let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
-    value.unwrap_or(0)
 }

@@ -6,7 +6,7 @@ use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 use types::ContainerId;
 use wire::{
-    Empty,
+    Empty, Problem,
     coordinator::DescribePlacement,
     segment_store::{ContainerInfo, DescribeContainer, FlushContainer},
     views::Placement,
@@ -33,7 +33,7 @@ fn row(info: &ContainerInfo) -> Value {
 }
 
 impl Admin {
-    async fn placement(&self) -> anyhow::Result<Placement> {
+    pub(super) async fn placement(&self) -> anyhow::Result<Placement> {
         Ok(self.call::<DescribePlacement>(&(), &Empty {}).await?)
     }
 
@@ -62,23 +62,7 @@ impl Admin {
 
     /// `None` is every container.
     pub(super) async fn flush(&self, only: Option<ContainerId>) -> anyhow::Result<()> {
-        let count = self.placement().await?.container_count;
-        if let Some(container) = only {
-            anyhow::ensure!(container.0 < count, "there are containers 0 to {}", count.saturating_sub(1));
-        }
-        let wanted: Vec<ContainerId> =
-            only.map_or_else(|| (0..count).map(ContainerId).collect(), |container| vec![container]);
-        let bar = self.bar(wanted.len(), "flushing");
-        let flushed = wanted.into_iter().map(|container| {
-            let bar = &bar;
-            async move {
-                let info = self.host.bus.call_within::<FlushContainer>(&container, &Empty {}, FLUSH_WITHIN).await;
-                bar.inc(1);
-                info
-            }
-        });
-        let flushed: Vec<_> = stream::iter(flushed).buffered(FLUSHED_MAX).collect().await;
-        bar.finish_and_clear();
+        let flushed = self.flush_each(&self.wanted(only).await?).await;
         let rows: Vec<Value> = flushed.iter().filter_map(|info| info.as_ref().ok()).map(row).collect();
         self.screen.rows(&rows, &COLUMNS);
         // What was flushed is flushed; the first that was not decides the end.
@@ -86,5 +70,37 @@ impl Admin {
             Some(problem) => Err(refused(problem).into()),
             None => Ok(()),
         }
+    }
+
+    /// One container, or every one.
+    pub(super) async fn wanted(&self, only: Option<ContainerId>) -> anyhow::Result<Vec<ContainerId>> {
+        let count = self.placement().await?.container_count;
+        if let Some(container) = only {
+            anyhow::ensure!(container.0 < count, "there are containers 0 to {}", count.saturating_sub(1));
+        }
+        Ok(only.map_or_else(|| (0..count).map(ContainerId).collect(), |container| vec![container]))
+    }
+
+    /// Moves every event of these containers to object storage.
+    pub(super) async fn flush_all(&self, containers: &[ContainerId]) -> anyhow::Result<()> {
+        match self.flush_each(containers).await.into_iter().find_map(Result::err) {
+            Some(problem) => Err(refused(problem).into()),
+            None => Ok(()),
+        }
+    }
+
+    async fn flush_each(&self, wanted: &[ContainerId]) -> Vec<Result<ContainerInfo, Problem>> {
+        let bar = self.bar(wanted.len(), "flushing");
+        let flushed = wanted.iter().copied().map(|container| {
+            let bar = &bar;
+            async move {
+                let info = self.host.bus.call_within::<FlushContainer>(&container, &Empty {}, FLUSH_WITHIN).await;
+                bar.inc(1);
+                info
+            }
+        });
+        let flushed = stream::iter(flushed).buffered(FLUSHED_MAX).collect().await;
+        bar.finish_and_clear();
+        flushed
     }
 }

@@ -6,7 +6,10 @@ use serde_json::{Value, json};
 use types::{ContainerId, Generation};
 use wire::{Empty, coordinator::DescribePlacement};
 
-use super::Admin;
+use super::{
+    Admin,
+    findings::{self, Kind},
+};
 
 /// Bytes asked for at once: well below what a connection holds for a slow reader.
 const READ_BYTES: usize = 4 << 20;
@@ -22,6 +25,13 @@ struct Check {
     frames: u64,
     bytes: u64,
     damaged: u64,
+}
+
+/// A log that was looked at.
+struct Checked {
+    check: Check,
+    rows: Vec<Value>,
+    owner: Option<Value>,
 }
 
 /// What a record turned out to be.
@@ -83,6 +93,36 @@ impl Admin {
         config: &segment_store::Config,
         quiet: bool,
     ) -> anyhow::Result<()> {
+        let Checked { check, rows, owner } = self.check_log(container, config, quiet).await?;
+        self.show_log(container, &rows, &check, owner);
+        anyhow::ensure!(
+            check.damaged == 0,
+            "the log of container {container} is damaged in {} places: repair it from a replica of the JetStream stream T1_{container}",
+            check.damaged
+        );
+        Ok(())
+    }
+
+    /// What is wrong with the log of a container.
+    pub(super) async fn log_findings(
+        &self,
+        container: ContainerId,
+        config: &segment_store::Config,
+    ) -> anyhow::Result<Vec<findings::Finding>> {
+        let rows = self.check_log(container, config, true).await?.rows;
+        let found = rows.iter().map(|row| {
+            let (seq, state) = (&row["seq"], row["state"].as_str().unwrap_or_default());
+            findings::Finding::new(Kind::Log, None, format!("record {seq} of the log: {state}"))
+        });
+        Ok(found.collect())
+    }
+
+    async fn check_log(
+        &self,
+        container: ContainerId,
+        config: &segment_store::Config,
+        quiet: bool,
+    ) -> anyhow::Result<Checked> {
         // Asked for first: to open the log of a container that is none would make one.
         let count = self.call::<DescribePlacement>(&(), &Empty {}).await?.container_count;
         anyhow::ensure!(container.0 < count, "there are containers 0 to {}", count.saturating_sub(1));
@@ -115,13 +155,7 @@ impl Admin {
         }
         bar.finish_and_clear();
         let owner = owner.map(|(_, owner)| json!({ "replica": owner.replica, "generation": owner.generation.0 }));
-        self.show_log(container, &rows, &check, owner);
-        anyhow::ensure!(
-            check.damaged == 0,
-            "the log of container {container} is damaged in {} places: repair it from a replica of the JetStream stream T1_{container}",
-            check.damaged
-        );
-        Ok(())
+        Ok(Checked { check, rows, owner })
     }
 
     fn show_log(&self, container: ContainerId, rows: &[Value], check: &Check, owner: Option<Value>) {

@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 use types::{IndexName, ScopeName, SegmentId, StreamCut};
 use wire::{
     coordinator::{
-        DescribeStream, GroupsOf, ListGroups, ListSegments, ListTransactions, Scale, ScaleStream, SealStream,
-        SegmentNode, SegmentsOf, StreamDescription, StreamName, TruncateAt, TruncateStream,
+        DescribeStream, GroupDescription, GroupsOf, ListGroups, ListSegments, ListTransactions, Scale, ScaleStream,
+        SealStream, SegmentNode, SegmentsOf, StreamDescription, StreamName, Transaction, TransactionsOf, TruncateAt,
+        TruncateStream,
     },
     segment_store::{DescribeSegment, SegmentInfo, SegmentName},
 };
@@ -25,14 +26,14 @@ const SEGMENTS_MAX: usize = 250_000;
 const ASKED_MAX: usize = 16;
 
 /// A segment as the coordinator knows it, and as its container does, where it has it.
-type Found = (SegmentNode, Option<SegmentInfo>);
+pub(super) type Found = (SegmentNode, Option<SegmentInfo>);
 
 impl Admin {
-    async fn stream(&self, index: &IndexName) -> anyhow::Result<StreamDescription> {
+    pub(super) async fn stream(&self, index: &IndexName) -> anyhow::Result<StreamDescription> {
         Ok(self.call::<DescribeStream>(&(), &StreamName { index: index.clone() }).await?)
     }
 
-    async fn nodes(&self, index: &IndexName) -> anyhow::Result<Vec<SegmentNode>> {
+    pub(super) async fn nodes(&self, index: &IndexName) -> anyhow::Result<Vec<SegmentNode>> {
         let mut nodes: Vec<SegmentNode> = Vec::new();
         loop {
             let after = nodes.last().map(|node| node.segment);
@@ -46,7 +47,7 @@ impl Admin {
     }
 
     /// A segment that its container does not have was deleted between the two questions.
-    async fn info(&self, node: &SegmentNode) -> anyhow::Result<Option<SegmentInfo>> {
+    pub(super) async fn info(&self, node: &SegmentNode) -> anyhow::Result<Option<SegmentInfo>> {
         let name = SegmentName { segment: node.segment };
         match self.host.bus.call::<DescribeSegment>(&node.container, &name).await {
             Ok(info) => Ok(Some(info)),
@@ -55,7 +56,7 @@ impl Admin {
         }
     }
 
-    async fn found(&self, index: &IndexName) -> anyhow::Result<Vec<Found>> {
+    pub(super) async fn found(&self, index: &IndexName) -> anyhow::Result<Vec<Found>> {
         let nodes = self.nodes(index).await?;
         let bar = self.bar(nodes.len(), "asking for segments");
         let found = stream::iter(nodes).map(|node| {
@@ -138,7 +139,18 @@ impl Admin {
     }
 
     pub(super) async fn groups(&self, scope: Option<ScopeName>) -> anyhow::Result<()> {
-        let groups = self.call::<ListGroups>(&(), &GroupsOf { scope }).await?.groups;
+        let mut groups: Vec<GroupDescription> = Vec::new();
+        let mut wanted = GroupsOf { scope, ..GroupsOf::default() };
+        // Each page begins behind the one before it.
+        loop {
+            let page = self.call::<ListGroups>(&(), &wanted).await?;
+            let more = page.more && !page.groups.is_empty();
+            groups.extend(page.groups);
+            if !more {
+                break;
+            }
+            wanted.after = groups.last().map(|group| group.config.group.clone());
+        }
         let rows = groups.iter().map(|group| {
             let config = &group.config;
             json!({
@@ -153,7 +165,17 @@ impl Admin {
     }
 
     pub(super) async fn transactions(&self, index: IndexName) -> anyhow::Result<()> {
-        let list = self.call::<ListTransactions>(&(), &StreamName { index }).await?.transactions;
+        let mut list: Vec<Transaction> = Vec::new();
+        let mut wanted = TransactionsOf::all(index);
+        loop {
+            let page = self.call::<ListTransactions>(&(), &wanted).await?;
+            let more = page.more && !page.transactions.is_empty();
+            list.extend(page.transactions);
+            if !more {
+                break;
+            }
+            wanted.before = list.last().map(|one| one.transaction);
+        }
         let rows = list.iter().map(|one| {
             json!({
                 "transaction": one.transaction.to_string(), "phase": one.phase, "epoch": one.epoch,

@@ -5,9 +5,12 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use types::{IndexName, Offset, SegmentId, Timestamp, WriterId};
-use wire::{block::Block, segment_store::ChunkMeta};
+use wire::{
+    block::Block,
+    segment_store::{Adoption, ChunkMeta, SegmentOrigin},
+};
 
-use crate::container::frame::{FrameError, put_text, take, take_text, text};
+use crate::container::frame::{FrameError, adopted, put_text, take, take_text, text};
 
 /// Keys of one [`Entry::Collected`], at most: about 150 KiB of a frame.
 pub const COLLECTED_MAX: usize = 1_000;
@@ -55,6 +58,17 @@ pub enum Entry {
     Delete {
         /// The segment.
         segment: SegmentId,
+        /// When it was asked for: from then on its objects are garbage. [`Timestamp::MIN`] where nobody wrote it down.
+        at: Timestamp,
+    },
+    /// Writes a block of an open transaction to the log once more, so that the log may forget where it was before.
+    Carry {
+        /// The transaction's segment.
+        segment: SegmentId,
+        /// The offset of the block's first event that was kept.
+        base: Offset,
+        /// The block as it was.
+        block: Block,
     },
     /// Events moved to Tier 2.
     ChunkCommitted {
@@ -100,6 +114,15 @@ pub enum Entry {
         /// When: what becomes garbage because there is room again is garbage from then on.
         at: Timestamp,
     },
+    /// Says what a segment is in its stream.
+    Describe {
+        /// The segment.
+        segment: SegmentId,
+        /// What it is.
+        origin: SegmentOrigin,
+    },
+    /// Adds a segment made of chunks that are there.
+    Adopt(Box<Adoption>),
 }
 
 /// By what a new segment recognises repeats of what its predecessors have.
@@ -134,8 +157,12 @@ impl Entry {
                 96 + writers + seeds.ids.len() * (16 + 8)
             }
             Self::Collected { keys, .. } => HEAD + 8 + 4 + keys.iter().map(|key| 2 + key.len()).sum::<usize>(),
-            Self::Seal { .. } | Self::Delete { .. } | Self::Swept { .. } => HEAD,
+            Self::Seal { .. } | Self::Swept { .. } => HEAD,
+            Self::Delete { .. } => HEAD + 8,
             Self::Truncate { .. } | Self::Merge { .. } => HEAD + 16,
+            Self::Carry { block, .. } => HEAD + 8 + 4 + block.bytes().len(),
+            Self::Describe { origin, .. } => HEAD + adopted::origin_bytes(origin),
+            Self::Adopt(adoption) => HEAD + adopted::raw_bytes(adoption),
         }
     }
 
@@ -145,12 +172,15 @@ impl Entry {
             Self::Append { segment, .. }
             | Self::CreateSegment { segment, .. }
             | Self::Seal { segment }
-            | Self::Delete { segment }
+            | Self::Delete { segment, .. }
+            | Self::Carry { segment, .. }
             | Self::ChunkCommitted { segment, .. }
             | Self::Swept { segment }
             | Self::Truncate { segment, .. }
             | Self::Merge { segment, .. }
-            | Self::ChunksReplaced { segment, .. } => Some(*segment),
+            | Self::ChunksReplaced { segment, .. }
+            | Self::Describe { segment, .. } => Some(*segment),
+            Self::Adopt(adoption) => Some(adoption.segment),
             Self::Collected { .. } => None,
         }
     }
@@ -160,7 +190,7 @@ impl Entry {
             Self::Append { expected_end: None, .. } => 1,
             Self::CreateSegment { seeds, transactional: false, .. } if seeds.is_empty() => 2,
             Self::Seal { .. } => 3,
-            Self::Delete { .. } => 4,
+            Self::Delete { at: Timestamp::MIN, .. } => 4,
             Self::ChunkCommitted { .. } => 5,
             Self::Swept { .. } => 6,
             Self::Append { .. } => 7,
@@ -169,6 +199,10 @@ impl Entry {
             Self::Merge { .. } => 10,
             Self::ChunksReplaced { .. } => 11,
             Self::Collected { .. } => 12,
+            Self::Delete { .. } => 13,
+            Self::Carry { .. } => 14,
+            Self::Describe { .. } => 15,
+            Self::Adopt(_) => 16,
         }
     }
 
@@ -208,6 +242,14 @@ impl Entry {
                 out.put_u32_le(length(keys.len()));
                 keys.iter().for_each(|key| put_key(out, key));
             }
+            Self::Delete { at, .. } if tag == 13 => out.put_i64_le(at.nanos()),
+            Self::Carry { base, block, .. } => {
+                out.put_u64_le(*base);
+                out.put_u32_le(length(block.bytes().len()));
+                out.put_slice(block.bytes());
+            }
+            Self::Describe { origin, .. } => adopted::put_origin(out, origin),
+            Self::Adopt(adoption) => adopted::put(out, adoption),
             Self::Seal { .. } | Self::Delete { .. } | Self::Swept { .. } => {}
         }
     }
@@ -219,7 +261,7 @@ impl Entry {
             1 | 7 => take_append(body, segment, tag == 7)?,
             2 | 8 => take_create(body, segment, tag == 8)?,
             3 => Self::Seal { segment },
-            4 => Self::Delete { segment },
+            4 => Self::Delete { segment, at: Timestamp::MIN },
             5 => Self::ChunkCommitted { segment, meta: take_meta(body)? },
             6 => Self::Swept { segment },
             9 => Self::Truncate { segment, before: take(body, 8)?.get_u64_le(), at: take_time(body)? },
@@ -231,6 +273,10 @@ impl Entry {
                 let keys = (0..count).map(|_| take_key(body)).collect::<Result<_, _>>()?;
                 Self::Collected { keys, at }
             }
+            13 => Self::Delete { segment, at: take_time(body)? },
+            14 => Self::Carry { segment, base: take(body, 8)?.get_u64_le(), block: take_block(body)? },
+            15 => Self::Describe { segment, origin: adopted::take_origin(body)? },
+            16 => Self::Adopt(Box::new(adopted::take_adoption(body, segment)?)),
             _ => return Err(FrameError::Malformed("an entry is of a kind that this release does not know")),
         })
     }
@@ -240,9 +286,13 @@ fn take_append(body: &mut Bytes, segment: SegmentId, conditional: bool) -> Resul
     let writer = take_writer(body)?;
     let first_event_number = take(body, 8)?.get_u64_le();
     let expected_end = if conditional { Some(take(body, 8)?.get_u64_le()) } else { None };
-    let length = take(body, 4)?.get_u32_le() as usize;
-    let block = Block::open(take(body, length)?)?;
+    let block = take_block(body)?;
     Ok(Entry::Append { segment, writer, first_event_number, expected_end, block })
+}
+
+fn take_block(body: &mut Bytes) -> Result<Block, FrameError> {
+    let length = take(body, 4)?.get_u32_le() as usize;
+    Ok(Block::open(take(body, length)?)?)
 }
 
 fn take_create(body: &mut Bytes, segment: SegmentId, seeded: bool) -> Result<Entry, FrameError> {
@@ -280,7 +330,7 @@ fn take_seeds(body: &mut Bytes) -> Result<Seeds, FrameError> {
     Ok(seeds)
 }
 
-fn put_meta(out: &mut BytesMut, meta: &ChunkMeta) {
+pub(super) fn put_meta(out: &mut BytesMut, meta: &ChunkMeta) {
     put_key(out, &meta.key);
     out.put_u64_le(meta.from);
     out.put_u64_le(meta.to);
@@ -289,7 +339,7 @@ fn put_meta(out: &mut BytesMut, meta: &ChunkMeta) {
     out.put_i64_le(meta.time_max.nanos());
 }
 
-fn take_meta(body: &mut Bytes) -> Result<ChunkMeta, FrameError> {
+pub(super) fn take_meta(body: &mut Bytes) -> Result<ChunkMeta, FrameError> {
     let key = take_key(body)?;
     let mut numbers = take(body, 40)?;
     Ok(ChunkMeta {

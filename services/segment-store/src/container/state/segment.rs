@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use types::{IndexName, Offset, SegmentId, WriterId};
 use wire::{
     block::Block,
-    segment_store::{Appended, ChunkMeta, SegmentInfo},
+    segment_store::{Appended, ChunkMeta, SegmentInfo, SegmentOrigin},
 };
 
 use super::{
@@ -56,16 +56,22 @@ pub struct Segment {
     pub truncated_bytes: u64,
     /// How many of them lie below `tail_from`.
     #[serde(default)]
-    tiered_bytes: u64,
+    pub(super) tiered_bytes: u64,
     /// How many of them lie below the end of a chunk, by that end.
     #[serde(default)]
-    bytes_below: BTreeMap<Offset, u64>,
+    pub(super) bytes_below: BTreeMap<Offset, u64>,
     /// Whether it belongs to an open transaction.
     #[serde(default)]
     pub transactional: bool,
     /// The transactions' segments merged of late, oldest first.
     #[serde(default)]
     pub merged: VecDeque<MergedSource>,
+    /// What it is in its stream; `None` if it was created before there was such a thing.
+    #[serde(default)]
+    pub origin: Option<SegmentOrigin>,
+    /// The offsets with which it was made of chunks, if it was.
+    #[serde(default)]
+    pub(super) adopted: Option<(Offset, Offset)>,
 }
 
 /// Events of one block that are in Tier 1 only.
@@ -111,7 +117,16 @@ impl Segment {
             bytes_below: BTreeMap::new(),
             transactional,
             merged: VecDeque::new(),
+            origin: None,
+            adopted: None,
         }
+    }
+
+    /// The log sequence of the oldest event that is not in Tier 2.
+    ///
+    /// Merged events may be older than what stands before them, so that every piece counts.
+    pub fn oldest_seq(&self) -> Option<u64> {
+        self.pieces.iter().map(|piece| piece.seq).min()
     }
 
     /// The segment as others see it.

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 use types::{Offset, SegmentId};
-use wire::segment_store::Merged;
+use wire::{block::Block, segment_store::Merged};
 
 use super::{
-    State,
+    Effect, State,
     segment::{Piece, Segment},
 };
 use crate::error::Error;
@@ -44,7 +44,7 @@ impl State {
         if !self.segment(source)?.transactional {
             return Err(Error::NotTransactional(source));
         }
-        let Some(shadow) = self.segments.remove(&source) else { return Err(Error::UnknownSegment(source)) };
+        let Some(shadow) = self.segments.remove(&source) else { return Err(Error::NotHere(source)) };
         self.segment_mut(into).map(|parent| parent.absorb(source, shadow))
     }
 
@@ -57,6 +57,27 @@ impl State {
 }
 
 impl Segment {
+    /// Takes note that a block of an open transaction was written to the log again, at this sequence and place.
+    pub(super) fn carry(
+        &mut self,
+        segment: SegmentId,
+        base: Offset,
+        block: &Block,
+        (seq, entry): (u64, u32),
+    ) -> Result<Effect, Error> {
+        if !self.transactional {
+            return Err(Error::NotTransactional(segment));
+        }
+        let at = self.pieces.partition_point(|piece| piece.base < base);
+        let whole =
+            |piece: &&mut Piece| piece.base == base && piece.count as usize + piece.dropped.len() == block.len();
+        let Some(piece) = self.pieces.get_mut(at).filter(whole) else {
+            return Err(Error::BadBlock(format!("segment {segment} has no block of {} events at {base}", block.len())));
+        };
+        (piece.seq, piece.entry) = (seq, entry);
+        Ok(Effect::Carried(piece.clone()))
+    }
+
     fn absorb(&mut self, source: SegmentId, shadow: Self) -> Merged {
         let from = self.end;
         // Nothing of an open transaction is truncated or in Tier 2: its pieces are all its events, from offset 0 on.

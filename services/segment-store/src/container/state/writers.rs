@@ -45,6 +45,11 @@ impl Writer {
     pub(super) fn new(last: u64, seq: u64, runs: Vec<Run>) -> Self {
         Self { last, seq, runs }
     }
+
+    /// The log sequence of its last append.
+    pub(super) fn seq(&self) -> u64 {
+        self.seq
+    }
 }
 
 impl Segment {

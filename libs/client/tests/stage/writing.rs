@@ -1,30 +1,32 @@
-//! Containers and a coordinator behind real doors, as simple as can be: what they store is in memory and can be looked at.
+//! Containers and a coordinator for writers, as simple as can be: what they store is in memory and can be looked at.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::{Deref, DerefMut},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
-use bus::{Bus, BusOptions, Door, Doors, Incoming};
+use bus::Door;
 use bytes::Bytes;
-use client::Client;
-use testkit::World;
 use types::{ContainerId, KeyRange, RoutingKey, SegmentId, Timestamp, TransactionId, WriterId};
 use wire::{
-    Call, Code, Problem, Service,
+    Call, Code, Problem,
     block::Block,
     coordinator::{
-        AbortTransaction, BeginTransaction, CommitTransaction, DescribeStream, DescribeTransaction, PingTransaction,
-        SegmentRange, StreamDescription, Transaction, TransactionPhase, TransactionShare,
+        AbortTransaction, BeginTransaction, CommitTransaction, DescribeStream, DescribeTransaction, ListSegments,
+        PingTransaction, SegmentNode, SegmentNodes, SegmentRange, StreamDescription, Transaction, TransactionPhase,
+        TransactionShare,
     },
     segment_store::{
         Append, AppendEvents, Appended, DescribeSegment, DescribeWriter, SegmentInfo, SegmentName, WriterInfo,
         WriterName,
     },
 };
+
+use super::{Stage, door};
 
 pub(crate) const CONTAINERS: u16 = 2;
 
@@ -50,13 +52,24 @@ pub(crate) struct Store {
     pub(crate) pings: AtomicU64,
 }
 
-pub(crate) struct Stage {
-    pub(crate) world: World,
-    pub(crate) bus: Bus,
-    pub(crate) client: Client,
+/// A stage with a stream to write to.
+pub(crate) struct Writing {
+    stage: Stage,
     pub(crate) store: Arc<Store>,
-    doors: Doors,
-    open: Vec<Door>,
+}
+
+impl Deref for Writing {
+    type Target = Stage;
+
+    fn deref(&self) -> &Stage {
+        &self.stage
+    }
+}
+
+impl DerefMut for Writing {
+    fn deref_mut(&mut self) -> &mut Stage {
+        &mut self.stage
+    }
 }
 
 pub(crate) fn key(n: usize) -> RoutingKey {
@@ -68,60 +81,90 @@ fn place(epoch: u32, number: u32, range: KeyRange) -> SegmentRange {
     SegmentRange { segment: SegmentId { stream: 1, epoch, number }, container, range }
 }
 
-impl Stage {
+impl Writing {
     /// A stream `shop` with so many segments.
     pub(crate) async fn new(segments: u32) -> Self {
-        let world = World::start().await.unwrap();
-        let options = BusOptions {
-            url: world.nats.url(),
-            creds: Some(world.nats.platform_creds().unwrap()),
-            name: "test/a".into(),
-            inbox_prefix: None,
-        };
-        let bus = Bus::connect(options).await.unwrap();
-        let objects = store::Objects::open(&world.objects_url()).unwrap();
-        let doors = Doors::new(&bus, Service::SegmentStore, &"a".parse().unwrap());
-        let client = Client::new(bus.clone(), objects);
-        let mut stage = Self { world, bus, client, store: Arc::default(), doors, open: Vec::new() };
-        let ranges = KeyRange::split_evenly(segments).into_iter().zip(0u32..);
-        let places: Vec<_> = ranges.map(|(range, number)| place(0, number, range)).collect();
-        stage.store.create(&places, &[]);
-        let (scope, index) = ("team".parse().unwrap(), "shop".parse().unwrap());
-        *stage.store.stream.lock().unwrap() =
-            Some(StreamDescription::new((1, Timestamp::default()), scope, index, places));
+        let mut writing = Self::unowned(segments).await;
         for container in 0..CONTAINERS {
             let at = ContainerId(container);
-            stage.serve::<AppendEvents>(Some(at), Store::append).await;
-            stage.serve::<DescribeWriter>(Some(at), |store, name| store.writer(&name)).await;
-            stage.serve::<DescribeSegment>(Some(at), |store, name| store.describe(&name)).await;
+            writing.answer::<AppendEvents>(Some(at), Store::append).await;
+            writing.answer::<DescribeWriter>(Some(at), |store, name| store.writer(&name)).await;
+            writing.answer::<DescribeSegment>(Some(at), |store, name| store.describe(&name)).await;
         }
-        stage.serve::<DescribeStream>(None, |store, _| Ok(store.stream.lock().unwrap().clone().unwrap())).await;
-        stage.serve::<BeginTransaction>(None, |store, new| Ok(store.begin(new.lease_ms))).await;
-        stage
-            .serve::<PingTransaction>(None, |store, ping| {
+        writing
+    }
+
+    /// The same, with containers that have no owner yet.
+    pub(crate) async fn unowned(segments: u32) -> Self {
+        let mut writing = Self { stage: Stage::new().await, store: Arc::default() };
+        let ranges = KeyRange::split_evenly(segments).into_iter().zip(0u32..);
+        let places: Vec<_> = ranges.map(|(range, number)| place(0, number, range)).collect();
+        writing.store.create(&places, &[]);
+        let (scope, index) = ("team".parse().unwrap(), "shop".parse().unwrap());
+        *writing.store.stream.lock().unwrap() =
+            Some(StreamDescription::new((1, Timestamp::default()), scope, index, places));
+        writing.answer::<DescribeStream>(None, |store, _| Ok(store.stream.lock().unwrap().clone().unwrap())).await;
+        writing.answer::<ListSegments>(None, |store, _| Ok(store.nodes())).await;
+        writing.answer::<BeginTransaction>(None, |store, new| Ok(store.begin(new.lease_ms))).await;
+        writing
+            .answer::<PingTransaction>(None, |store, ping| {
                 store.pings.fetch_add(1, Ordering::Relaxed);
                 store.transaction(ping.transaction, None)
             })
             .await;
-        stage.serve::<DescribeTransaction>(None, |store, name| store.described(name.transaction)).await;
+        writing.answer::<DescribeTransaction>(None, |store, name| store.described(name.transaction)).await;
         let commit = Some(TransactionPhase::Committed);
-        stage.serve::<CommitTransaction>(None, move |store, name| store.transaction(name.transaction, commit)).await;
+        writing.answer::<CommitTransaction>(None, move |store, name| store.transaction(name.transaction, commit)).await;
         let abort = Some(TransactionPhase::Aborted);
-        stage.serve::<AbortTransaction>(None, move |store, name| store.transaction(name.transaction, abort)).await;
-        stage
+        writing.answer::<AbortTransaction>(None, move |store, name| store.transaction(name.transaction, abort)).await;
+        writing
     }
 
-    async fn serve<C: Call>(
+    async fn answer<C: Call>(
         &mut self,
         key: Option<C::Key>,
         answer: impl Fn(&Store, C::Request) -> Result<C::Reply, Problem> + Send + Sync + 'static,
     ) {
         let store = self.store.clone();
-        let handler = move |incoming: Incoming<C>| {
-            let answered = answer(&store, incoming.request);
-            async move { answered }
-        };
-        self.open.push(self.doors.serve::<C, _, _>(key.as_ref(), handler).await.unwrap());
+        self.stage.serve::<C>(key.as_ref(), move |request| answer(&store, request)).await;
+    }
+}
+
+/// Who owns every container, on a connection of its own.
+pub(crate) struct Owner {
+    /// Whatever is asked from now on is never answered, as by a process that was killed a moment later.
+    pub(crate) dying: Arc<AtomicBool>,
+    /// Appends that came while it was dying.
+    pub(crate) taken: Arc<AtomicU64>,
+    _doors: Vec<Door>,
+}
+
+impl Owner {
+    pub(crate) async fn serve(stage: &Writing) -> Self {
+        let bus = stage.connect().await;
+        let (dying, taken) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let mut doors = Vec::new();
+        for container in (0..CONTAINERS).map(ContainerId) {
+            let (store, dies, takes) = (stage.store.clone(), dying.clone(), taken.clone());
+            let append = move |append| {
+                let answered = if dies.load(Ordering::Relaxed) { None } else { Some(store.append(append)) };
+                takes.fetch_add(u64::from(answered.is_none()), Ordering::Relaxed);
+                async move {
+                    match answered {
+                        Some(answered) => answered,
+                        None => std::future::pending().await,
+                    }
+                }
+            };
+            doors.push(door::<AppendEvents, _, _>(&bus, Some(&container), append).await);
+            let store = stage.store.clone();
+            let last = move |name| std::future::ready(store.writer(&name));
+            doors.push(door::<DescribeWriter, _, _>(&bus, Some(&container), last).await);
+            let store = stage.store.clone();
+            let describe = move |name| std::future::ready(store.describe(&name));
+            doors.push(door::<DescribeSegment, _, _>(&bus, Some(&container), describe).await);
+        }
+        Self { dying, taken, _doors: doors }
     }
 }
 
@@ -153,6 +196,20 @@ impl Store {
         self.create(&places, &stream.segments);
         stream.segments = places;
         move || *self.stream.lock().unwrap() = Some(stream)
+    }
+
+    /// The present segments, as if nothing had been before them.
+    fn nodes(&self) -> SegmentNodes {
+        let stream = self.stream.lock().unwrap().clone().unwrap();
+        let node = |at: &SegmentRange| SegmentNode {
+            segment: at.segment,
+            container: at.container,
+            range: at.range,
+            sealed_in: None,
+            predecessors: vec![],
+            successors: vec![],
+        };
+        SegmentNodes { segments: stream.segments.iter().map(node).collect(), more: false }
     }
 
     fn append(&self, append: Append) -> Result<Appended, Problem> {

@@ -1,0 +1,120 @@
+//! What is different for programs outside the platform: whom nobody has to believe, and who have no object storage.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use moka::sync::Cache;
+use store::Objects;
+use tokio::sync::{Mutex, Semaphore};
+use wire::{
+    block::Block,
+    segment_store::{Append, ChunkMeta, ReadFrom, SegmentRead},
+};
+
+use crate::{
+    container::{Container, columns, read::capped, tier2::failed},
+    error::Error,
+};
+
+/// Chunks kept, so that a reader who goes through one fetches it once.
+const CHUNKS_BYTES_MAX: u64 = 64 << 20;
+/// Chunks read at the same time; who comes meanwhile waits, no longer than its deadline.
+const READS_MAX: usize = 2;
+/// Who may wait for a place at the same time: one reader of a stream at a time, so that no tenant's readers keep out another's.
+const TURNS: usize = 16;
+/// Rows decoded for one answer.
+const ROWS_MAX: usize = 8_192;
+/// Times in a row that a named chunk may be gone before somebody else should be asked.
+const GONE_MAX: usize = 3;
+
+/// Refuses a block that says what only a front door knows.
+///
+/// The message ids of all segments of a container share one memory, in which those received last stay: whoever chose the time of
+/// receipt could have everybody else's forgotten. Numbered events need no ids.
+pub(crate) fn check(append: &Append) -> Result<(), Error> {
+    let block = Block::open(append.block.clone()).map_err(|e| Error::BadBlock(e.to_string()))?;
+    if (0..block.len()).any(|i| block.id(i) != 0) {
+        return Err(Error::BadBlock("message ids are for what comes through a front door".to_owned()));
+    }
+    Ok(())
+}
+
+/// Reads chunks for others; clones share its memory.
+///
+/// Bounds: 64 MiB of chunks, two of them decoded at a time, 8,192 rows and what a read may answer of each.
+#[derive(Clone)]
+pub(crate) struct Lender {
+    objects: Objects,
+    chunks: Cache<String, Bytes>,
+    turns: Arc<[Mutex<()>; TURNS]>,
+    places: Arc<Semaphore>,
+}
+
+impl Lender {
+    pub(crate) fn new(objects: Objects) -> Self {
+        let weigh = |_: &String, bytes: &Bytes| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let chunks = Cache::builder().weigher(weigh).max_capacity(CHUNKS_BYTES_MAX).build();
+        Self { objects, chunks, turns: Arc::default(), places: Arc::new(Semaphore::new(READS_MAX)) }
+    }
+
+    /// The rows of a chunk from an offset in it; `None` when its object is gone.
+    async fn rows(&self, request: &ReadFrom, chunk: &ChunkMeta) -> Result<Option<columns::Answer>, Error> {
+        let _turn = self.turns[request.segment.stream as usize % TURNS].lock().await;
+        let permit = self.places.clone().acquire_owned().await.map_err(|e| Error::Columns(e.to_string()))?;
+        let bytes = match self.chunks.get(&chunk.key) {
+            Some(known) => known,
+            None => match self.objects.get(&chunk.key).await {
+                Ok(bytes) => {
+                    self.chunks.insert(chunk.key.clone(), bytes.clone());
+                    bytes
+                }
+                Err(error) if error.is_not_found() => return Ok(None),
+                Err(error) => return Err(failed(error)),
+            },
+        };
+        let (from, bytes_max) = (request.from, capped(request));
+        let reading = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let damaged = |e: &dyn std::fmt::Display| Error::Columns(e.to_string());
+            let batches = chunk::read_rows(bytes, from, ROWS_MAX).map_err(|e| damaged(&e))?;
+            let first = batches.first().ok_or_else(|| damaged(&format_args!("a chunk does not hold offset {from}")))?;
+            columns::fit(first, from, bytes_max)
+        });
+        reading.await.map_err(|e| Error::Columns(e.to_string()))?.map(Some)
+    }
+}
+
+impl Container {
+    /// Answers a read with columns, also of what is in Tier 2. Bounds: as [`Container::read`].
+    pub(crate) async fn read_inline(&self, request: ReadFrom, lender: &Lender) -> Result<SegmentRead, Error> {
+        for _ in 0..GONE_MAX {
+            let read = self.read(request.clone()).await?;
+            let Some(chunk) = read.chunks.first() else { return Ok(read) };
+            if let Some(columns::Answer { next, columns }) = lender.rows(&request, chunk).await? {
+                return Ok(SegmentRead { next, columns, chunks: Vec::new(), ..read });
+            }
+            // Replaced or truncated since it was named: the books know better by now.
+        }
+        Err(self.unavailable("a chunk of the segment is gone"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use types::{SegmentId, Timestamp};
+    use wire::block::BlockBuilder;
+
+    use super::*;
+
+    #[test]
+    fn only_a_front_door_gives_message_ids() {
+        for (ids, taken) in [(&[0, 0][..], true), (&[0, 7], false), (&[1], false)] {
+            let mut block = BlockBuilder::new();
+            assert!(ids.iter().all(|id| block.push(Timestamp::MAX, *id, b"event")));
+            let segment = SegmentId { stream: 1, epoch: 0, number: 0 };
+            let (writer, first_event_number, block) = ("w".parse().unwrap(), 1, block.finish());
+            let append = Append { segment, writer, first_event_number, block, expected_end: None };
+            assert_eq!(check(&append).is_ok(), taken, "{ids:?}");
+        }
+    }
+}
