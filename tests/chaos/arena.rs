@@ -1,6 +1,8 @@
 //! An installation in which trials take place one after another, and how it becomes whole again.
 
 use std::{
+    path::PathBuf,
+    process::Command,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -74,6 +76,18 @@ impl Arena {
         let cluster = Cluster::start_with(options.nats(usize::from(ground.nats_count())).set(&HASTE)).await?;
         let client = cluster.client("gateway/chaos").await?;
         Ok(Self { cluster, client, objects, jetstream, bucket, doomed: Vec::new(), _dir: dir })
+    }
+
+    /// Ends the installation and leaves everything behind; answers where.
+    pub(crate) fn keep(self) -> PathBuf {
+        let dir = self.cluster.keep();
+        for (name, disk) in [("jetstream", &self.jetstream), ("objects", &self.objects)] {
+            if let Some(disk) = disk {
+                // What cannot be copied is missed by whoever looks for the reason, and by nobody else.
+                drop(Command::new("cp").arg("-r").arg(disk.path()).arg(dir.join(name)).output());
+            }
+        }
+        dir
     }
 
     /// Starts again what has died by itself, as it should.

@@ -118,7 +118,7 @@ pub(crate) enum Fault {
     LoseDisk { node: u8 },
     /// A nats-server comes back with a damaged block of a container's log, or with half of one.
     DamageBlock { node: u8, container: u16, short: bool },
-    /// A nats-server's disk is full; it stops its JetStream until it is started again.
+    /// A nats-server's disk is full; every stream stops at the write that fails, until the server is started again.
     JetStreamFull { for_ms: u64 },
     /// So many requests to JetStream's API that a nats-server drops all that wait.
     FloodApi { node: u8 },

@@ -277,12 +277,12 @@ impl Arena {
 
     async fn fill_jetstream(&mut self, how_long: Duration) -> Result<bool> {
         let Some(disk) = &self.jetstream else { return Ok(false) };
-        let disabled = |log: &str| log.matches("will be DISABLED").count();
-        let before = disabled(&self.cluster.nats.log(0));
+        let failed = |log: &str| log.matches("no space left on device").count();
+        let before = failed(&self.cluster.nats.log(0));
         disk.fill().await?;
         sleep(how_long).await;
         disk.resize(JETSTREAM_MEBIBYTES)?;
-        let noticed = disabled(&self.cluster.nats.log(0)) > before;
+        let noticed = failed(&self.cluster.nats.log(0)) > before;
         self.cluster.nats.restart(0).await?;
         Ok(noticed)
     }

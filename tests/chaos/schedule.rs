@@ -191,7 +191,7 @@ impl Draw {
             all.extend([
                 (2, Fault::ObjectsReadOnly { for_ms }),
                 (2, Fault::ObjectsFull { for_ms }),
-                (1, Fault::JetStreamFull { for_ms: short_ms }),
+                (1, Fault::JetStreamFull { for_ms: 1_000 + short_ms }),
             ]);
         } else {
             let outages = [Outage::Busy, Outage::ReadOnly, Outage::Silent, Outage::Slow, Outage::Pages];
@@ -301,23 +301,30 @@ mod tests {
         assert!(missing.is_empty(), "docs/guide/faults.md does not say how these are done: {missing:?}");
     }
 
+    /// What only `--seeds` runs: nats-server 2.15 itself loses what it has acknowledged when its disk is full, see
+    /// `docs/guide/faults.md`.
+    const NOT_ALWAYS: &str = "JetStream full";
+
     #[test]
-    fn the_seeds_that_are_always_run_have_every_kind() {
-        let all: BTreeSet<_> = every_kind().into_values().flatten().collect();
+    fn the_seeds_that_are_always_run_have_every_kind_but_one() {
+        let mut all: BTreeSet<_> = every_kind().into_values().flatten().collect();
+        assert!(all.remove(NOT_ALWAYS));
         let run: BTreeSet<_> = crate::SEEDS.into_iter().flat_map(kinds).collect();
-        let missing: Vec<_> = all.difference(&run).collect();
-        assert!(missing.is_empty(), "seeds that have every kind are {:?}; missing: {missing:?}", cover(all.clone()));
+        assert!(run == all, "seeds that have every kind are {:?}", cover(all));
     }
 
-    /// Few seeds that have all of these kinds: the one with the most that are still missing, again and again.
+    /// Few seeds that have all of these kinds: the one with the most that are still missing for its time, again and again.
     fn cover(mut missing: BTreeSet<&'static str>) -> Vec<u64> {
-        let all: Vec<_> = (1..20_000).map(kinds).collect();
+        let all = (1..60_000).map(|seed| (seed, kinds(seed)));
+        let all: Vec<_> = all.filter(|(_, kinds)| !kinds.contains(NOT_ALWAYS)).collect();
         let mut seeds = Vec::new();
         while !missing.is_empty() {
-            let gain = |kinds: &BTreeSet<&'static str>| kinds.intersection(&missing).count();
+            // Three servers take three times as long.
+            let cost = |seed: u64| if Ground::of(seed) == Ground::Cluster { 3 } else { 1 };
+            let gain = |(seed, kinds): &(u64, BTreeSet<_>)| 12 * kinds.intersection(&missing).count() / cost(*seed);
             // Of equals the first: `max_by_key` would take the last.
-            let (at, best) = all.iter().enumerate().rev().max_by_key(|(_, kinds)| gain(kinds)).unwrap();
-            seeds.push(at as u64 + 1);
+            let (seed, best) = all.iter().rev().max_by_key(|one| gain(one)).unwrap();
+            seeds.push(*seed);
             missing = missing.difference(best).copied().collect();
         }
         seeds

@@ -103,10 +103,17 @@ impl Drop for Traffic {
 }
 
 impl Traffic {
-    pub(crate) async fn start(binding: &Binding, client: &Client, streams: &Streams, seed: u64) -> Result<Self> {
+    /// Plain publishers share a connection; everybody else is a client of segments.
+    pub(crate) async fn start(
+        connection: async_nats::Client,
+        binding: &Binding,
+        client: &Client,
+        streams: &Streams,
+        seed: u64,
+    ) -> Result<Self> {
         let (stop, longest) = (Arc::new(AtomicBool::new(false)), Longest::default());
         let mut publishers = JoinSet::new();
-        let publisher = Publisher::hasty(binding.connect().await?, ACK_WITHIN);
+        let publisher = Publisher::hasty(connection, ACK_WITHIN);
         for number in 0..KEYS {
             let (stop, publisher, subject) = (Arc::clone(&stop), publisher.clone(), binding.subject.clone());
             let longest = longest.clone();

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use logboom_tests::{Streams, Walker};
+use logboom_tests::{Streams, Walker, eventually};
 use tokio::time::sleep;
 use types::KeyRange;
 
@@ -15,6 +15,8 @@ use crate::{arena::Arena, promise::Promises, schedule::Schedule, traffic::Traffi
 
 /// Traffic before the first fault and after the last.
 const CALM: Duration = Duration::from_millis(500);
+/// How long a client may take to connect: a server on a busy machine gives up those who are slow to say who they are.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(20);
 
 /// What a trial came to.
 #[derive(Debug, Default)]
@@ -85,7 +87,8 @@ impl Arena {
         let index = format!("trial-{}", schedule.seed);
         let streams = Streams::create(&bus, &index, 2).await.context("a stream for the trial")?;
         let binding = self.cluster.binding(&index)?;
-        let traffic = Traffic::start(&binding, &self.client, &streams, schedule.seed).await?;
+        let connection = eventually("a connection", CONNECTED_WITHIN, async || binding.connect().await).await?;
+        let traffic = Traffic::start(connection, &binding, &self.client, &streams, schedule.seed).await?;
         let mut promises = Promises::default();
         sleep(CALM).await;
         outcome.times.note("begin");
@@ -120,7 +123,7 @@ impl Arena {
             "the stream was cut off at {:?}, and says that it begins at {head:?}",
             promises.head
         );
-        let publisher = binding.publisher().await?;
+        let publisher = eventually("a new connection", CONNECTED_WITHIN, async || binding.publisher().await).await?;
         let subject = format!("{}.fresh", binding.subject);
         publisher.until_acked(&subject, "fresh", "{\"msg\":\"fresh 0\"}").await.context("a fresh event")?;
         let mut walker = Walker::from_head(&self.client, &streams).await?;

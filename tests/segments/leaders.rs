@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use client::Client;
 use logboom_tests::{Cluster, Options, Streams, eventually, patiently};
 use tokio::time::{Instant, sleep};
 use wire::coordinator::{RetentionChange, RetentionPolicy, StreamUpdate, UpdateStream};
 
 use crate::{
-    numbered::{LONG, Numbered, witness},
+    numbered::{LONG, Numbered},
+    retention::left,
     shared::HASTE,
 };
 
@@ -32,13 +32,13 @@ async fn leader(cluster: &Cluster, coordinators: &[&str]) -> anyhow::Result<Stri
 }
 
 /// Writes little by little, so that there are cuts to truncate at, until most of what was written is gone.
-async fn kept(client: &Client, streams: &Streams, numbered: &mut Numbered) -> anyhow::Result<()> {
+async fn kept(streams: &Streams, numbered: &mut Numbered) -> anyhow::Result<()> {
     let before: u64 = numbered.counts.values().sum();
     let begun = Instant::now();
     loop {
         numbered.write("k", 5, 4).await;
         let written = numbered.counts.values().sum::<u64>() - before;
-        let left = witness(client, streams).await.len() as u64;
+        let (left, _) = left(streams).await?;
         if written >= EVENTS && left <= EVENTS / 2 {
             return Ok(());
         }
@@ -67,9 +67,7 @@ async fn s25_every_stream_is_kept_by_one_coordinator_whatever_their_number() {
     loop {
         let leader = eventually("one leads", LONG, async || leader(&cluster, &alive).await).await.unwrap();
         for (streams, numbered) in &mut all {
-            kept(&client, streams, numbered)
-                .await
-                .unwrap_or_else(|error| panic!("{} coordinators: {error:#}", alive.len()));
+            kept(streams, numbered).await.unwrap_or_else(|error| panic!("{} coordinators: {error:#}", alive.len()));
         }
         assert_eq!(self::leader(&cluster, &alive).await.unwrap(), leader);
         if alive.len() == 1 {

@@ -26,7 +26,7 @@ async fn keep(streams: &Streams, retention: Option<RetentionPolicy>) {
 }
 
 /// How many events the stream still has, and how many it ever had.
-async fn left(streams: &Streams) -> anyhow::Result<(u64, u64)> {
+pub(crate) async fn left(streams: &Streams) -> anyhow::Result<(u64, u64)> {
     let (mut left, mut all) = (0, 0);
     for node in streams.nodes().await? {
         let name = SegmentName { segment: node.segment };

@@ -320,8 +320,12 @@ fn nats_options(options: &BusOptions, tell: watch::Sender<Link>) -> Result<Conne
         nats = nats.custom_inbox_prefix(prefix);
     }
     if let Some(tls) = &options.tls {
-        // The names of other servers that one tells of are addresses, for which there is no certificate.
-        nats = nats.tls_client_config(ClientConfig::clone(tls)).ignore_discovered_servers();
+        nats = nats.tls_client_config(ClientConfig::clone(tls));
+    }
+    if options.tls.is_some() || options.url.contains("tls://") {
+        // A server tells of others before anything is encrypted: whoever stands in between could name one of his own, and
+        // the names of honest ones are addresses, for which there is no certificate.
+        nats = nats.require_tls(true).ignore_discovered_servers();
     }
     let name = options.name.clone();
     let tell = Arc::new(tell);

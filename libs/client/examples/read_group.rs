@@ -13,23 +13,29 @@ use types::{IndexName, ReaderId};
 use wire::coordinator::{CutKind, GroupConfig, GroupRetention};
 
 /// How long nothing may come before the example ends.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [url, creds, objects, index, reader] = &arguments[..] else {
+    run(&std::env::args().skip(1).collect::<Vec<_>>()).await.map(drop)
+}
+
+/// Answers how many events it was given.
+pub(crate) async fn run(arguments: &[String]) -> Result<usize> {
+    let [url, creds, objects, index, reader] = arguments else {
         println!("usage: read_group NATS-URL CREDENTIALS-FILE OBJECTS-URL INDEX READER");
-        return Ok(());
+        return Ok(0);
     };
     let creds = Some(std::fs::read_to_string(creds).with_context(|| format!("read {creds}"))?);
     let bus = bus::Bus::connect(bus::BusOptions { url: url.clone(), creds, ..Default::default() }).await?;
     let client = Client::new(bus, store::Objects::open(objects)?);
 
     let index: IndexName = index.parse()?;
+    // A group belongs to the tenant whose streams it reads.
+    let scope = client.stream(&index).await?.scope.clone();
     let config = GroupConfig {
         group: format!("example-{index}").parse()?,
-        scope: "example".parse()?,
+        scope,
         from: [(index, CutKind::Unbounded)].into(),
         to: Default::default(),
         checkpoint_ms: 30_000,
@@ -60,5 +66,6 @@ async fn main() -> Result<()> {
         }
     }
     println!("{count} events; about {} bytes are left for others", group.unread_bytes().await?);
-    Ok(reader.close().await?)
+    reader.close().await?;
+    Ok(count)
 }

@@ -16,8 +16,11 @@ const LEASE: Duration = Duration::from_secs(30);
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [url, creds, objects, index, how] = &arguments[..] else {
+    run(&std::env::args().skip(1).collect::<Vec<_>>()).await
+}
+
+pub(crate) async fn run(arguments: &[String]) -> Result<()> {
+    let [url, creds, objects, index, how] = arguments else {
         println!("usage: transaction NATS-URL CREDENTIALS-FILE OBJECTS-URL INDEX commit|abort");
         return Ok(());
     };

@@ -18,8 +18,11 @@ const BATCH: usize = 1_000;
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [url, creds, objects, index, count] = &arguments[..] else {
+    run(&std::env::args().skip(1).collect::<Vec<_>>()).await
+}
+
+pub(crate) async fn run(arguments: &[String]) -> Result<()> {
+    let [url, creds, objects, index, count] = arguments else {
         println!("usage: write NATS-URL CREDENTIALS-FILE OBJECTS-URL INDEX COUNT");
         return Ok(());
     };

@@ -156,17 +156,23 @@ async fn listen(bus: Bus, tell: watch::Sender<Known>) {
         }
     };
     // By what it was before, a notice tells which containers moved. Without it they all count as moved, once.
-    match bus.call::<DescribePlacement>(&(), &Empty {}).await {
-        Ok(placement) => drop(tell.send_if_modified(|known| known.learn(&placement))),
-        Err(problem) => debug!(%problem, "placement not known before its first change"),
-    }
+    let asked = bus.call::<DescribePlacement>(&(), &Empty {});
+    let (mut asked, mut known) = (std::pin::pin!(asked), false);
     loop {
-        let heard = tokio::select! {
+        tokio::select! {
             () = tell.closed() => return,
-            heard = notices.next() => heard,
-        };
-        let Some(placement) = heard else { return };
-        tell.send_modify(|known| known.hear(&placement));
+            heard = notices.next() => {
+                let Some(placement) = heard else { return };
+                tell.send_modify(|known| known.hear(&placement));
+            }
+            answer = &mut asked, if !known => {
+                known = true;
+                match answer {
+                    Ok(placement) => drop(tell.send_if_modified(|known| known.learn(&placement))),
+                    Err(problem) => debug!(%problem, "placement not known before its first change"),
+                }
+            }
+        }
     }
 }
 

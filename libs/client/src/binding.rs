@@ -15,7 +15,7 @@ use crate::Client;
 /// Credentials that were issued before clients could use them do not open the doors: fetch the binding again, it has better ones.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 pub struct BindingCredentials {
-    /// Where to connect.
+    /// Where to connect: one URL or several separated by commas, as an installation of several servers hands them out.
     pub nats_url: String,
     /// Text of a `.creds` file.
     pub nats_creds: String,

@@ -7,39 +7,6 @@
 //! Deliberately does not know: how containers store what they store, queries, or who may do what; a [`bus::Bus`] and a
 //! [`store::Objects`] are handed in.
 //!
-//! ```no_run
-//! use std::time::Duration;
-//!
-//! use client::{Client, WriterOptions};
-//! use types::RoutingKey;
-//!
-//! # async fn example(bus: bus::Bus, objects: store::Objects) -> Result<(), Box<dyn std::error::Error>> {
-//! let client = Client::new(bus, objects);
-//! let index: types::IndexName = "shop".parse()?;
-//!
-//! // Exactly once and in order for each key; durable when it is flushed, or when the receipt says so.
-//! let writer = client.event_writer(index.clone(), WriterOptions::new("importer-1".parse()?)).await?;
-//! let key = RoutingKey::new("cart-17")?;
-//! let receipt = writer.write(Some(&key), "first".into()).await?;
-//! let batch = writer.write_batch([(Some(&key), "second"), (Some(&key), "third")]).await?;
-//! println!("the first is at {:?}", receipt.await?);
-//! batch.await?;
-//!
-//! // All or none: visible when the commit returns.
-//! let transaction = client.begin_transaction(index.clone(), Duration::from_secs(30)).await?;
-//! transaction.write_batch([(Some(&key), "-10"), (None, "+10")]).await?.await?;
-//! transaction.commit().await?;
-//!
-//! // From the beginning to the end, and then what comes.
-//! let segment = client.stream(&index).await?.route(Some(&key)).ok_or("no segment")?;
-//! let mut reader = client.reader(segment, 0);
-//! while let Some(batch) = reader.next(Duration::from_secs(1)).await? {
-//!     println!("{} events up to offset {}", batch.num_rows(), reader.position().offset);
-//! }
-//! # Ok(())
-//! # }
-//! ```
-//!
 //! # From outside the platform
 //!
 //! [`Client::connect_with_binding`] takes the credentials of a service binding instead of a connection of the platform's. The same
@@ -66,8 +33,13 @@
 //! meanwhile: its successors get nothing of a key before the old segment has said for certain what it holds.
 //!
 //! **Waiting.** Calls that write wait for memory only ([`WriterOptions::bytes_max`]). When the leader of a log is lost, its
-//! segments answer nothing for 5 to 10 s; for longer or heavier traffic give the writer a [`SpillOptions`]. What is in memory or
-//! in spill files is not acknowledged and does not outlive the process.
+//! segments answer nothing for 5 to 10 s; for longer or heavier traffic give the writer a [`SpillOptions`]. What is in memory does
+//! not outlive the process; what is in spill files is sent by the next writer of the same name, index and directory, each event
+//! once ([`EventWriter::recovered`]). Neither is acknowledged before its segment has it.
+//!
+//! **When an owner dies.** What was asked of a segment-store that died is asked again as soon as the coordinator has moved its
+//! containers, or after a short time without an answer ([`Attempts`]). So writers wait for the take-over, some 2 to 3 s, and
+//! little longer.
 //!
 //! **When it fails.** Whatever may pass is repeated for [`WriterOptions::give_up_after`]. After that, or when the stream is
 //! sealed or deleted, the writer fails as a whole: every receipt gets a [`WriteError`], whose outcome says truthfully whether
@@ -92,8 +64,13 @@
 //! **Truncation.** Who stands before the head of a stream is told so once and goes on behind what is gone
 //! ([`StreamReader::skip_to_head`], [`Delivered::Truncated`]).
 //!
-//! **Time.** Writers may say how far their event times are ([`Client::note_time`]); readers learn between which times they stand
-//! ([`Client::time_window`]).
+//! **Time.** Writers may say how far their event times are, by themselves ([`WriterOptions::note_time`]) or by hand
+//! ([`Client::note_time`]); readers learn between which times they stand ([`Client::time_window`]).
+//!
+//! **Clocks.** A client whose clock is ahead of the others harms nobody: who is silent is decided by whoever listens, on his own
+//! clock. Calls carry a deadline, so that a clock that is behind by more than the time of a call makes every call fail with
+//! `Deadline`.
+#![doc = include_str!("tasks.md")]
 
 mod advance;
 mod attempt;

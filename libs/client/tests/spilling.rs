@@ -80,8 +80,8 @@ async fn a_log_without_a_leader_costs_disk_and_not_memory_or_events() {
         spilled_max = spilled_max.max(backlog.spilled_bytes);
         rounds += 1;
     }
-    assert!(spilled_max > 20 << 20, "{spilled_max} bytes were spilled");
-    assert!(files(dir.path()).0 > 2, "{:?}", files(dir.path()));
+    assert!(spilled_max > 2 * u64::try_from(MEMORY).unwrap(), "{spilled_max} bytes were spilled");
+    assert!(files(dir.path()).0 > 1, "{:?}", files(dir.path()));
     stage.store.paused.store(false, Ordering::Relaxed);
     timeout(LONG, writer.close()).await.unwrap().unwrap();
     stage.store.assert_exact(20, rounds * 10);

@@ -1,5 +1,7 @@
 //! The tables: one line declares a call or an event, and everything else is derived from it.
 
+use std::fmt::{self, Write as _};
+
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{Problem, Retry, Service, delegation::Outer};
@@ -97,9 +99,28 @@ pub fn encode<T: Serialize>(body: &T) -> Vec<u8> {
     rmp_serde::to_vec_named(body).unwrap_or_default()
 }
 
+/// The most that is said of a malformed body: what is wrong with it may quote it whole, and more than once its size.
+const MALFORMED_BYTES_MAX: usize = 300;
+
 /// Decodes a body; unknown fields are ignored.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    rmp_serde::from_slice(bytes).map_err(|e| Problem::bad_request("MalformedBody", format_args!("{e}")))
+    rmp_serde::from_slice(bytes).map_err(|error| {
+        let mut said = Short(String::new());
+        // It ends early where there is more to say than is wanted.
+        write!(said, "{error}").ok();
+        Problem::bad_request("MalformedBody", said.0)
+    })
+}
+
+/// Text that takes no more than it has room for.
+struct Short(String);
+
+impl fmt::Write for Short {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = MALFORMED_BYTES_MAX.saturating_sub(self.0.len());
+        self.0.push_str(&text[..text.floor_char_boundary(room)]);
+        if text.len() > room { Err(fmt::Error) } else { Ok(()) }
+    }
 }
 
 /// Declares calls: docs, `Name(Request) -> Reply; "subject" [Key] @ Owner, Retry`; where programs outside the platform may make it,

@@ -223,7 +223,7 @@ impl Transactions {
         if of.is_some_and(|of| of.live.len() >= TRANSACTIONS_OPEN_MAX) || self.live_count >= TRANSACTIONS_MAX {
             return Err(TransactionError::TooMany);
         }
-        let (next, shadows) = of.map_or((0, 0), |of| (of.next, of.shadows));
+        let (next, shadows) = of.map_or((0, present.first_shadow), |of| (of.next, of.shadows));
         if self.share_count + present.segments.len() > SHARES_MAX || next == u32::MAX {
             return Err(TransactionError::TooMany);
         }
@@ -343,7 +343,8 @@ impl Transactions {
                 };
                 let of = self.streams.entry(*stream).or_insert(fresh);
                 of.next = transaction.0.saturating_add(1);
-                of.shadows = of.shadows.wrapping_add(u32::try_from(shares.len()).unwrap_or(u32::MAX)) & !SHADOW;
+                let last = shares.last().map_or(of.shadows, |share| share.shadow.number.wrapping_add(1));
+                of.shadows = last & !SHADOW;
                 of.live.insert(*transaction, live);
                 self.live_count += 1;
                 self.share_count += shares.len();

@@ -65,7 +65,7 @@ async fn looks(doors: &Doors, container: &Container, lender: &Lender) -> Result<
         let lender = i.bearer.is_some().then(|| lender.clone());
         async move {
             match lender {
-                Some(lender) => c.read_inline(i.request, &lender).await,
+                Some(lender) => c.read_inline(i.request, &lender, i.origin.deadline).await,
                 None => c.read(i.request).await,
             }
         }

@@ -29,8 +29,8 @@ use crate::{
 /// How long a signer is known after it has announced itself: twice the longest delegation, so that what it signed is proved to
 /// its end also when it died.
 const SIGNER_TTL: Duration = Duration::from_secs(2 * 3_600);
-/// How often a signer announces itself.
-const ANNOUNCE_EVERY: Duration = Duration::from_secs(600);
+/// How often a signer announces itself: so long its delegations are refused after the bucket was lost.
+const ANNOUNCE_EVERY: Duration = Duration::from_secs(30);
 /// Signers known at once: coordinators that were started within [`SIGNER_TTL`]; further ones are not heard of.
 const SIGNERS_MAX: usize = 256;
 /// Tokens remembered as proved, twice: the present generation and the one before.
@@ -73,8 +73,8 @@ impl Bus {
         signer: &Signer,
         replicas: u8,
     ) -> Result<impl Future<Output = ()> + use<>, BusError> {
-        let bucket = self.signers(replicas).await?;
-        let key = signer.public_key().to_owned();
+        let mut bucket = self.signers(replicas).await?;
+        let (bus, key) = (self.clone(), signer.public_key().to_owned());
         let put = async move |bucket: &Bucket, key: &str| bucket.put(key, Vec::new()).await;
         put(&bucket, &key).await.map_err(|error| BusError::Unavailable {
             what: "announcement of a signer".to_owned(),
@@ -85,6 +85,10 @@ impl Bus {
                 tokio::time::sleep(ANNOUNCE_EVERY).await;
                 if let Err(error) = put(&bucket, &key).await {
                     warn!(%error, "signer not announced again yet");
+                    // The bucket may be gone; whoever makes it again must be heard there.
+                    if let Ok(again) = bus.signers(replicas).await {
+                        bucket = again;
+                    }
                 }
             }
         })

@@ -33,6 +33,15 @@ const DEADLINE_MAX: Duration = Duration::from_secs(60);
 /// The longest request id or trace context that is taken over from outside.
 const ID_BYTES_MAX: usize = 64;
 
+/// The largest body of a request by what it needs: a block of events with its envelope, a question, an empty one.
+fn body_bytes_max(right: Right) -> usize {
+    match right {
+        Right::Write => (2 << 20) + (64 << 10),
+        Right::Read | Right::Describe => 64 << 10,
+        Right::Grant => 1 << 10,
+    }
+}
+
 /// Stands at one door outside.
 pub(super) struct Guard {
     keeper: Gatekeeper,
@@ -74,6 +83,11 @@ impl Guard {
 
     /// Lets a caller in who shows what the call needs, while its index has room.
     pub(super) fn let_in(&self, message: &Message, bearer: Bearer) -> Result<Visit, Problem> {
+        let (found, limit) = (message.payload.len(), body_bytes_max(self.right));
+        if found > limit {
+            let why = format_args!("the body has {found} bytes, and this call takes at most {limit}");
+            return Err(Problem::bad_request("BodyTooLarge", why));
+        }
         let delegation = match self.right {
             Right::Grant => None,
             right => {

@@ -172,6 +172,16 @@ impl Graph {
         self.records.range(self.records.partition_point(|record| record.epoch < from)..)
     }
 
+    /// The number of the next segment.
+    pub fn next_number(&self) -> u32 {
+        self.next_number
+    }
+
+    /// Gives no number below this one any more.
+    pub(crate) fn number_from(&mut self, number: u32) {
+        self.next_number = self.next_number.max(number.min(NUMBERS_MAX / 2));
+    }
+
     /// How many segments the commit of a transaction may begin.
     pub fn commit_room(&self) -> usize {
         let numbers = usize::try_from(NUMBERS_MAX - self.next_number.min(NUMBERS_MAX)).unwrap_or(usize::MAX);

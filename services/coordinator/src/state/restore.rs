@@ -53,7 +53,10 @@ impl State {
 
     /// Takes in a stream that is back. It was checked before it was journaled.
     pub(super) fn take_back(&mut self, restore: &StreamRestore, at: Timestamp) {
-        let Ok(graph) = Graph::restored(restore, self.container_count) else { return };
+        let Ok(mut graph) = Graph::restored(restore, self.container_count) else { return };
+        // Who had the stream's number before may have had more segments than this knows of, and containers take none again that
+        // was deleted. The seconds of the day it comes back are above whatever was given since an earlier return.
+        graph.number_from(u32::try_from(at.nanos() / 1_000_000_000).unwrap_or(0));
         let StreamRestore { stream, scope, index, created, retention_days, scaling, retention, tags, .. } =
             restore.clone();
         let first = restore.segments.iter().filter(|s| s.segment.epoch == 0).count();

@@ -128,6 +128,9 @@ pub struct Present<'a> {
     pub sealed: bool,
     /// How many segments a commit may begin.
     pub room: usize,
+    /// The number of the first shadow of its first transaction: above those of a stream that had its number before it came
+    /// back, for containers take no segment again that was deleted.
+    pub first_shadow: u32,
 }
 
 /// A transaction that has not ended.
@@ -269,7 +272,8 @@ impl<'a> Present<'a> {
     pub fn of(stream: &Stream, segments: &'a [SegmentRange]) -> Self {
         let graph = stream.graph();
         let (scaling, sealed, room) = (graph.scaling().is_some(), stream.is_ending(), graph.commit_room());
-        Self { stream: graph.stream(), epoch: graph.epoch(), segments, scaling, sealed, room }
+        let (stream, epoch, first_shadow) = (graph.stream(), graph.epoch(), graph.next_number());
+        Self { stream, epoch, segments, scaling, sealed, room, first_shadow }
     }
 }
 

@@ -44,7 +44,7 @@ impl Sim {
         let segments: Vec<_> = self.graph.present().copied().collect();
         let (stream, epoch, scaling) = (STREAM, self.graph.epoch(), self.graph.scaling().is_some());
         let room = self.room.unwrap_or(self.graph.commit_room());
-        look(Present { stream, epoch, segments: &segments, scaling, sealed: self.sealed, room })
+        look(Present { stream, epoch, segments: &segments, scaling, sealed: self.sealed, room, first_shadow: 0 })
     }
 
     pub(super) fn take(&mut self, events: Vec<Event>) -> Vec<Event> {

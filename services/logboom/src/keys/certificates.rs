@@ -98,7 +98,11 @@ impl CertificateDir {
                 })
             };
             let (text, key) = (read(&certificate)?, read(&key)?);
-            let kept = Authority::from_pem(&text, &key).with_context(|| format!("{}", self.dir.display()))?;
+            // Where a renewal was cut short the key is still that of the second.
+            let all = text.split_inclusive("-----END CERTIFICATE-----");
+            let fitting = all.map(|one| Authority::from_pem(one, &key)).find(Result::is_ok);
+            let kept = fitting.unwrap_or_else(|| Authority::from_pem(&text, &key));
+            let kept = kept.with_context(|| format!("{}", self.dir.display()))?;
             let soon = now + Duration::from_secs(u64::from(RENEWED_WITHIN_DAYS) * 24 * 3_600);
             if kept.expires()? > soon {
                 return Ok((kept, false));
@@ -106,8 +110,9 @@ impl CertificateDir {
             former = kept.certificate().to_owned();
         }
         let fresh = Authority::generate(now)?;
-        self.put("ca.key", &fresh.key()?)?;
+        // The certificates first: until the key is there too, the former pair goes on.
         self.put("ca.pem", &format!("{}{former}", fresh.certificate()))?;
+        self.put("ca.key", &fresh.key()?)?;
         Ok((fresh, true))
     }
 

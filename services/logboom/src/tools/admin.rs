@@ -111,6 +111,9 @@ enum AdminCommand {
         /// JetStream is lost
         #[arg(long)]
         yes: bool,
+        /// No nats-server runs, and the storage of the former is gone for good
+        #[arg(long)]
+        nats_is_gone: bool,
     },
     /// Replace segments by others that cover the same keys
     Scale {
@@ -197,9 +200,9 @@ impl AdminArgs {
             return password::print(user, acl, screen);
         }
         let (settings, local) = self.settings(connection)?;
-        if let AdminCommand::SetAsideSnapshots { yes } = self.command {
+        if let AdminCommand::SetAsideSnapshots { yes, nats_is_gone } = self.command {
             anyhow::ensure!(yes, "this is for an installation whose JetStream is lost; if it is, repeat with --yes");
-            return aside::set_aside(settings.section::<Common>()?, screen).await;
+            return aside::set_aside(settings.section::<Common>()?, nats_is_gone, screen).await;
         }
         let admin = Admin { host: connect(settings.section::<Common>()?).await?, screen };
         match self.command {

@@ -62,9 +62,15 @@ impl Keeper {
             return if same { Ok(known.brief(segment)) } else { Err(Error::SegmentDiffers(segment)) };
         }
         check(&adoption)?;
+        // What is still to be swept may lose its objects at any time, also behind a look at them.
+        if container.serving()?.state.deleted.contains_key(&segment) {
+            return Err(Error::SegmentDeleted(segment));
+        }
         let looks = stream::iter(adoption.chunks.clone()).map(|chunk| self.look_for(chunk));
         looks.buffer_unordered(LOOKS_AT_ONCE).try_collect::<()>().await?;
         let count = adoption.chunks.len();
+        // Nothing can be answered of it before it is there again, and what was before it was deleted is no longer right.
+        container.answers.forget();
         container.submit(Entry::Adopt(Box::new(adoption)), deadline, None).await?;
         info!(container = %container.id, %segment, chunks = count, "segment made of chunks");
         container.readable()?.state.segment(segment).map(|known| known.brief(segment))

@@ -27,7 +27,7 @@ pub(crate) struct Answer {
 }
 
 /// Answers given of late, by segment, first offset and size asked for. An answer is rows that never change, so that it is
-/// right for ever, if perhaps shorter than what could be answered by now.
+/// right for ever, if perhaps shorter than what could be answered by now; unless a segment was deleted and comes back.
 #[derive(Clone)]
 pub(crate) struct Answers(moka::sync::Cache<(SegmentId, Offset, u32), Answer>);
 
@@ -41,6 +41,11 @@ impl Answers {
 
     pub(crate) fn get(&self, segment: SegmentId, from: Offset, bytes_max: u32) -> Option<Answer> {
         self.0.get(&(segment, from, bytes_max))
+    }
+
+    /// Forgets every answer.
+    pub(crate) fn forget(&self) {
+        self.0.invalidate_all();
     }
 
     pub(crate) fn put(&self, segment: SegmentId, from: Offset, bytes_max: u32, answer: Answer) {

@@ -1,11 +1,16 @@
 //! What is different for programs outside the platform: whom nobody has to believe, and who have no object storage.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+};
 
+use bus::SystemClock;
 use bytes::Bytes;
 use moka::sync::Cache;
 use store::Objects;
 use tokio::sync::{Mutex, Semaphore};
+use types::{Clock, ContainerId, Timestamp};
 use wire::{
     block::Block,
     segment_store::{Append, ChunkMeta, ReadFrom, SegmentRead},
@@ -20,18 +25,23 @@ use crate::{
 const CHUNKS_BYTES_MAX: u64 = 64 << 20;
 /// Chunks read at the same time; who comes meanwhile waits, no longer than its deadline.
 const READS_MAX: usize = 2;
-/// Who may wait for a place at the same time: one reader of a stream at a time, so that no tenant's readers keep out another's.
-const TURNS: usize = 16;
 /// Rows decoded for one answer.
 const ROWS_MAX: usize = 8_192;
 /// Times in a row that a named chunk may be gone before somebody else should be asked.
 const GONE_MAX: usize = 3;
 
-/// Refuses a block that says what only a front door knows.
+/// How the names of the platform's own writers begin: of lanes, and of jobs' sinks. Whoever used one up could have its next events
+/// taken for repeats.
+const OWN_WRITERS: [&str; 2] = ["lane-", "job-"];
+
+/// Refuses a block that says what only a front door knows, or that comes under the name of one.
 ///
 /// The message ids of all segments of a container share one memory, in which those received last stay: whoever chose the time of
 /// receipt could have everybody else's forgotten. Numbered events need no ids.
 pub(crate) fn check(append: &Append) -> Result<(), Error> {
+    if OWN_WRITERS.iter().any(|prefix| append.writer.as_str().starts_with(prefix)) {
+        return Err(Error::BadBlock(format!("writer {} has a name that belongs to the platform", append.writer)));
+    }
     let block = Block::open(append.block.clone()).map_err(|e| Error::BadBlock(e.to_string()))?;
     if (0..block.len()).any(|i| block.id(i) != 0) {
         return Err(Error::BadBlock("message ids are for what comes through a front door".to_owned()));
@@ -46,7 +56,8 @@ pub(crate) fn check(append: &Append) -> Result<(), Error> {
 pub(crate) struct Lender {
     objects: Objects,
     chunks: Cache<String, Bytes>,
-    turns: Arc<[Mutex<()>; TURNS]>,
+    /// One reader of a stream at a time waits for a place, so that no tenant's readers keep out another's.
+    turns: Arc<parking_lot::Mutex<HashMap<u32, Weak<Mutex<()>>>>>,
     places: Arc<Semaphore>,
 }
 
@@ -57,10 +68,33 @@ impl Lender {
         Self { objects, chunks, turns: Arc::default(), places: Arc::new(Semaphore::new(READS_MAX)) }
     }
 
-    /// The rows of a chunk from an offset in it; `None` when its object is gone.
-    async fn rows(&self, request: &ReadFrom, chunk: &ChunkMeta) -> Result<Option<columns::Answer>, Error> {
-        let _turn = self.turns[request.segment.stream as usize % TURNS].lock().await;
-        let permit = self.places.clone().acquire_owned().await.map_err(|e| Error::Columns(e.to_string()))?;
+    fn turn(&self, stream: u32) -> Arc<Mutex<()>> {
+        let mut turns = self.turns.lock();
+        // As many stay as there are requests at the doors.
+        turns.retain(|_, turn| turn.strong_count() > 0);
+        if let Some(turn) = turns.get(&stream).and_then(Weak::upgrade) {
+            return turn;
+        }
+        let turn = Arc::new(Mutex::new(()));
+        turns.insert(stream, Arc::downgrade(&turn));
+        turn
+    }
+
+    /// The rows of a chunk from an offset in it; `None` when its object is gone. Waits no longer than the deadline.
+    async fn rows(
+        &self,
+        request: &ReadFrom,
+        chunk: &ChunkMeta,
+        (container, deadline): (ContainerId, Timestamp),
+    ) -> Result<Option<columns::Answer>, Error> {
+        let turn = self.turn(request.segment.stream);
+        let waited = async {
+            let turn = turn.lock().await;
+            (turn, self.places.clone().acquire_owned().await)
+        };
+        let late = |_| Error::Deadline(container);
+        let (_turn, permit) = tokio::time::timeout(deadline.since(SystemClock.now()), waited).await.map_err(late)?;
+        let permit = permit.map_err(|e| Error::Columns(e.to_string()))?;
         let bytes = match self.chunks.get(&chunk.key) {
             Some(known) => known,
             None => match self.objects.get(&chunk.key).await {
@@ -86,11 +120,16 @@ impl Lender {
 
 impl Container {
     /// Answers a read with columns, also of what is in Tier 2. Bounds: as [`Container::read`].
-    pub(crate) async fn read_inline(&self, request: ReadFrom, lender: &Lender) -> Result<SegmentRead, Error> {
+    pub(crate) async fn read_inline(
+        &self,
+        request: ReadFrom,
+        lender: &Lender,
+        deadline: Timestamp,
+    ) -> Result<SegmentRead, Error> {
         for _ in 0..GONE_MAX {
             let read = self.read(request.clone()).await?;
             let Some(chunk) = read.chunks.first() else { return Ok(read) };
-            if let Some(columns::Answer { next, columns }) = lender.rows(&request, chunk).await? {
+            if let Some(columns::Answer { next, columns }) = lender.rows(&request, chunk, (self.id, deadline)).await? {
                 return Ok(SegmentRead { next, columns, chunks: Vec::new(), ..read });
             }
             // Replaced or truncated since it was named: the books know better by now.
@@ -101,20 +140,28 @@ impl Container {
 
 #[cfg(test)]
 mod tests {
-    use types::{SegmentId, Timestamp};
+    use types::SegmentId;
     use wire::block::BlockBuilder;
 
     use super::*;
 
     #[test]
-    fn only_a_front_door_gives_message_ids() {
-        for (ids, taken) in [(&[0, 0][..], true), (&[0, 7], false), (&[1], false)] {
+    fn only_a_front_door_gives_message_ids_and_only_the_platform_has_its_names() {
+        let cases = [
+            ("w", &[0, 0][..], true),
+            ("w", &[0, 7], false),
+            ("w", &[1], false),
+            ("lane-3-1-9", &[0], false),
+            ("job-sums-1", &[0], false),
+            ("jobs", &[0], true),
+        ];
+        for (name, ids, taken) in cases {
             let mut block = BlockBuilder::new();
             assert!(ids.iter().all(|id| block.push(Timestamp::MAX, *id, b"event")));
             let segment = SegmentId { stream: 1, epoch: 0, number: 0 };
-            let (writer, first_event_number, block) = ("w".parse().unwrap(), 1, block.finish());
+            let (writer, first_event_number, block) = (name.parse().unwrap(), 1, block.finish());
             let append = Append { segment, writer, first_event_number, block, expected_end: None };
-            assert_eq!(check(&append).is_ok(), taken, "{ids:?}");
+            assert_eq!(check(&append).is_ok(), taken, "{name} {ids:?}");
         }
     }
 }

@@ -15,12 +15,16 @@ pub const IDS_MAX: usize = 65_536;
 /// For how long an id is remembered, by time of receipt; JetStream's own default window.
 pub const WINDOW: Duration = Duration::from_secs(120);
 
+/// The newest ids are remembered however old they seem: a store whose clock jumps ahead must not make everything before
+/// seem older than the window.
+pub const IDS_KEPT_MIN: usize = 16_384;
+
 const ID_BYTES: usize = 16 + 8 + 8;
 
 /// What stands for the offset of an id that another segment has; no segment has so many events.
 const ELSEWHERE: Offset = Offset::MAX;
 
-/// The ids of the last [`WINDOW`], at most [`IDS_MAX`]; older ones are forgotten.
+/// The ids of the last [`WINDOW`], at least the [`IDS_KEPT_MIN`] newest, at most [`IDS_MAX`]; older ones are forgotten.
 ///
 /// Time is that of the newest event, never a clock's, so that every replay forgets the same ids.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -60,7 +64,8 @@ impl RecentIds {
         self.offsets.insert(id, offset.unwrap_or(ELSEWHERE));
         let horizon = self.newest - WINDOW;
         while let Some((oldest, at)) = self.order.front().copied() {
-            if self.order.len() <= IDS_MAX && at >= horizon {
+            let count = self.order.len();
+            if count <= IDS_KEPT_MIN || (count <= IDS_MAX && at >= horizon) {
                 break;
             }
             self.order.pop_front();
@@ -133,13 +138,23 @@ mod tests {
     fn an_id_is_forgotten_after_the_window() {
         let mut ids = RecentIds::default();
         ids.insert(1, at(0), Some(10));
-        ids.insert(2, at(120), Some(11));
+        let others = u128::try_from(IDS_KEPT_MIN).unwrap();
+        (2..=others + 1).for_each(|id| ids.insert(id, at(120), Some(11)));
         assert_eq!(ids.find(1), Some(Some(10)), "exactly two minutes are inside");
         ids.insert(0, at(9_999), Some(12));
-        assert_eq!(ids.len(), 2, "an event without an id may bear the clock of anybody");
-        ids.insert(3, at(121), Some(13));
-        assert_eq!((ids.find(1), ids.find(2), ids.len()), (None, Some(Some(11)), 2));
+        assert_eq!(ids.len(), IDS_KEPT_MIN + 1, "an event without an id may bear the clock of anybody");
+        ids.insert(others + 2, at(121), Some(13));
+        assert_eq!((ids.find(1), ids.find(2), ids.len()), (None, Some(Some(11)), IDS_KEPT_MIN + 1));
         assert_eq!(ids.find(0), None);
+    }
+
+    #[test]
+    fn a_clock_that_jumps_ahead_makes_nothing_forgotten_that_may_still_be_repeated() {
+        let mut ids = RecentIds::default();
+        ids.insert(1, at(0), Some(10));
+        ids.insert(2, at(525), Some(11));
+        ids.insert(3, at(1), Some(12));
+        assert_eq!((ids.find(1), ids.find(2), ids.find(3)), (Some(Some(10)), Some(Some(11)), Some(Some(12))));
     }
 
     #[test]

@@ -174,11 +174,13 @@ impl Tiering {
             self.flush(due, index).await?;
             written += 1;
         }
-        self.carry().await?;
+        let carried = self.carry().await;
+        // Also where nothing could be carried: a full log has room again behind a snapshot.
         if self.snapshot_is_due() {
             self.nudge().await?;
             self.snapshot().await?;
         }
+        carried?;
         self.chores(written).await;
         Ok(())
     }

@@ -22,18 +22,26 @@ const JOURNALED: [Service; 5] =
 
 /// Moves every snapshot below `quarantine/`, so that services begin without what is lost.
 ///
-/// Refuses where a journal has entries: then nothing is lost, and a state without its snapshots would be.
-pub(super) async fn set_aside(common: Common, screen: Screen) -> anyhow::Result<()> {
+/// Refuses where a journal has entries: then nothing is lost, and a state without its snapshots would be. And where no nats-server
+/// answers, unless the caller knows that its storage is gone.
+pub(super) async fn set_aside(common: Common, nats_is_gone: bool, screen: Screen) -> anyhow::Result<()> {
     let objects = Objects::open(&common.object_store())?;
     let replicas = common.journal_replicas;
-    // Where nothing answers, nothing is known to be there; the caller has said that JetStream is lost.
-    if let Ok(host) = connect(common).await {
-        for service in JOURNALED {
-            let last = host.bus.journal(service, replicas).await?.last_seq().await?;
-            ensure!(
-                last == 0,
-                "the journal of {service} has {last} entries: JetStream is not lost, and without snapshots its state would be"
-            );
+    match connect(common).await {
+        Ok(host) => {
+            for service in JOURNALED {
+                let last = host.bus.journal(service, replicas).await?.last_seq().await?;
+                ensure!(
+                    last == 0,
+                    "the journal of {service} has {last} entries: JetStream is not lost, and without snapshots its state would be"
+                );
+            }
+        }
+        Err(_) if nats_is_gone => {}
+        Err(error) => {
+            return Err(error.context(
+                "what cannot be reached may still be there: start nats-server with its new, empty storage, or, if its storage is gone for good, add --nats-is-gone",
+            ));
         }
     }
     let target = format!("quarantine/snap-{}/", bus::SystemClock.now().since(Timestamp::default()).as_secs());

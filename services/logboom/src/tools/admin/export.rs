@@ -107,7 +107,7 @@ impl Admin {
             late.sort_unstable();
             late.dedup();
             self.flush_all(&late).await?;
-            let Some(known) = self.look_again(&found, &cut).await? else { continue };
+            let Some(known) = self.look_again(&found, &cut, description.sealed).await? else { continue };
             let segments = select(&known, window);
             let opened = self.opened(index).await?;
             return Ok(Plan::new(taken, description, opened, window, segments));
@@ -115,11 +115,12 @@ impl Admin {
         anyhow::bail!("index {index} is scaled or truncated all the time: try again when it is calm")
     }
 
-    /// The segments with their chunks up to the cut; `None` if one was truncated away meanwhile.
+    /// The segments with their chunks up to the cut; `None` if one was truncated away meanwhile. `whole`: the stream was sealed.
     async fn look_again(
         &self,
         found: &[super::streams::Found],
         cut: &BTreeMap<SegmentId, Offset>,
+        whole: bool,
     ) -> anyhow::Result<Option<Vec<Known>>> {
         let looks = stream::iter(found).map(|(node, _)| async move {
             let info = self.info(node).await?;
@@ -135,7 +136,7 @@ impl Admin {
                 node.segment
             );
             let end = end.max(info.start);
-            known.push(Known { node, info, end });
+            known.push(Known { node, info, end, sealed: whole });
         }
         Ok(Some(known))
     }

@@ -14,6 +14,8 @@ pub(super) struct Known {
     pub(super) info: SegmentInfo,
     /// The offset after the last event of the export.
     pub(super) end: Offset,
+    /// Whether the stream was sealed at the cut. What its container says now may be of a scale that came since.
+    pub(super) sealed: bool,
 }
 
 /// The offsets to take of each segment.
@@ -26,7 +28,7 @@ pub(super) fn select(segments: &[Known], window: Window) -> Vec<Planned> {
     let gone = before(segments, window);
     let stays = |segment: &SegmentId| !gone.contains(segment);
     let planned = segments.iter().filter(|known| stays(&known.node.segment)).map(|known| {
-        let Known { node, info, end } = known;
+        let Known { node, info, end, sealed } = known;
         let first = !node.predecessors.iter().any(stays);
         let start = if first { begin(known, window) } else { info.start };
         let end = match window.until {
@@ -39,7 +41,14 @@ pub(super) fn select(segments: &[Known], window: Window) -> Vec<Planned> {
         let whole = u128::from(info.end - info.start).max(1);
         let bytes = u128::from(info.bytes.saturating_sub(info.truncated_bytes)) * u128::from(end - start) / whole;
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        Planned { segment: node.segment, range: node.range, sealed: info.sealed, start, end, bytes }
+        Planned {
+            segment: node.segment,
+            range: node.range,
+            sealed: node.sealed_in.is_some() || *sealed,
+            start,
+            end,
+            bytes,
+        }
     });
     planned.collect()
 }
@@ -120,7 +129,7 @@ mod tests {
             truncated_bytes: 0,
             transactional: false,
         };
-        Known { node, info, end }
+        Known { node, info, end, sealed: false }
     }
 
     fn window(from: Option<i64>, until: Option<i64>) -> Window {
