@@ -91,7 +91,7 @@ pub struct Limits {
     pub snapshot_interval: Duration,
     /// How long an object stays that nothing names any more.
     pub garbage_delay: Duration,
-    /// Capacity of the log, see [`LOG_TAILS`]; appends are throttled at three quarters of it.
+    /// Capacity of the log, twice that of the tail; appends are throttled at three quarters of it.
     pub log_bytes_max: u64,
     /// Time between two notices of how much segments take.
     pub load_interval: Duration,
