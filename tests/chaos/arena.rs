@@ -2,6 +2,7 @@
 
 use std::{
     path::PathBuf,
+    pin::pin,
     process::Command,
     sync::Arc,
     time::{Duration, Instant},
@@ -49,6 +50,8 @@ pub(crate) struct Arena {
     pub(crate) bucket: Option<Arc<Bucket>>,
     /// Stores that die by themselves, since when.
     pub(crate) doomed: Vec<(String, Instant)>,
+    /// How many have, since it was looked.
+    died: u64,
     // Last: the directory goes after what is mounted in it.
     _dir: Workdir,
 }
@@ -75,7 +78,7 @@ impl Arena {
         };
         let cluster = Cluster::start_with(options.nats(usize::from(ground.nats_count())).set(&HASTE)).await?;
         let client = cluster.client("gateway/chaos").await?;
-        Ok(Self { cluster, client, objects, jetstream, bucket, doomed: Vec::new(), _dir: dir })
+        Ok(Self { cluster, client, objects, jetstream, bucket, doomed: Vec::new(), died: 0, _dir: dir })
     }
 
     /// Ends the installation and leaves everything behind; answers where.
@@ -91,16 +94,27 @@ impl Arena {
     }
 
     /// Starts again what has died by itself, as it should.
-    pub(crate) fn replace_dead(&mut self, outcome: &mut Outcome) -> Result<()> {
+    pub(crate) fn replace_dead(&mut self) -> Result<()> {
         for (name, since) in std::mem::take(&mut self.doomed) {
             if self.cluster.has_ended(&name)? {
-                outcome.count("crash at a step", true);
+                self.died += 1;
                 self.cluster.spawn(&name)?;
             } else {
                 self.doomed.push((name, since));
             }
         }
         Ok(())
+    }
+
+    /// Waits for what services do, and starts again those that die meanwhile: it may need them.
+    pub(crate) async fn with_the_living<T>(&mut self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                () = sleep(LOOK_EVERY) => self.replace_dead()?,
+            }
+        }
     }
 
     /// Kills a replica; one that was doomed need not die by itself any more.
@@ -127,9 +141,10 @@ impl Arena {
     /// Ends what is still to come, and waits until everything works.
     pub(crate) async fn heal(&mut self, outcome: &mut Outcome) -> Result<()> {
         while self.doomed.iter().any(|(_, since)| since.elapsed() < CRASH_WITHIN) {
-            self.replace_dead(outcome)?;
+            self.replace_dead()?;
             sleep(LOOK_EVERY).await;
         }
+        (0..std::mem::take(&mut self.died)).for_each(|_| outcome.count("crash at a step", true));
         for (name, _) in std::mem::take(&mut self.doomed) {
             outcome.count("crash at a step", false);
             self.cluster.kill9(&name)?;

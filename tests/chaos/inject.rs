@@ -105,9 +105,9 @@ impl Arena {
                 sleep(ms(for_ms)).await;
                 bucket.set(BucketFaults::default());
             }
-            Fault::Split { pick } => drop(streams.split(pick).await?),
-            Fault::Merge { pick } => drop(streams.merge(pick).await?),
-            Fault::Truncate => truncate(streams, traffic, promises).await?,
+            Fault::Split { pick } => drop(self.with_the_living(streams.split(pick)).await?),
+            Fault::Merge { pick } => drop(self.with_the_living(streams.merge(pick)).await?),
+            Fault::Truncate => self.with_the_living(truncate(streams, traffic, promises)).await?,
         }
         Ok(Some(done))
     }

@@ -100,7 +100,7 @@ impl Arena {
             if let Some(done) = done {
                 outcome.count(kind, done);
             }
-            self.replace_dead(outcome)?;
+            self.replace_dead()?;
             self.cluster.check().with_context(|| format!("after step {number}: {:?}", step.fault))?;
             outcome.times.note(kind);
         }
