@@ -21,7 +21,7 @@ async fn indexes_come_back_from_their_chunks_alone() {
     there.stop().await;
 
     lose_jetstream_and_local_state(&there.data());
-    let unreachable = there.refused(1, &["set-aside-snapshots", "--yes"]);
+    let unreachable = there.refused(4, &["set-aside-snapshots", "--yes"]);
     assert!(unreachable.contains("--nats-is-gone"), "{unreachable}");
     let moved = there.admin(&["set-aside-snapshots", "--yes", "--nats-is-gone"]);
     assert!(moved["moved"].as_u64() > Some(0));
