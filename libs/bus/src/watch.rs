@@ -8,7 +8,7 @@ use std::{
 use tokio::time::sleep;
 
 use crate::{
-    Bucket, Entry,
+    Bucket, BucketError, Entry,
     jetstream::Stored,
     pull::{Pull, Step},
 };
@@ -70,15 +70,32 @@ impl Watch {
                         self.told.observe(key.to_owned(), &stored);
                     }
                 }
-                Step::End => self.told.complete(),
-                Step::Broken(_) => {
-                    // From the beginning: what vanished meanwhile may have left no trace.
-                    self.pull.restart(0);
-                    self.told.seen = Some(BTreeSet::new());
-                    sleep(PAUSE).await;
-                }
+                Step::End => match self.there().await {
+                    Ok(there) => self.told.complete(&there),
+                    Err(_) => self.restart().await,
+                },
+                Step::Broken(_) => self.restart().await,
             }
         }
+    }
+
+    /// From the beginning: what vanished meanwhile may have left no trace.
+    async fn restart(&mut self) {
+        self.pull.restart(0);
+        self.told.seen = Some(BTreeSet::new());
+        sleep(PAUSE).await;
+    }
+
+    /// Those of the missing keys that are there all the same: a key that changes in this moment has lost its former revision and
+    /// comes with the next one, behind the end of what was there.
+    async fn there(&self) -> Result<BTreeSet<String>, BucketError> {
+        let mut there = BTreeSet::new();
+        for key in self.told.missing() {
+            if self.bucket.get(&key).await?.is_some() {
+                there.insert(key);
+            }
+        }
+        Ok(there)
     }
 }
 
@@ -99,11 +116,19 @@ impl Told {
         }
     }
 
-    /// Everything that is there has been seen: what was told before and not seen again is gone.
-    fn complete(&mut self) {
-        let Some(seen) = self.seen.take() else { return };
-        let gone: Vec<String> = self.revisions.keys().filter(|k| !seen.contains(*k)).cloned().collect();
-        for key in gone {
+    /// What was told before and not seen since the watch began again.
+    fn missing(&self) -> Vec<String> {
+        let Some(seen) = &self.seen else { return Vec::new() };
+        self.revisions.keys().filter(|k| !seen.contains(*k)).cloned().collect()
+    }
+
+    /// Everything that is there has been seen, but for `there`: what was told before and not seen again is gone.
+    fn complete(&mut self, there: &BTreeSet<String>) {
+        let gone = self.missing();
+        if self.seen.take().is_none() {
+            return;
+        }
+        for key in gone.into_iter().filter(|key| !there.contains(key)) {
             self.revisions.remove(&key);
             self.queue.push_back(Change::Key { key, entry: None });
         }
@@ -134,18 +159,33 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_changes_while_the_watch_begins_again_is_not_gone() {
+        let mut told = Told { seen: Some(BTreeSet::new()), ..Told::default() };
+        told.observe("a".to_owned(), &stored(1, false));
+        told.complete(&BTreeSet::new());
+        assert_eq!(drain(&mut told), ["a=1", "ready"]);
+        // Its revision 1 has made way for 2, which comes behind the end.
+        told.seen = Some(BTreeSet::new());
+        assert_eq!(told.missing(), ["a"]);
+        told.complete(&["a".to_owned()].into());
+        assert_eq!(drain(&mut told), [""; 0]);
+        told.observe("a".to_owned(), &stored(2, false));
+        assert_eq!(drain(&mut told), ["a=2"]);
+    }
+
+    #[test]
     fn what_vanished_during_an_outage_is_told_once() {
         let mut told = Told { seen: Some(BTreeSet::new()), ..Told::default() };
         told.observe("a".to_owned(), &stored(1, false));
         told.observe("b".to_owned(), &stored(2, false));
-        told.complete();
+        told.complete(&BTreeSet::new());
         assert_eq!(drain(&mut told), ["a=1", "b=2", "ready"]);
 
         // The connection comes back: b is gone, a is as it was, c is new.
         told.seen = Some(BTreeSet::new());
         told.observe("a".to_owned(), &stored(1, false));
         told.observe("c".to_owned(), &stored(5, false));
-        told.complete();
+        told.complete(&BTreeSet::new());
         assert_eq!(drain(&mut told), ["c=5", "b=0"]);
 
         told.observe("a".to_owned(), &stored(6, true));
