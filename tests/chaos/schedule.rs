@@ -301,8 +301,7 @@ mod tests {
         assert!(missing.is_empty(), "docs/guide/faults.md does not say how these are done: {missing:?}");
     }
 
-    /// What only `--seeds` runs: nats-server 2.15 itself loses what it has acknowledged when its disk is full, see
-    /// `docs/guide/faults.md`.
+    /// What only `--seeds` runs, see the end of `docs/guide/faults.md`.
     const NOT_ALWAYS: &str = "JetStream full";
 
     #[test]
