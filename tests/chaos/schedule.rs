@@ -301,21 +301,16 @@ mod tests {
         assert!(missing.is_empty(), "docs/guide/faults.md does not say how these are done: {missing:?}");
     }
 
-    /// What only `--seeds` runs, see the end of `docs/guide/faults.md`.
-    const NOT_ALWAYS: &str = "JetStream full";
-
     #[test]
-    fn the_seeds_that_are_always_run_have_every_kind_but_one() {
-        let mut all: BTreeSet<_> = every_kind().into_values().flatten().collect();
-        assert!(all.remove(NOT_ALWAYS));
+    fn the_seeds_that_are_always_run_have_every_kind() {
+        let all: BTreeSet<_> = every_kind().into_values().flatten().collect();
         let run: BTreeSet<_> = crate::SEEDS.into_iter().flat_map(kinds).collect();
         assert!(run == all, "seeds that have every kind are {:?}", cover(all));
     }
 
     /// Few seeds that have all of these kinds: the one with the most that are still missing for its time, again and again.
     fn cover(mut missing: BTreeSet<&'static str>) -> Vec<u64> {
-        let all = (1..60_000).map(|seed| (seed, kinds(seed)));
-        let all: Vec<_> = all.filter(|(_, kinds)| !kinds.contains(NOT_ALWAYS)).collect();
+        let all: Vec<_> = (1..60_000).map(|seed| (seed, kinds(seed))).collect();
         let mut seeds = Vec::new();
         while !missing.is_empty() {
             // Three servers take three times as long.

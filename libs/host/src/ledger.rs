@@ -105,7 +105,8 @@ impl<S: ControlState> Ledger<S> {
 
     /// Decides a command, journals what it makes happen, applies it, and answers with it.
     ///
-    /// An empty answer means that nothing had to happen; nothing is journaled then. Commands are decided one at a time, in the order
+    /// An empty answer means that nothing had to happen; nothing is journaled then, as after a refusal, but the journal is asked
+    /// whether it goes on without this replica. Commands are decided one at a time, in the order
     /// in which they come; a door bounds how many wait. It goes on to its end even if the caller stops waiting.
     /// Errors: the state's own refusal, `NotLeader`, `JournalFull`: not applied. `JournalUnknown`: may be applied.
     pub async fn submit(&self, command: S::Command) -> Result<Vec<S::Event>, Problem> {
@@ -126,25 +127,45 @@ impl<S: ControlState> Ledger<S> {
         if !self.is_leader() {
             return Err(inner.not_leader());
         }
-        let (entry, expected) = {
+        let decided = {
             let applied = inner.applied.read();
             // A clock that steps back must not make the journal's time do so.
             let now = inner.host.clock.now().max(applied.at);
-            let events = applied.state.decide(command, now).map_err(Into::into)?;
-            if events.is_empty() {
-                return Ok(events);
-            }
+            let events: Result<_, Problem> = applied.state.decide(command, now).map_err(Into::into);
             let journal = match applied.journal.as_str() {
                 "" => uuid::Uuid::new_v4().simple().to_string(),
                 known => known.to_owned(),
             };
             let id = uuid::Uuid::new_v4().simple().to_string();
-            (Entry { id, at: now, replica: inner.host.replica.clone(), journal, events }, applied.seq)
+            let replica = inner.host.replica.clone();
+            events.map(|events| (Entry { id, at: now, replica, journal, events }, applied.seq))
+        };
+        let (entry, expected) = match decided {
+            Ok((entry, expected)) if !entry.events.is_empty() => (entry, expected),
+            // Nothing is appended, so no fence tells a leader whose time is over that it decided on an old state.
+            unchanged => {
+                inner.confirm(&guard).await?;
+                return unchanged.map(|(entry, _)| entry.events);
+            }
         };
         let payload = encode_entry(&entry)?;
         // In a task of its own: an append that is cut off half-way would leave this state behind its journal.
         let append = tokio::spawn(append(Arc::clone(inner), guard, expected, entry, payload));
         append.await.unwrap_or_else(|error| Err(Problem::internal(format_args!("append did not end: {error}"))))
+    }
+
+    /// Passes on what was found in the state; a refusal only if this replica leads and its state has the whole journal.
+    ///
+    /// Two may believe to lead for a moment, and the one whose time is over does not know what the other began.
+    /// Errors: what was found; `NotLeader`, or that NATS does not answer, where the refusal is not sure.
+    pub async fn sure<T>(&self, found: Result<T, Problem>) -> Result<T, Problem> {
+        if let Err(problem) = &found
+            && !problem.is_transient()
+        {
+            let guard = Arc::clone(&self.inner.write).lock_owned().await;
+            self.inner.confirm(&guard).await?;
+        }
+        found
     }
 
     /// Reads the state as this replica has it; on a replica that does not lead it may lag behind by the way of one message.
@@ -190,6 +211,15 @@ impl<S: ControlState> Inner<S> {
             metrics::LEADER.with(S::SERVICE.as_str()).set(u64::from(leads));
             tracing::info!(service = %S::SERVICE, replica = %self.host.replica, leads, "leadership changed");
         }
+    }
+
+    /// Fails unless this replica leads and the journal ends where its state does.
+    async fn confirm(&self, _write: &OwnedMutexGuard<()>) -> Result<(), Problem> {
+        let last = self.journal.last_seq().await?;
+        if last > self.seq() {
+            self.step_down(&format!("the journal went on to {last} without it"));
+        }
+        if *self.leader.borrow() { Ok(()) } else { Err(self.not_leader()) }
     }
 
     /// Stops deciding at once; the driver gives the lease back, catches up and contends again.

@@ -108,6 +108,32 @@ async fn a_stale_leader_is_fenced_catches_up_and_loses_nothing() {
     assert_eq!((a.state().sum, a.seq()), (12, 3));
 }
 
+/// What appends nothing meets no fence: a refusal and a "nothing to do" of a leader whose time is over must not be believed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stale_leader_does_not_refuse_what_it_cannot_know() {
+    let world = World::start().await.unwrap();
+    let a = Process::leader(&world, "a", &[]).await;
+    let begun = a.ledger.submit(Command::Begin("x".to_owned(), 1)).await.unwrap();
+    assert_eq!(begun.len(), 1);
+    let journal = a.host.bus.journal(Tally::SERVICE, 1).await.unwrap();
+    let first = journal.read(0, 1).await.unwrap().remove(0);
+    for (seq, command) in [(1, Command::Add(-1)), (2, Command::Add(0))] {
+        a.leads().await;
+        // Another leader goes on behind its back.
+        journal.append(seq, &format!("another {seq}"), first.payload.to_vec()).await.unwrap();
+        let refused = a.ledger.submit(command).await.unwrap_err();
+        assert_eq!((refused.kind.as_str(), refused.outcome), ("NotLeader", Outcome::NotApplied));
+    }
+    a.leads().await;
+    journal.append(3, "another 3", first.payload.to_vec()).await.unwrap();
+    let unknown = || Err::<(), _>(Problem::not_found("Unknown", "there is none"));
+    assert_eq!(a.ledger.sure(unknown()).await.unwrap_err().kind, "NotLeader");
+    a.reaches(4).await;
+    a.leads().await;
+    assert_eq!(a.ledger.sure(unknown()).await.unwrap_err().kind, "Unknown");
+    assert_eq!(a.ledger.submit(Command::Add(-1)).await.unwrap_err().kind, "Negative");
+}
+
 /// Every command that was answered happened once; one with an unknown outcome happened at most once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commands_survive_the_crash_of_nats() {

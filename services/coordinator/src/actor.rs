@@ -50,15 +50,18 @@ macro_rules! work {
     )*};
 }
 
-/// Handlers that answer from the applied journal.
+/// Handlers that answer from the applied journal; what is not there is looked for with whoever else may lead.
 macro_rules! look {
     ($($call:ident -> $reply:ty = |$state:ident, $request:ident| $look:expr;)*) => {$(
         impl Handler<Incoming<$call>> for Desk {
-            type Result = Result<$reply, Problem>;
+            type Result = ResponseFuture<Result<$reply, Problem>>;
 
             fn handle(&mut self, incoming: Incoming<$call>, _: &mut Context<Self>) -> Self::Result {
-                let $request = incoming.request;
-                self.ledger.read(|$state| Ok($look))
+                let ($request, ledger) = (incoming.request, self.ledger.clone());
+                Box::pin(async move {
+                    let found = ledger.read(|$state| Ok($look));
+                    ledger.sure(found).await
+                })
             }
         }
     )*};

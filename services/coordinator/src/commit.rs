@@ -88,7 +88,7 @@ impl Commits {
             }
             return Err(problem);
         }
-        self.describe(&index, transaction)
+        self.describe(&index, transaction).await
     }
 
     /// Gives a transaction its next lease.
@@ -99,7 +99,7 @@ impl Commits {
         lease_ms: u32,
     ) -> Result<Transaction, Problem> {
         self.submit(index, Wish::Ping { transaction, lease_ms }).await?;
-        self.describe(index, transaction)
+        self.describe(index, transaction).await
     }
 
     /// Makes a transaction's events visible; they are when this returns, and will be if it fails after the decision.
@@ -110,7 +110,7 @@ impl Commits {
         self.submit(index, Wish::Commit(transaction)).await?;
         self.end_commit(index).await.map_err(Problem::unknown)?;
         metrics::COMMIT_SECONDS.observe_duration(begun.elapsed());
-        self.describe(index, transaction)
+        self.describe(index, transaction).await
     }
 
     /// Drops a transaction's events. Once that is decided it is only a matter of time, which the caller need not wait for.
@@ -118,7 +118,7 @@ impl Commits {
         let _turn = self.turn(index).await;
         self.submit(index, Wish::Abort(transaction)).await?;
         self.end_aborts(index).await;
-        self.describe(index, transaction)
+        self.describe(index, transaction).await
     }
 
     /// Replaces segments by others, after a commit that is on its way.
@@ -138,12 +138,12 @@ impl Commits {
     }
 
     /// A transaction as others see it.
-    pub(crate) fn describe(&self, index: &IndexName, transaction: TransactionId) -> Result<Transaction, Problem> {
+    pub(crate) async fn describe(&self, index: &IndexName, transaction: TransactionId) -> Result<Transaction, Problem> {
         let described = self.ledger.read(|state| {
             let stream = state.live_stream(index)?.graph().stream();
             Ok::<_, CoordinatorError>(state.transactions().describe(stream, transaction)?)
         });
-        Ok(described?)
+        self.ledger.sure(described.map_err(Problem::from)).await
     }
 
     /// Ends what was decided before a crash or in vain; what is being worked on now is left alone.

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use actix::{Context, Handler};
+use actix::{Context, Handler, ResponseFuture};
 use bus::{Incoming, keys::Signer};
 use host::{Host, StartError};
 use types::{Clock, Timestamp};
@@ -45,14 +45,18 @@ impl Grants {
 }
 
 impl Handler<Incoming<GrantDelegation>> for Desk {
-    type Result = Result<Granted, Problem>;
+    type Result = ResponseFuture<Result<Granted, Problem>>;
 
     fn handle(&mut self, incoming: Incoming<GrantDelegation>, _: &mut Context<Self>) -> Self::Result {
-        let Some(bearer) = incoming.bearer else {
-            let message = "delegations are for programs outside the platform";
-            return Err(Problem::new(Code::Forbidden, "NotDelegable", message));
-        };
-        let stream = self.ledger.read(|state| state.live_stream(&bearer.index).map(|s| s.graph().stream()))?;
-        self.grants.grant(bearer, stream)
+        let (grants, ledger) = (self.grants.clone(), self.ledger.clone());
+        Box::pin(async move {
+            let Some(bearer) = incoming.bearer else {
+                let message = "delegations are for programs outside the platform";
+                return Err(Problem::new(Code::Forbidden, "NotDelegable", message));
+            };
+            let found = ledger.read(|state| state.live_stream(&bearer.index).map(|s| s.graph().stream()));
+            let stream = ledger.sure(found.map_err(Problem::from)).await?;
+            grants.grant(bearer, stream)
+        })
     }
 }

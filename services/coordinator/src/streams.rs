@@ -181,7 +181,8 @@ impl Streams {
             let grown = cut.0.into_iter().filter(|(segment, offset)| *offset > graph.head().offset(*segment));
             let grown = grown.filter_map(|(segment, offset)| Some((graph.place(segment)?, offset)));
             Ok::<Vec<(SegmentPlace, Offset)>, CoordinatorError>(grown.collect())
-        })?;
+        });
+        let grown = self.ledger.sure(grown.map_err(Problem::from)).await?;
         let checks = grown.into_iter().map(|(place, offset)| async move {
             let name = SegmentName { segment: place.segment };
             let end = self.bus.call::<DescribeSegment>(&place.container, &name).await?.end;

@@ -7,7 +7,7 @@ use bus::{Bucket, Bus};
 use host::Ledger;
 use types::{GroupName, IndexName, StreamCut};
 use wire::{
-    Empty, Problem,
+    Code, Empty, Problem,
     coordinator::{
         CreateGroup, CutKind, DeleteGroup, DescribeGroup, GroupConfig, GroupDescription, ReportConsumed, ResetGroup,
     },
@@ -38,27 +38,32 @@ impl Readers {
         };
         let group = config.group.clone();
         self.submit(Command::Create(Wanted { config, tails })).await?;
-        self.describe(&group)
+        self.describe(&group).await
     }
 
     async fn reset(&self, config: GroupConfig) -> Result<GroupDescription, Problem> {
         let group = config.group.clone();
-        let before = self.describe(&group)?;
+        let before = self.describe(&group).await?;
         let tails = self.tails(&config).await?;
         self.submit(Command::Reset(Wanted { config, tails })).await?;
         self.drop_document(&group, before.generation).await;
-        self.describe(&group)
+        self.describe(&group).await
     }
 
     async fn delete(&self, group: GroupName) -> Result<(), Problem> {
-        let Ok(before) = self.describe(&group) else { return Ok(()) };
+        let before = match self.describe(&group).await {
+            Ok(before) => before,
+            Err(problem) if problem.code == Code::NotFound => return Ok(()),
+            Err(problem) => return Err(problem),
+        };
         self.submit(Command::Delete(group.clone())).await?;
         self.drop_document(&group, before.generation).await;
         Ok(())
     }
 
-    fn describe(&self, group: &GroupName) -> Result<GroupDescription, Problem> {
-        self.ledger.read(|state| state.groups().describe(group)).map_err(|error| (&error).into())
+    async fn describe(&self, group: &GroupName) -> Result<GroupDescription, Problem> {
+        let found = self.ledger.read(|state| state.groups().describe(group));
+        self.ledger.sure(found.map_err(|error| (&error).into())).await
     }
 
     async fn submit(&self, command: Command) -> Result<(), Problem> {
@@ -70,7 +75,8 @@ impl Readers {
         let bounds = config.from.iter().chain(&config.to);
         let mut tails = BTreeMap::new();
         for (index, _) in bounds.filter(|(_, bound)| **bound == CutKind::Tail).take(2 * super::INDEXES_MAX) {
-            let present = self.ledger.read(|state| state.live_stream(index).map(|s| tail::present(s.graph())))?;
+            let found = self.ledger.read(|state| state.live_stream(index).map(|s| tail::present(s.graph())));
+            let present = self.ledger.sure(found.map_err(Problem::from)).await?;
             let measured = tail::measure(&self.bus, &present).await?;
             tails.insert(index.clone(), measured.iter().map(|one| (one.segment, one.end)).collect());
         }
@@ -122,9 +128,10 @@ impl Handler<bus::Incoming<ReportConsumed>> for Desk {
 }
 
 impl Handler<bus::Incoming<DescribeGroup>> for Desk {
-    type Result = Result<GroupDescription, Problem>;
+    type Result = ResponseFuture<Result<GroupDescription, Problem>>;
 
     fn handle(&mut self, incoming: bus::Incoming<DescribeGroup>, _: &mut Context<Self>) -> Self::Result {
-        self.readers.describe(&incoming.request.group)
+        let readers = self.readers.clone();
+        Box::pin(async move { readers.describe(&incoming.request.group).await })
     }
 }

@@ -48,9 +48,10 @@ impl Handler<Incoming<AbortTransaction>> for Desk {
 }
 
 impl Handler<Incoming<DescribeTransaction>> for Desk {
-    type Result = Result<Transaction, Problem>;
+    type Result = ResponseFuture<Result<Transaction, Problem>>;
 
     fn handle(&mut self, incoming: Incoming<DescribeTransaction>, _: &mut Context<Self>) -> Self::Result {
-        self.commits.describe(&incoming.request.index, incoming.request.transaction)
+        let (commits, named) = (self.commits.clone(), incoming.request);
+        Box::pin(async move { commits.describe(&named.index, named.transaction).await })
     }
 }
