@@ -58,6 +58,7 @@ tidy:
 generate: tools
     UPDATE=1 cargo test --workspace --locked --test reference
     UPDATE=1 cargo test --workspace --locked --test bad_input -- guide
+    UPDATE=1 cargo test --workspace --locked --test kubernetes -- dashboard
 
 # Figures; asserts none. Takes a release build.
 bench *args: tools
@@ -94,6 +95,10 @@ ci:
 clean:
     cargo clean
     rm -rf .logboom
+
+# etcd, kube-apiserver and kubectl for the tests of Kubernetes, which bring them themselves; built once, in about 7 minutes of CPU.
+kubernetes:
+    tools/install-kubernetes
 
 # The pinned nats-server, into .tools/bin.
 tools:

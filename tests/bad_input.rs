@@ -22,6 +22,8 @@ mod outside;
 mod processes;
 #[path = "bad_input/queries.rs"]
 mod queries;
+#[path = "bad_input/quotas.rs"]
+mod quotas;
 #[path = "bad_input/row.rs"]
 mod row;
 #[path = "bad_input/segments.rs"]
@@ -40,6 +42,7 @@ fn sections() -> Vec<Section> {
         outside::section(),
         queries::section(),
         queries::jobs_and_rules(),
+        quotas::section(),
         broker::section(),
         processes::section(),
         disk::section(),

@@ -10,6 +10,8 @@
 
 #[path = "bench/alerting.rs"]
 mod alerting;
+#[path = "bench/broker.rs"]
+mod broker;
 #[path = "bench/figure.rs"]
 mod figure;
 #[path = "bench/jobs.rs"]
@@ -20,6 +22,8 @@ mod publishing;
 mod resting;
 #[path = "bench/segments.rs"]
 mod segments;
+#[path = "bench/tenants.rs"]
+mod tenants;
 #[path = "bench/visible.rs"]
 mod visible;
 
@@ -27,7 +31,8 @@ use std::env;
 
 use crate::figure::Figures;
 
-const SUITES: [&str; 9] = ["publish", "ingest", "visible", "alert", "job", "start", "rss", "segments", "wide"];
+const SUITES: [&str; 11] =
+    ["publish", "ingest", "visible", "alert", "job", "start", "rss", "segments", "wide", "tenants", "broker"];
 
 fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -52,7 +57,9 @@ fn main() {
                 "job" => jobs::run(&mut figures).await,
                 "start" => resting::start(&mut figures).await,
                 "segments" => segments::run(&mut figures).await,
+                "tenants" => tenants::run(&mut figures).await,
                 "wide" => segments::wide(&mut figures).await,
+                "broker" => broker::run(&mut figures).await,
                 _ => resting::memory(&mut figures).await,
             }
         });

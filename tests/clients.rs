@@ -6,6 +6,8 @@
     reason = "a test fails by panicking, says what it skips, and starts processes"
 )]
 
+#[path = "clients/guide.rs"]
+mod guide;
 #[path = "clients/outside.rs"]
 mod outside;
 #[path = "clients/tool.rs"]
@@ -94,9 +96,10 @@ async fn async_nats_publishes_and_is_confined_to_its_index() {
         assert!(!matches!(refused, Ok(Ok(_))), "{subject} was acknowledged");
         complains(&complaints, &["Permissions Violation for Publish", named]).await;
     }
-    // Nor may the lanes, everything, or another tenant's alerts be heard.
-    for subject in ["alerts.theirs.>", "lane.>", "logs.>", ">", "_INBOX.>"] {
-        let mut heard = client.subscribe(subject).await.unwrap();
+    // Nor may the lanes, everything, or another tenant's alerts and answers be heard.
+    let inbox = format!("{}.>", up.api.bind("theirs", "admin").await.unwrap().inbox_prefix);
+    for subject in ["alerts.theirs.>", "lane.>", "logs.>", ">", "_INBOX.>", &inbox].map(str::to_owned) {
+        let mut heard = client.subscribe(subject.clone()).await.unwrap();
         client.flush().await.unwrap();
         complains(&complaints, &["Permissions Violation for Subscription", &format!("\"{subject}\"")]).await;
         let nothing = tokio::time::timeout(Duration::from_millis(50), heard.next()).await;

@@ -115,11 +115,11 @@ fn requests() -> Vec<Row> {
             run: |w| Box::pin(provision(w, json!({ "parameters": { "segments": 65 } }))),
         },
         Row {
-            input: "a wanted `maintenance_info` version",
+            input: "a wanted `maintenance_info` version that is not the plan's",
             answer: "422 MaintenanceInfoConflict",
-            says: &["this plan has no maintenance_info; reload the catalog"],
+            says: &["the plan has version 1.0.0; reload the catalog"],
             then: "nothing is created",
-            run: |w| Box::pin(provision(w, json!({ "maintenance_info": { "version": "1.0.0" } }))),
+            run: |w| Box::pin(provision(w, json!({ "maintenance_info": { "version": "0.9.0" } }))),
         },
         Row {
             input: "a method that a path does not have",

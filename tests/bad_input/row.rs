@@ -6,6 +6,7 @@ use anyhow::Result;
 use futures::future::LocalBoxFuture;
 use logboom_tests::{Answer, Api, Binding, Standalone, Workdir, logboom};
 use serde_json::Value;
+use wire::views::Quota;
 
 /// The rows of one door.
 pub(crate) struct Section {
@@ -89,15 +90,18 @@ pub(crate) struct World {
     dir: Workdir,
 }
 
+/// An index whose plan allows 10 bytes a day and no queries.
+pub(crate) const SMALL: &str = "small";
 /// The largest ingest body of this installation: small, so that a test can exceed it quickly.
 pub(crate) const BODY_MAX: usize = 4 << 20;
 
 impl World {
     pub(crate) async fn start() -> Result<Self> {
         let up = Standalone::start_with(&["gateway.ingest_body_max=4MiB"]).await?;
-        for index in ["mine", "theirs", "sums"] {
+        for index in ["mine", "theirs", "sums", SMALL] {
             up.api.provision(index, 2).await?;
         }
+        up.limit(SMALL, Quota { bytes_per_day: Some(10), queries: Some(0), ..Quota::default() }).await?;
         let (admin, reader) = (up.api.bind("mine", "admin").await?, up.api.bind("mine", "read").await?);
         let writer = up.api.bind("mine", "write").await?;
         // Queries need columns to be misspelt.

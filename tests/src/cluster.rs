@@ -36,6 +36,8 @@ pub struct Cluster {
     pub nats: NatsCluster,
     running: BTreeMap<String, Process>,
     probes: BTreeMap<String, u16>,
+    /// The brokers' own doors; the first one's is that of `api`.
+    brokers: BTreeMap<String, u16>,
     /// The public doors.
     pub api: Api,
     set: Vec<String>,
@@ -102,12 +104,17 @@ impl Cluster {
                 probes.insert(format!("{service}/{replica}"), free_port()?);
             }
         }
+        let mut brokers = BTreeMap::new();
+        for name in probes.keys().filter(|name| name.starts_with("broker/")) {
+            let port = if brokers.is_empty() { broker } else { free_port()? };
+            brokers.insert(name.clone(), port);
+        }
         let mut links = BTreeMap::new();
         for name in probes.keys().map(String::as_str).chain([CLIENTS]).filter(|_| options.fragile) {
             links.insert(name.to_owned(), nats.link().await?);
         }
         let (running, bucket, doomed) = (BTreeMap::new(), options.bucket, BTreeSet::new());
-        let mut cluster = Self { nats, running, probes, api, set, objects, bucket, links, doomed, dir };
+        let mut cluster = Self { nats, running, probes, brokers, api, set, objects, bucket, links, doomed, dir };
         for name in cluster.replicas() {
             cluster.spawn(&name)?;
         }
@@ -125,6 +132,14 @@ impl Cluster {
     /// Every replica as `<service>/<replica>`.
     pub fn replicas(&self) -> Vec<String> {
         self.probes.keys().cloned().collect()
+    }
+
+    /// The public doors with that of one broker among several.
+    pub fn broker(&self, name: &str) -> Result<Api> {
+        let port = self.brokers.get(name).with_context(|| format!("there is no broker {name}"))?;
+        let mut api = self.api.clone();
+        api.broker = format!("http://127.0.0.1:{port}");
+        Ok(api)
     }
 
     /// The directory of keys, state and logs.
@@ -291,6 +306,9 @@ impl Cluster {
         }
         command.args(["--set", &format!("common.replica={replica}")]);
         command.args(["--set", &format!("{}.probe_address=127.0.0.1:{probe}", service.replace('-', "_"))]);
+        if let Some(port) = self.brokers.get(name) {
+            command.args(["--set", &format!("broker.address=127.0.0.1:{port}")]);
+        }
         if let Some(link) = self.links.get(name) {
             command.args(["--set", &format!("common.nats_url={}", link.url())]);
             command.env("LB_CLOCK_OFFSET_FILE", self.clock_file(name));
@@ -315,6 +333,22 @@ impl Cluster {
         let probe = self.probes.get(name).with_context(|| format!("there is no replica {name}"))?;
         let url = format!("http://127.0.0.1:{probe}/metrics");
         Ok(Answer::of(self.api.bare(reqwest::Method::GET, &url)).await?.text)
+    }
+
+    /// The replica that leads a service, once there is one.
+    pub async fn leader(&self, service: &str) -> Result<String> {
+        let replicas: Vec<_> = self.replicas().into_iter().filter(|name| name.starts_with(service)).collect();
+        eventually(&format!("a leader of {service}"), READY_WITHIN, async || {
+            for name in &replicas {
+                // A replica that was killed answers nothing.
+                let metrics = self.metrics(name).await.unwrap_or_default();
+                if metrics.lines().any(|line| line.starts_with("lb_host_leader{") && line.ends_with(" 1")) {
+                    return Ok(name.clone());
+                }
+            }
+            anyhow::bail!("no replica says that it leads")
+        })
+        .await
     }
 
     /// Waits until a replica's probe says that it takes work.

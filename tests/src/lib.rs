@@ -1,8 +1,8 @@
 //! What is tested across crates: the rules of the house, the manifests, the main job end to end.
 //!
-//! Owns the targets beside this folder (`tidy`, `kube`, `scenario`, `segments`, `clients`, `bad_input`, `chaos`, `console`, `bench`)
+//! Owns the targets beside this folder (`tidy`, `kube`, `kubernetes`, `scenario`, `segments`, `clients`, `broker`, `bad_input`, `chaos`, `console`, `bench`)
 //! and what they share: an installation of real processes ([`Cluster`], [`Standalone`]), its public doors ([`Api`], [`Binding`]), its
-//! streams as no client shows them ([`Streams`], [`Walker`]), a disk that may be filled ([`Tmpfs`]), and a receiver of webhooks
+//! streams as no client shows them ([`Streams`], [`Walker`]), a provisioner that does as it is told ([`StandIn`]), a disk that may be filled ([`Tmpfs`]), and a receiver of webhooks
 //! ([`Webhook`]).
 //! Deliberately does not know the inside of a service: every test here goes through files, public doors or a process, and this crate
 //! links neither the services nor the engine, only what a program of a user links: the client and what it stands on.
@@ -25,11 +25,13 @@ mod api;
 mod binding;
 mod cluster;
 mod event;
+mod flood;
 mod options;
 mod process;
 mod program;
 mod publisher;
 mod resources;
+mod stand_in;
 mod standalone;
 mod stream;
 mod table;
@@ -46,11 +48,13 @@ pub use api::{Answer, Api};
 pub use binding::Binding;
 pub use cluster::Cluster;
 pub use event::{event, jiff_text, sql_time};
+pub use flood::Flood;
 pub use options::Options;
 pub use process::Process;
 pub use program::{logboom, root, search_path, tools};
 pub use publisher::{Publisher, RETRY_WITHIN};
 pub use resources::{Usage, children, usage};
+pub use stand_in::{Made, StandIn};
 pub use standalone::Standalone;
 pub use stream::{Streams, neighbours, patiently};
 pub use table::Table;

@@ -62,6 +62,11 @@ impl Options {
         Self { services, ..Self::default() }
     }
 
+    /// Only so many brokers; what stands behind them is the test's.
+    pub fn brokers(count: u8) -> Self {
+        Self { services: vec![(Service::Broker, count)], ..Self::default() }
+    }
+
     /// With these settings.
     pub fn set(mut self, set: &[&str]) -> Self {
         self.set.extend(set.iter().map(|&one| one.to_owned()));

@@ -8,8 +8,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use bus::{Bus, BusOptions};
 use serde_json::Value;
 use tokio::time::Instant;
+use wire::{
+    encode,
+    views::{QUOTAS, Quota},
+};
 
 use crate::{Api, Process, Workdir, eventually, free_port, logboom, nats_server};
 
@@ -86,6 +91,20 @@ impl Standalone {
     /// Its data directory.
     pub fn data(&self) -> &Path {
         &self.data
+    }
+
+    /// A connection as a service of it has one.
+    pub async fn bus(&self, name: &str) -> Result<Bus> {
+        let creds = Some(fs::read_to_string(self.data.join("keys/platform.creds"))?);
+        let url = self.api.nats_url.clone();
+        Ok(Bus::connect(BusOptions { url, creds, name: name.to_owned(), ..BusOptions::default() }).await?)
+    }
+
+    /// Sets the quota of an index, as a change of its plan would.
+    pub async fn limit(&self, index: &str, quota: Quota) -> Result<()> {
+        let quotas = self.bus("tests/quotas").await?.join_bucket(QUOTAS, 1).await?;
+        quotas.put(index, encode(&quota)).await?;
+        Ok(())
     }
 
     /// Asks it to drain and waits for its end; the words are what it printed.

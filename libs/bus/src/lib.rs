@@ -27,6 +27,7 @@
 //! ```
 
 mod append;
+mod audit;
 mod bucket;
 mod call;
 mod claims_push;
@@ -50,6 +51,7 @@ mod record;
 mod watch;
 
 pub use append::AppendError;
+pub use audit::{AuditReader, AuditRecord};
 pub use bucket::{Bucket, BucketError, Entry};
 pub use call::CALL_DEADLINE;
 pub use clock::SystemClock;

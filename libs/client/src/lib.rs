@@ -41,6 +41,9 @@
 //! containers, or after a short time without an answer ([`Attempts`]). So writers wait for the take-over, some 2 to 3 s, and
 //! little longer.
 //!
+//! **When a quota is used up.** The writer waits for as long as the answer says and goes on; it looks again every 10 s, because the
+//! plan may change. Writes wait once memory is full. That is no reason to give up, and nothing is lost.
+//!
 //! **When it fails.** Whatever may pass is repeated for [`WriterOptions::give_up_after`]. After that, or when the stream is
 //! sealed or deleted, the writer fails as a whole: every receipt gets a [`WriteError`], whose outcome says truthfully whether
 //! that event may be stored.

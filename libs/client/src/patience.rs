@@ -12,6 +12,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// The longest pause while a container has no owner: it is about to have one, and asking nobody costs little.
 const UNOWNED_PAUSE_MAX: Duration = Duration::from_millis(400);
 
+/// The longest pause while a quota is used up: somebody may change the plan meanwhile.
+const QUOTA_PAUSE_MAX: Duration = Duration::from_secs(10);
+
 /// Decides whether a failed attempt of something that may be repeated is worth another one.
 ///
 /// ```
@@ -72,12 +75,21 @@ pub(crate) fn backoff(failures: u32, problem: &Problem, roll: f64) -> Duration {
         Code::Throttled => Duration::from_millis(problem.retry_after_ms.unwrap_or(0)),
         _ => Duration::ZERO,
     };
+    if is_over_quota(problem) {
+        // Whoever comes earlier is refused again.
+        return advice.clamp(PAUSE_MIN, QUOTA_PAUSE_MAX).mul_f64(1.0 + roll.clamp(0.0, 1.0) / 4.0);
+    }
     let longest = match problem.kind.as_str() {
         "NoResponders" | "ContainerUnavailable" | "Fenced" => UNOWNED_PAUSE_MAX,
         _ => PAUSE_MAX,
     };
     let doubled = PAUSE_MIN.saturating_mul(1 << failures.min(16));
     doubled.max(advice).min(longest).mul_f64(0.5 + roll.clamp(0.0, 1.0) / 2.0)
+}
+
+/// Whether the index has taken what its plan allows: the writer is to wait, however long that takes.
+pub(crate) fn is_over_quota(problem: &Problem) -> bool {
+    matches!(problem.kind.as_str(), "QuotaBytes" | "QuotaRate")
 }
 
 #[cfg(test)]
@@ -112,6 +124,16 @@ mod tests {
         let throttled = Problem::throttled("Throttled", "x").retry_after_ms(600);
         let pause = patience.pause_after(&throttled).unwrap();
         assert!(pause >= Duration::from_millis(300), "{pause:?}");
+    }
+
+    #[test]
+    fn a_quota_is_waited_for_as_long_as_it_says_and_looked_at_again_in_between() {
+        let pause = |kind, ms, roll| backoff(9, &Problem::throttled(kind, "x").retry_after_ms(ms), roll).as_millis();
+        for (ms, shortest, longest) in [(0, 20, 25), (400, 400, 500), (36_000_000, 10_000, 12_500)] {
+            for kind in ["QuotaRate", "QuotaBytes"] {
+                assert_eq!((pause(kind, ms, 0.0), pause(kind, ms, 1.0)), (shortest, longest));
+            }
+        }
     }
 
     #[test]

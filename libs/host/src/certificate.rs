@@ -7,7 +7,10 @@ use tls::{Files, Tls};
 use tokio::time::{MissedTickBehavior, interval};
 use types::Timestamp;
 
-use crate::{Host, StartError, metrics};
+use crate::{
+    Host, StartError, metrics,
+    watch::{Seen, Watch},
+};
 
 /// The note under which `/readyz` tells that new files are not taken.
 const NOTE: &str = "certificate";
@@ -83,73 +86,9 @@ fn days_between(now: Timestamp, end: Timestamp) -> i64 {
     end.nanos().saturating_sub(now.nanos()).div_euclid(day)
 }
 
-/// What was seen in the files so far.
-#[derive(Default)]
-struct Watch {
-    suspect: Option<String>,
-    told: bool,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Seen {
-    Same,
-    Changed,
-    /// Files that were told to be broken are again those in use.
-    Mended,
-    Broken(String),
-}
-
-impl Watch {
-    /// Files that do not fit are told when they are seen so twice: at the first look somebody may be about to write the second one.
-    fn look(&mut self, outcome: Result<bool, String>) -> Seen {
-        match outcome {
-            Ok(changed) => match (changed, std::mem::take(self).told) {
-                (true, _) => Seen::Changed,
-                (false, true) => Seen::Mended,
-                (false, false) => Seen::Same,
-            },
-            Err(reason) if self.suspect.as_ref() != Some(&reason) => {
-                self.suspect = Some(reason);
-                self.told = false;
-                Seen::Same
-            }
-            Err(_) if self.told => Seen::Same,
-            Err(reason) => {
-                self.told = true;
-                Seen::Broken(reason)
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn broken_files_are_told_once_and_not_before_the_second_look() {
-        let broken = |reason: &str| Err(reason.to_owned());
-        let told = |reason: &str| Seen::Broken(reason.to_owned());
-        let mut watch = Watch::default();
-        for (outcome, expected) in [
-            (Ok(false), Seen::Same),
-            (Ok(true), Seen::Changed),
-            (broken("half"), Seen::Same),
-            (Ok(true), Seen::Changed),
-            (broken("a"), Seen::Same),
-            (broken("a"), told("a")),
-            (broken("a"), Seen::Same),
-            (broken("b"), Seen::Same),
-            (broken("b"), told("b")),
-            (Ok(false), Seen::Mended),
-            (Ok(false), Seen::Same),
-            (broken("b"), Seen::Same),
-            (broken("b"), told("b")),
-            (Ok(true), Seen::Changed),
-        ] {
-            assert_eq!(watch.look(outcome), expected);
-        }
-    }
 
     #[test]
     fn days_are_whole_and_go_below_zero() {

@@ -2,7 +2,8 @@
 //!
 //! Owns the frame of a service: settings to connections ([`Host`]), lease, restore, replay and fenced appends of a control service
 //! ([`Ledger`]), what only a leader does ([`while_leading`], [`keep_serving`], [`run_effects`]), start and drain order ([`run`],
-//! [`start_in_process`]), the process's certificate and when it is read again, and the probes of Kubernetes.
+//! [`start_in_process`]), the process's certificate and when it is read again, what
+//! the users of an index may still take ([`Quotas`]), and the probes of Kubernetes.
 //! Deliberately does not know: any service, any message, what a state means, how NATS or object storage work.
 //!
 //! ```no_run
@@ -75,8 +76,10 @@ mod ledger;
 mod listen;
 mod metrics;
 mod probe;
+mod quotas;
 mod run;
 mod secret;
+mod watch;
 
 pub use announce::Announcement;
 pub use control::{ControlState, ENTRY_BYTES_MAX};
@@ -84,4 +87,6 @@ pub use effect::{EFFECTS_IN_FLIGHT_MAX, keep_serving, run_effects, while_leading
 pub use error::StartError;
 pub use guest::Host;
 pub use ledger::Ledger;
+pub use quotas::{OverQuota, QueryPermit, Quotas};
 pub use run::{DRAIN_MAX, InProcess, Running, Service, run, start_in_process};
+pub use watch::{Seen, Watch};

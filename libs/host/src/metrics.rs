@@ -12,4 +12,5 @@ telemetry::metrics! {
     CERTIFICATE_DAYS: Gauge["service"] = "lb_host_certificate_days", "Whole days until the certificate ends; below zero when it has ended.";
     CERTIFICATES: Counter["outcome"] = "lb_host_certificate_changes_total", "Changes of the certificate's files: taken, or refused because they are broken.";
     EFFECTS: Counter["outcome"] = "lb_host_effects_total", "Runs of effects by outcome.";
+    QUOTA_REFUSED: Counter["kind"] = "lb_host_quota_refused_total", "What doors refused because a quota is used up, by its kind: single events over NATS, requests over HTTP, blocks of writers.";
 }

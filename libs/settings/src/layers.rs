@@ -65,7 +65,7 @@ impl Settings {
         }
         for (name, text) in &layers.env {
             if let Some(rest) = name.strip_prefix(ENV_PREFIX) {
-                let path = rest.to_lowercase().replacen("__", ".", 1);
+                let path = rest.to_lowercase().replace("__", ".");
                 all.lay_text(&path, text, "environment", &mut found);
             }
         }
@@ -90,22 +90,17 @@ impl Settings {
     pub fn section<T: Section>(&self) -> Result<T, Findings> {
         let prefix = format!("{}.", T::NAME);
         let mine = || self.values.iter().filter_map(|(path, s)| Some((path.strip_prefix(&prefix)?, s)));
-        let table: serde_json::Map<_, _> = mine().map(|(key, s)| (key.to_owned(), s.value.clone())).collect();
         let mut found = Findings::default();
-        let section = T::deserialize(Value::Object(table));
+        let section = T::deserialize(nested(mine().map(|(key, s)| (key, s.value.clone()))));
         match &section {
             Ok(section) => section.validate(&mut found),
             // serde stops at the first value it cannot take. Each override is therefore tried alone over the defaults.
             Err(first) => {
                 let defaults = Self { entries: self.entries.clone(), values: defaults() };
                 for (key, setting) in mine().filter(|(_, s)| s.origin != "default") {
-                    let mut table: serde_json::Map<_, _> = defaults
-                        .values
-                        .iter()
-                        .filter_map(|(path, s)| Some((path.strip_prefix(&prefix)?.to_owned(), s.value.clone())))
-                        .collect();
-                    table.insert(key.to_owned(), setting.value.clone());
-                    if let Err(error) = T::deserialize(Value::Object(table)) {
+                    let table = defaults.values.iter().filter_map(|(path, s)| Some((path.strip_prefix(&prefix)?, s)));
+                    let table = table.map(|(key, s)| (key, s.value.clone())).chain([(key, setting.value.clone())]);
+                    if let Err(error) = T::deserialize(nested(table)) {
                         found.add(key, error.to_string());
                     }
                 }
@@ -188,6 +183,24 @@ impl Settings {
         };
         *known = Setting { value, origin: origin.to_owned() };
     }
+}
+
+/// A table of tables, from keys such as `splunk.url`; the last of a key counts.
+fn nested<'a>(flat: impl Iterator<Item = (&'a str, Value)>) -> Value {
+    let mut all = serde_json::Map::new();
+    for (key, value) in flat {
+        let (tables, last) = key.rsplit_once('.').unwrap_or(("", key));
+        let mut names = tables.split('.').filter(|name| !name.is_empty());
+        // A key and a table of one name do not both exist: both come from one list of defaults.
+        let table = names.try_fold(&mut all, |table, name| {
+            let empty = || Value::Object(serde_json::Map::new());
+            table.entry(name).or_insert_with(empty).as_object_mut()
+        });
+        if let Some(table) = table {
+            table.insert(last.to_owned(), value);
+        }
+    }
+    Value::Object(all)
 }
 
 fn defaults() -> BTreeMap<String, Setting> {
@@ -390,6 +403,41 @@ mod tests {
         assert!(settings.print().contains("broker.password = ***  # a.toml\n"));
         let door = settings.section::<Door>().unwrap();
         assert_eq!(door.password.reference().unwrap().to_string(), "file:/run/password");
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Provisioner {
+        default_segments: u16,
+        splunk: Inner,
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Inner {
+        url: String,
+        timeout: DurationText,
+    }
+
+    impl Section for Provisioner {
+        const NAME: &'static str = "index_provisioner";
+    }
+
+    #[test]
+    fn a_section_may_have_tables() {
+        let mut layers =
+            file("[index_provisioner]\ndefault_segments = 4\n[index_provisioner.splunk]\nurl = \"https://a\"");
+        let url = |layers: &Layers| {
+            let section = Settings::load(layers.clone()).unwrap().section::<Provisioner>().unwrap();
+            assert_eq!((section.default_segments, section.splunk.timeout.to_string().as_str()), (4, "10s"));
+            section.splunk.url
+        };
+        assert_eq!(url(&layers), "https://a");
+        layers.env.push(("LOGBOOM__INDEX_PROVISIONER__SPLUNK__URL".into(), "https://b".into()));
+        assert_eq!(url(&layers), "https://b");
+        layers.set.push("index_provisioner.splunk.url=https://c".into());
+        assert_eq!(url(&layers), "https://c");
+        layers.set.push("index_provisioner.splunk.timeout=soon".into());
+        let found = Settings::load(layers).unwrap().section::<Provisioner>().unwrap_err().to_string();
+        assert!(found.starts_with("index_provisioner.splunk.timeout = \"soon\" (from --set): "), "{found}");
     }
 
     #[test]

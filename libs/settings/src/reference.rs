@@ -3,7 +3,7 @@
 use crate::DEFAULTS;
 
 /// Endings of keys that hold secrets; a test asserts that `default.toml` documents exactly these as secret.
-const SECRET_ENDINGS: [&str; 6] = ["_secret", "token", "password", "seed", "creds", "_key"];
+const SECRET_ENDINGS: [&str; 7] = ["_secret", "token", "password", "seed", "creds", "credentials", "_key"];
 
 /// Edits beyond which a known key is not what was meant.
 const EDITS_MAX: usize = 3;
@@ -86,7 +86,7 @@ pub fn reference_markdown() -> String {
     let mut current = "";
     let all = entries(DEFAULTS);
     for entry in &all {
-        let (section, key) = entry.path.split_once('.').unwrap_or(("", &entry.path));
+        let (section, key) = entry.path.rsplit_once('.').unwrap_or(("", &entry.path));
         if section != current {
             current = section;
             let about = section_doc(section);

@@ -14,7 +14,7 @@ use std::{
 use parking_lot::Mutex;
 use store::S3Options;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream},
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream},
     net::{TcpListener, TcpStream},
     time::sleep,
 };
@@ -57,12 +57,25 @@ pub struct Bucket {
     pub slow: AtomicU64,
 }
 
-struct Request {
-    method: String,
+/// One request of HTTP.
+pub(crate) struct Request {
+    pub(crate) method: String,
+    /// Path and query as they came.
+    pub(crate) target: String,
     path: String,
     query: BTreeMap<String, String>,
-    headers: BTreeMap<String, String>,
-    body: Vec<u8>,
+    /// By name in lower case.
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Vec<u8>,
+}
+
+#[cfg(test)]
+impl Request {
+    /// One without headers and body.
+    pub(crate) fn new(method: &str, target: &str) -> Self {
+        let (headers, query) = (BTreeMap::new(), BTreeMap::new());
+        Self { method: method.into(), target: target.into(), path: String::new(), query, headers, body: Vec::new() }
+    }
 }
 
 impl Bucket {
@@ -198,7 +211,7 @@ impl Bucket {
 }
 
 /// Counts, and says whether it is this one's turn.
-fn nth(count: &AtomicU64, every: u64) -> bool {
+pub(crate) fn nth(count: &AtomicU64, every: u64) -> bool {
     let before = count.fetch_add(1, Ordering::Relaxed);
     every > 0 && before % every == every - 1
 }
@@ -207,7 +220,8 @@ fn problem(code: &str) -> Vec<u8> {
     format!("<Error><Code>{code}</Code></Error>").into_bytes()
 }
 
-async fn read(stream: &mut BufStream<TcpStream>) -> io::Result<Option<Request>> {
+/// The next request of a connection; `None` when the caller has ended it.
+pub(crate) async fn read(stream: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<Request>> {
     let mut lines = Vec::new();
     loop {
         let mut line = String::new();
@@ -230,7 +244,8 @@ async fn read(stream: &mut BufStream<TcpStream>) -> io::Result<Option<Request>> 
     let length = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await?;
-    Ok(Some(Request { method: method.to_owned(), path: plain(path), query, headers, body }))
+    let (method, target, path) = (method.to_owned(), target.to_owned(), plain(path));
+    Ok(Some(Request { method, target, path, query, headers, body }))
 }
 
 /// Percent signs resolved; keys here are ASCII.
@@ -263,7 +278,7 @@ fn object(found: &[u8], request: &Request) -> Vec<u8> {
     }
 }
 
-fn reply(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+pub(crate) fn reply(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let mut out = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n", body.len()).into_bytes();
     out.extend_from_slice(body);
     out

@@ -2,9 +2,10 @@
 //!
 //! Owns the start and end of a real nats-server child with keys of its own ([`Nats`]), of several that keep every stream on three
 //! disks, with the ways in which they fail ([`NatsCluster`]), network links and a bucket that fail when they are told to ([`Link`],
-//! [`Proxy`], [`Bucket`]), directories that are put back to what they were ([`Backup`]), a world around a server with settings,
-//! secrets, certificates ([`Certificates`]) and object storage in a directory that goes away ([`World`]), and waiting without
-//! sleeping ([`eventually`]).
+//! [`Proxy`], [`Bucket`]), an account of AWS with buckets, users and policies ([`S3Server`]), directories that are put back to what
+//! they were ([`Backup`]), a world around a server with settings, secrets, certificates ([`Certificates`]) and object storage in a
+//! directory that goes away ([`World`]), a real API server of Kubernetes ([`KubernetesApi`]), and waiting without sleeping
+//! ([`eventually`]).
 //! Deliberately does not know: any service, and any fake of ours; what a test sees here is what production sees.
 //!
 //! The server's binary is `LB_NATS_SERVER`, else `.tools/bin/nats-server` in this or an upper directory, else `nats-server` on `PATH`.
@@ -29,11 +30,13 @@ mod bucket;
 mod certificates;
 mod cluster;
 mod damage;
+mod kubernetes;
 mod links;
 mod nats;
 mod port;
 mod proxy;
 mod question;
+mod s3;
 mod secrets;
 mod server;
 mod world;
@@ -46,10 +49,12 @@ pub use bucket::{Bucket, BucketFaults};
 pub use certificates::Certificates;
 pub use cluster::{NatsCluster, NatsOptions};
 pub use damage::Backup;
+pub use kubernetes::KubernetesApi;
 pub use links::Link;
 pub use nats::Nats;
 pub use port::free_port;
 pub use proxy::{Proxy, Way};
+pub use s3::{S3Faults, S3Server, StoredBucket, StoredVersion};
 pub use server::server_path;
 pub use tls;
 pub use world::World;

@@ -5,12 +5,18 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use types::{BindingId, IndexName, InstanceId, ScopeName, Timestamp};
 
-use crate::{Empty, views::Role};
+use crate::{
+    Empty,
+    coordinator::ScalingPolicy,
+    views::{Quota, Role},
+};
 
 calls! {
     /// Creates the log index of a service instance on its back-end; repeating it answers the same. Kinds: `IndexNameTaken`, `InstanceDiffers`.
     CreateIndex(NewIndex) -> IndexDescription; "lb.v1.index-provisioner.indexes.create" [()] @ IndexProvisioner, Idempotent
-    /// Deletes the log index of a service instance with its credentials; deleting what is not there succeeds.
+    /// Changes the log index of a service instance; repeating it answers the same. Kinds: `UnknownInstance`, `NotUpdatable`.
+    UpdateIndex(IndexChange) -> IndexDescription; "lb.v1.index-provisioner.indexes.update" [()] @ IndexProvisioner, Idempotent
+    /// Deletes the log index of a service instance with its credentials; deleting what is not there succeeds. Kinds: `NotEmpty`.
     DeleteIndex(InstanceName) -> Empty; "lb.v1.index-provisioner.indexes.delete" [()] @ IndexProvisioner, Idempotent
     /// Lists every log index.
     ListIndexes(Empty) -> IndexList; "lb.v1.index-provisioner.indexes.list" [()] @ IndexProvisioner, Idempotent
@@ -20,6 +26,42 @@ calls! {
     RevokeCredentials(BindingName) -> Empty; "lb.v1.index-provisioner.credentials.revoke" [()] @ IndexProvisioner, Idempotent
     /// Lists the live bindings, without secrets.
     ListBindings(Empty) -> BindingList; "lb.v1.index-provisioner.bindings.list" [()] @ IndexProvisioner, Idempotent
+}
+
+/// What becomes of the events of an index when its instance is deleted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reclaim {
+    /// They are deleted.
+    #[default]
+    Delete,
+    /// They stay on the back-end under their name; nobody's credentials reach them any more.
+    Retain,
+    /// The deletion is refused while there are any.
+    Fail,
+}
+
+/// What an index is beyond its name: the part of it that a change of plan may change.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexOptions {
+    /// Payload bytes that are kept; the oldest go first. `None` keeps all of the retention's days.
+    #[serde(default)]
+    pub bytes_max: Option<u64>,
+    /// When segments are split and merged.
+    #[serde(default)]
+    pub scaling: ScalingPolicy,
+    /// What its users may do in a day and at once.
+    #[serde(default)]
+    pub quota: Quota,
+    /// What becomes of its events in the end.
+    #[serde(default)]
+    pub reclaim: Reclaim,
+    /// Whether something of its name that stands already, and belongs to nobody, becomes this index.
+    #[serde(default)]
+    pub adopt: bool,
+    /// What only its back-end knows, by name: at most 16, of at most 255 characters each.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub backend: BTreeMap<String, String>,
 }
 
 /// A log index to create.
@@ -32,7 +74,7 @@ pub struct NewIndex {
     /// The wanted name; `None` derives one from the instance id.
     #[serde(default)]
     pub index: Option<IndexName>,
-    /// The back-end: `own` at this stage.
+    /// The back-end: `own`, `splunk` or `s3`.
     pub backend: String,
     /// Segments of the stream: 1 to 64; 0 takes the default.
     #[serde(default)]
@@ -40,6 +82,22 @@ pub struct NewIndex {
     /// How long events are kept.
     #[serde(default)]
     pub retention_days: Option<u32>,
+    /// Everything else.
+    #[serde(default)]
+    pub options: IndexOptions,
+}
+
+/// A change to the index of a service instance: what it is to be from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexChange {
+    /// The service instance.
+    pub instance: InstanceId,
+    /// How long events are kept; applies to events that are there too.
+    #[serde(default)]
+    pub retention_days: Option<u32>,
+    /// Everything else; `adopt` means nothing here.
+    #[serde(default)]
+    pub options: IndexOptions,
 }
 
 /// Names a service instance.
@@ -72,6 +130,9 @@ pub struct IndexDescription {
     /// How long events are kept.
     #[serde(default)]
     pub retention_days: Option<u32>,
+    /// Everything else.
+    #[serde(default)]
+    pub options: IndexOptions,
     /// When it was created.
     pub created: Timestamp,
 }

@@ -16,6 +16,7 @@ mod table;
 
 pub mod alerter;
 pub mod block;
+pub mod broker;
 pub mod coordinator;
 pub mod delegation;
 pub mod header;

@@ -1,6 +1,8 @@
 //! Everything declared, as rows: documentation, permissions and the caller graph are made from them.
 
-use crate::{Service, alerter, coordinator, index_provisioner, job_manager, segment_store, subjects, task_worker};
+use crate::{
+    Service, alerter, broker, coordinator, index_provisioner, job_manager, segment_store, subjects, task_worker,
+};
 
 /// One declared subject.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +33,7 @@ pub fn registry() -> Vec<Row> {
         coordinator::CALLS,
         segment_store::CALLS,
         index_provisioner::CALLS,
+        broker::CALLS,
         job_manager::CALLS,
         task_worker::CALLS,
         alerter::CALLS,

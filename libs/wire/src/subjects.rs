@@ -1,6 +1,6 @@
 //! Durable and public subjects: what is stored, and what users may touch.
 
-use types::{BindingId, ContainerId, IndexName, LaneId, RuleId};
+use types::{BindingId, ContainerId, IndexName, InstanceId, LaneId, RuleId};
 
 use crate::{Row, Service};
 
@@ -23,6 +23,7 @@ records! {
     "Operations", "lb.v1.t1.{container}.op", SegmentStore, "frame", "Tier 1: segment created, sealed, tiered, deleted.";
     "Owner", "lb.v1.t1.{container}.owner", SegmentStore, "OwnerRecord", "Tier 1: who owns the container; the fence of every frame.";
     "Journal", "lb.v1.journal.{service}", Coordinator, "JournalEntry", "The truth of one control service, in order; never purged to empty.";
+    "BrokerAudit", "lb.v1.audit.broker.{instance}", Broker, "AuditEntry", "Who wanted what changed at the broker, and what became of it; `_` where no instance of ours can be meant. Only added to; the oldest go by age and bytes.";
 }
 
 /// The subject for events of an index without a routing key.
@@ -43,6 +44,14 @@ pub fn lane_filter(lane: LaneId) -> String {
 /// The journal of a control service.
 pub fn journal(service: Service) -> String {
     format!("lb.v1.journal.{service}")
+}
+
+/// The audit of every service.
+pub const AUDIT: &str = "lb.v1.audit.>";
+
+/// The audit of the broker about an instance; `None` where the request named none that can be one.
+pub fn broker_audit(instance: Option<&InstanceId>) -> String {
+    format!("lb.v1.audit.broker.{}", instance.map_or("_", InstanceId::as_str))
 }
 
 /// Tier 1: data frames of a container.

@@ -19,6 +19,10 @@ pub const MEMBERS: &str = "lb_members";
 pub const VIEWS: &str = "lb_views";
 /// Bucket of HTTP tokens; key = lower-case hex SHA-256 of the token.
 pub const TOKENS: &str = "lb_tokens";
+/// Bucket of quotas; key = index; an index without one has no limits.
+pub const QUOTAS: &str = "lb_quotas";
+/// Bucket of what was let in of indexes with a quota; key = [`usage_key`]; entries expire after two days.
+pub const USAGE: &str = "lb_usage";
 
 /// Bucket of the documents that the readers of a group share; key = `<group>.<generation>`; written by readers, compare-and-set.
 pub const GROUPS: &str = "lb_groups";
@@ -39,6 +43,11 @@ pub const PLACEMENT_KEY: &str = "placement";
 /// The key of a stream's description in [`VIEWS`]; the value is a `coordinator::StreamDescription`.
 pub fn stream_key(index: &IndexName) -> String {
     format!("stream.{index}")
+}
+
+/// The key of a part of what a replica let in, in [`USAGE`]; the value is a [`Usages`].
+pub fn usage_key(service: Service, replica: &ReplicaId, part: u8) -> String {
+    format!("{service}.{replica}.{part}")
 }
 
 /// A living replica.
@@ -149,4 +158,38 @@ pub struct TokenGrant {
     /// When it ends by itself.
     #[serde(default)]
     pub expires: Option<Timestamp>,
+}
+
+/// What the users of an index may do, all of them together; `None` sets no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quota {
+    /// Payload bytes published in a day of UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_day: Option<u64>,
+    /// Events published in a second, on the average; twice as many in one burst.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events_per_second: Option<u32>,
+    /// Queries, tails and continuous queries at the same time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queries: Option<u16>,
+}
+
+/// What one replica has let in of an index with a quota.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// A day of UTC, counted from 1970.
+    pub day: i64,
+    /// Payload bytes on that day.
+    pub bytes: u64,
+    /// Events since the replica began to count: only how they grow means something.
+    pub events: u64,
+    /// Queries and tails that are open; they count no longer than they are told again and again.
+    pub queries: u32,
+}
+
+/// What one replica has let in, by index.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usages {
+    /// The indexes of this part of which it let something in.
+    pub indexes: BTreeMap<IndexName, Usage>,
 }

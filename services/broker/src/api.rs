@@ -1,6 +1,6 @@
 //! The HTTP door: every replica opens it, checks who asks, and hands the request to whoever leads.
 
-use std::{sync::Arc, time::Duration, time::Instant};
+use std::{time::Duration, time::Instant};
 
 use actix_web::{
     App, HttpRequest, HttpResponse, HttpServer,
@@ -14,10 +14,11 @@ use host::Host;
 use wire::Problem;
 
 use crate::{
+    audit::offering_of,
     desk::{Asked, Desk},
     forward::ForwardRequest,
     metrics,
-    osb::{Answer, Credential, HEADERS, REQUEST_IDENTITY, Request, Subject},
+    osb::{Admission, Answer, HEADERS, REQUEST_IDENTITY, Request, Subject, gate, openapi},
 };
 
 /// The largest request body.
@@ -32,11 +33,14 @@ const WORKERS: usize = 2;
 /// Seconds that requests in flight have to end when the service drains.
 const SHUTDOWN_SECONDS: u64 = 5;
 
+/// The door of a request that led to none.
+const NO_DOOR: &str = "none";
+
 /// What the HTTP workers share.
 #[derive(Clone)]
 pub(crate) struct Front {
     pub(crate) desk: Desk,
-    pub(crate) credentials: Arc<Vec<Credential>>,
+    pub(crate) admission: Admission,
 }
 
 impl Front {
@@ -57,20 +61,46 @@ impl Front {
         Ok((server, handle))
     }
 
-    async fn answer(&self, request: Request) -> (Answer, &'static str) {
-        let asked = match Asked::admit(request) {
+    /// Answers whoever was let in; the checks come in the order of the specification, the body last.
+    async fn answer(&self, request: Request, body: Result<Bytes, Answer>) -> (Answer, &'static str) {
+        if let Some(document) = openapi::answer(&request) {
+            return (document, "openapi");
+        }
+        let draft = self.desk.audit.draft(&request);
+        let refused = |refusal| self.desk.audit.drafted(draft, std::future::ready(refusal));
+        let mut asked = match Asked::admit(request) {
             Ok(asked) => asked,
-            Err(refusal) => return (refusal, "none"),
+            Err(refusal) => return (refused(refusal).await, NO_DOOR),
         };
         let door = asked.route.subject.name();
+        let answer = match body {
+            Ok(body) => {
+                asked.request.body = body;
+                self.routed(&asked).await
+            }
+            Err(refusal) => refused(refusal).await,
+        };
+        if let Some(plan) = offering_of(&asked.request).1 {
+            // Only names of the catalog become labels.
+            let plan = self.desk.catalog.current().name_of(&plan).unwrap_or_else(|| "unknown".to_owned());
+            let (method, class) = (asked.route.method.word(), answer.status / 100);
+            metrics::PLANS.with(&format!("{plan} {method} {door} {class}xx")).inc();
+        }
+        (answer, door)
+    }
+
+    /// Catalogs are prepared for each version; of other answers what is too new is held back here, at the edge.
+    async fn routed(&self, asked: &Asked) -> Answer {
         if asked.route.subject == Subject::Catalog {
-            return (self.desk.catalog(&asked), door);
+            return self.desk.catalog(asked);
         }
-        if self.desk.ledger.is_leader() {
-            return (self.desk.answer(&asked).await, door);
-        }
-        let forwarded = self.desk.bus.call_within::<ForwardRequest>(&(), &asked.request, FORWARD_MAX).await;
-        (forwarded.unwrap_or_else(Answer::from), door)
+        let answer = if self.desk.ledger.is_leader() {
+            self.desk.answer(asked).await
+        } else {
+            let forwarded = self.desk.bus.call_within::<ForwardRequest>(&(), &asked.request, FORWARD_MAX).await;
+            forwarded.unwrap_or_else(Answer::from)
+        };
+        gate(answer, asked.version)
     }
 }
 
@@ -85,19 +115,17 @@ pub(crate) async fn forwarded(desk: &Desk, request: Request) -> Result<Answer, P
 async fn handle(http: HttpRequest, payload: web::Payload, front: web::Data<Front>) -> HttpResponse {
     let begun = Instant::now();
     let authorization = http.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    // Every credential is tried, so that the time does not say which one was nearly right.
-    let admitted = front.credentials.iter().fold(false, |found, c| c.admits(authorization) | found);
-    let (answer, door) = if admitted {
-        match body(payload).await {
-            Ok(body) => front.answer(request(&http, body)).await,
-            Err(refusal) => (refusal, "none"),
+    let (answer, door) = match front.admission.admits(authorization) {
+        Some(credential) => {
+            // Read whatever becomes of the request, so that the connection can be used again.
+            let body = body(payload).await;
+            front.answer(request(&http, credential), body).await
         }
-    } else {
-        let refusal = Answer::refuse(401, "Unauthorized", "the credentials of the platform are missing or wrong");
-        (refusal.header("WWW-Authenticate", "Basic realm=\"logboom\", charset=\"UTF-8\""), "none")
+        None => (unauthorized(), NO_DOOR),
     };
-    metrics::REQUESTS.with(&format!("{} {door} {}", method_word(http.method().as_str()), answer.status)).inc();
-    metrics::DURATION.observe_duration(begun.elapsed());
+    let asked = format!("{} {door}", method_word(http.method().as_str()));
+    metrics::REQUESTS.with(&format!("{asked} {}", answer.status)).inc();
+    metrics::DURATION.with(&asked).observe_duration(begun.elapsed());
     let mut response =
         HttpResponse::build(StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
     for (name, value) in &answer.headers {
@@ -109,19 +137,27 @@ async fn handle(http: HttpRequest, payload: web::Payload, front: web::Data<Front
     if answer.body.is_empty() { response.finish() } else { response.content_type("application/json").body(answer.body) }
 }
 
+fn unauthorized() -> Answer {
+    let refusal = Answer::refuse(401, "Unauthorized", "the credentials of the platform are missing or wrong");
+    refusal.header("WWW-Authenticate", "Basic realm=\"logboom\", charset=\"UTF-8\"")
+}
+
 /// Keeps made-up methods out of the metrics.
 fn method_word(method: &str) -> &str {
     if ["GET", "PUT", "PATCH", "DELETE"].contains(&method) { method } else { "other" }
 }
 
-fn request(http: &HttpRequest, body: Bytes) -> Request {
-    let header = |name: &&str| Some(((*name).to_owned(), http.headers().get(*name)?.to_str().ok()?.to_owned()));
+fn request(http: &HttpRequest, credential: String) -> Request {
+    // A header that is no text must not count as absent: it is malformed, and will be found so.
+    let text = |value: &header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let header = |name: &&str| Some(((*name).to_owned(), text(http.headers().get(*name)?)));
     Request {
         method: http.method().as_str().to_owned(),
         path: http.uri().path().to_owned(),
         query: http.uri().query().unwrap_or_default().to_owned(),
         headers: HEADERS.iter().filter_map(header).collect(),
-        body,
+        body: Bytes::new(),
+        credential,
     }
 }
 
@@ -136,4 +172,19 @@ async fn body(mut payload: web::Payload) -> Result<Bytes, Answer> {
         body.extend_from_slice(&part);
     }
     Ok(body.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desk::PATIENCE;
+
+    /// Platforms wait for a minute and then delete what they asked for.
+    const PLATFORM: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn an_answer_comes_before_any_platform_gives_up() {
+        // The leader has waited when whoever forwarded gives up, and that long before a platform does.
+        const { assert!(PATIENCE.as_secs() < FORWARD_MAX.as_secs() && FORWARD_MAX.as_secs() < PLATFORM.as_secs()) };
+    }
 }

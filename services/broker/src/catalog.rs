@@ -1,29 +1,25 @@
 //! The catalog: what is offered, checked before it is served, with its parameter schemas compiled once.
 
-use std::collections::BTreeSet;
+mod read;
+mod schema;
+mod shelf;
 
-use config::{Config, File, FileFormat};
-use jsonschema::Validator;
+use std::{collections::BTreeMap, sync::Arc};
+
 use ring::digest;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use types::Invalid;
 
-use crate::osb::Version;
+pub(crate) use shelf::Shelf;
+
+use crate::{catalog::schema::Schema, osb::Version, wanted::Defaults};
 
 /// The catalog that is served unless the settings name another.
 pub const BUILT_IN: &str = include_str!("../catalog.yaml");
 
-/// The largest schema that the specification allows.
-const SCHEMA_BYTES_MAX: usize = 64 * 1024;
-
 /// Offerings and plans at most; a platform shows them in one list.
 const PLANS_MAX: usize = 1_000;
 
-/// Keys that a plan or offering has for us only.
-const OURS: [&str; 5] = ["backend", "defaults", "asynchronous", "requires_app", "plans"];
-
-/// Why a catalog cannot be served.
+/// Why a catalog cannot be served; nothing of it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CatalogError {
     /// Neither YAML nor JSON of the right shape.
@@ -39,28 +35,28 @@ pub enum CatalogError {
     },
 }
 
-/// What a plan gives to an instance that asks for nothing else.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Defaults {
-    /// Segments; 0 leaves it to the provisioner.
-    #[serde(default)]
-    pub segments: u16,
-    /// Days to keep events; `None` keeps them for ever.
-    #[serde(default)]
-    pub retention_days: Option<u32>,
-}
-
 /// One service plan.
 #[derive(Debug)]
 pub struct Plan {
     /// Its id.
     pub id: String,
+    /// Its name, unique in its offering.
+    pub name: String,
     /// What it gives.
     pub defaults: Defaults,
+    /// Whether an instance may leave this plan for another one of its offering.
+    pub plan_updateable: bool,
+    /// Whether a binding may be rotated.
+    pub binding_rotatable: bool,
+    /// Seconds after which an operation that creates or changes something is given up.
+    pub maximum_polling_duration: Option<u64>,
+    /// The version of `maintenance_info`.
+    pub maintenance_version: Option<String>,
     bindable: bool,
-    provision: Option<Validator>,
-    bind: Option<Validator>,
+    offered: bool,
+    provision: Schema,
+    update: Schema,
+    bind: Schema,
     shown: Map<String, Value>,
 }
 
@@ -69,82 +65,135 @@ pub struct Plan {
 pub struct Offering {
     /// Its id.
     pub id: String,
+    /// Its name.
+    pub name: String,
     /// Where its indexes live.
     pub backend: String,
     /// Whether its operations take so long that a platform must be able to wait for them.
     pub asynchronous: bool,
     /// Whether bindings must name an application.
     pub requires_app: bool,
-    plans: Vec<Plan>,
+    /// Whether a PATCH may change nothing but the context.
+    pub allow_context_updates: bool,
+    offered: bool,
+    plans: Vec<Arc<Plan>>,
     shown: Map<String, Value>,
 }
 
-/// Everything that is offered.
-#[derive(Debug)]
-pub struct Catalog {
-    offerings: Vec<Offering>,
+/// A plan with its offering.
+#[derive(Debug, Clone)]
+pub struct Chosen {
+    /// The offering.
+    pub offering: Arc<Offering>,
+    /// The plan.
+    pub plan: Arc<Plan>,
 }
 
-/// A plan with its offering.
-#[derive(Debug, Clone, Copy)]
-pub struct Chosen<'a> {
-    /// The offering.
-    pub offering: &'a Offering,
-    /// The plan.
-    pub plan: &'a Plan,
+/// Everything that is offered, and what once was.
+#[derive(Debug)]
+pub struct Catalog {
+    offerings: Vec<Arc<Offering>>,
+    /// Every plan that is known, by its id; those that are not offered serve the instances that have them.
+    plans: BTreeMap<String, (Chosen, bool)>,
+    /// One for each version that is answered differently.
+    pages: Vec<Page>,
+}
+
+/// The answer to platforms of one version.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) body: String,
+    pub(crate) etag: String,
 }
 
 impl Catalog {
-    /// Reads and checks a catalog in YAML or, as its subset, JSON.
+    /// Reads and checks a catalog in YAML or, as its subset, JSON; all of it is offered.
     pub fn parse(text: &str) -> Result<Self, CatalogError> {
-        let malformed = |error: config::ConfigError| CatalogError::Malformed(error.to_string());
-        let read = Config::builder().add_source(File::from_str(text, FileFormat::Yaml)).build().map_err(malformed)?;
-        let value: Value = read.try_deserialize().map_err(malformed)?;
-        let services = value.get("services").and_then(Value::as_array);
-        let services = services.ok_or_else(|| CatalogError::Malformed("it needs a list `services`".to_owned()))?;
-        let offerings = services.iter().map(offering).collect::<Result<Vec<_>, _>>()?;
-        let catalog = Self { offerings };
-        catalog.check()?;
+        Self::offering_only(text, &[])
+    }
+
+    /// The same with only the named offerings offered; no names are all of them.
+    ///
+    /// Errors: the first rule that is broken, with its place.
+    pub fn offering_only(text: &str, names: &[String]) -> Result<Self, CatalogError> {
+        let offerings = read::offerings(text)?;
+        check(&offerings)?;
+        if let Some(name) = names.iter().find(|name| offerings.iter().all(|o| o.name != **name)) {
+            let all: Vec<&str> = offerings.iter().map(|o| o.name.as_str()).collect();
+            return Err(rule(
+                "broker.offerings",
+                format!("there is no offering {name}; the catalog has {}", all.join(", ")),
+            ));
+        }
+        let served = |offering: &Offering| offering.offered && (names.is_empty() || names.contains(&offering.name));
+        let mut plans = BTreeMap::new();
+        for offering in &offerings {
+            for plan in &offering.plans {
+                let chosen = Chosen { offering: Arc::clone(offering), plan: Arc::clone(plan) };
+                plans.insert(plan.id.clone(), (chosen, served(offering) && plan.offered));
+            }
+        }
+        let shown: Vec<Arc<Offering>> = offerings.into_iter().filter(|offering| served(offering)).collect();
+        let mut catalog = Self { offerings: shown, plans, pages: Vec::new() };
+        catalog.pages = Version::GATES.iter().map(|minor| catalog.page_of(Version { minor: *minor })).collect();
         Ok(catalog)
     }
 
-    fn check(&self) -> Result<(), CatalogError> {
-        let (mut ids, mut names) = (BTreeSet::new(), BTreeSet::new());
-        for offering in &self.offerings {
-            let name = text(&offering.shown, "name");
-            unique(&mut ids, &offering.id, &name)?;
-            unique(&mut names, &name, &name)?;
-            let mut of_plans = BTreeSet::new();
-            for plan in &offering.plans {
-                unique(&mut ids, &plan.id, &name)?;
-                unique(&mut of_plans, &text(&plan.shown, "name"), &name)?;
+    /// This catalog in place of an older one, whose plans stay known: their instances are still there.
+    ///
+    /// Errors: an id that meant something else before.
+    pub fn after(mut self, older: &Self) -> Result<Self, CatalogError> {
+        for (id, (was, _)) in &older.plans {
+            let reused = |what: &str| rule(what, format!("the id {id} was that of a plan of {}", was.offering.name));
+            match self.plans.get(id) {
+                Some((now, _)) if now.offering.id != was.offering.id => return Err(reused(&now.offering.name)),
+                Some(_) => {}
+                None if self.has_offering(id) => return Err(reused("services")),
+                None => drop(self.plans.insert(id.clone(), (was.clone(), false))),
             }
         }
-        let count = ids.len();
-        if count > PLANS_MAX {
-            Err(rule("services", format!("{count} offerings and plans, at most {PLANS_MAX}")))
-        } else {
-            Ok(())
+        if let Some(id) = self.plans.keys().find(|id| older.has_offering(id)) {
+            return Err(rule("plans", format!("the id {id} was that of an offering; ids are for ever")));
         }
+        if self.plans.len() > PLANS_MAX {
+            let rules = format!("{} plans with those that were offered before, at most {PLANS_MAX}", self.plans.len());
+            return Err(rule("services", rules));
+        }
+        Ok(self)
     }
 
-    /// The offering of an id.
-    pub fn offering(&self, id: &str) -> Option<&Offering> {
-        self.offerings.iter().find(|o| o.id == id)
+    fn has_offering(&self, id: &str) -> bool {
+        self.plans.values().any(|(chosen, _)| chosen.offering.id == id)
     }
 
-    /// The plan of an offering.
-    pub fn find(&self, service_id: &str, plan_id: &str) -> Option<Chosen<'_>> {
-        let offering = self.offering(service_id)?;
-        let plan = offering.plans.iter().find(|p| p.id == plan_id)?;
-        Some(Chosen { offering, plan })
+    /// The offering of an id, also one that is not offered any more.
+    pub fn offering(&self, id: &str) -> Option<Arc<Offering>> {
+        self.plans.values().find(|(chosen, _)| chosen.offering.id == id).map(|(chosen, _)| Arc::clone(&chosen.offering))
+    }
+
+    /// The plan of an offering, if it is offered: for new instances and changes of plan.
+    pub fn find(&self, service_id: &str, plan_id: &str) -> Option<Chosen> {
+        let (chosen, offered) = self.plans.get(plan_id)?;
+        (*offered && chosen.offering.id == service_id).then(|| chosen.clone())
+    }
+
+    /// The plan of an offering, also one that is not offered any more: for what is there already.
+    pub fn known(&self, service_id: &str, plan_id: &str) -> Option<Chosen> {
+        let (chosen, _) = self.plans.get(plan_id)?;
+        (chosen.offering.id == service_id).then(|| chosen.clone())
+    }
+
+    /// Offering and plan of a plan id in words, for people.
+    pub fn name_of(&self, plan_id: &str) -> Option<String> {
+        self.plans.get(plan_id).map(|(chosen, _)| format!("{}/{}", chosen.offering.name, chosen.plan.name))
     }
 
     /// The answer to a platform that speaks a version: strict clients refuse fields that are newer.
     pub fn shown(&self, version: Version) -> Value {
         let services = self.offerings.iter().map(|offering| {
-            let mut shown = gated(&offering.shown, version);
-            let plans = offering.plans.iter().map(|plan| Value::Object(gated(&plan.shown, version)));
+            let mut shown = gated(&offering.shown, version, false);
+            let plans = offering.plans.iter().filter(|plan| plan.offered);
+            let plans = plans.map(|plan| Value::Object(gated(&plan.shown, version, true)));
             shown.insert("plans".to_owned(), plans.collect());
             Value::Object(shown)
         });
@@ -153,274 +202,110 @@ impl Catalog {
 
     /// Names the content of [`Catalog::shown`], for `If-None-Match`.
     pub fn etag(&self, version: Version) -> String {
-        let digest = digest::digest(&digest::SHA256, self.shown(version).to_string().as_bytes());
-        format!("\"{}\"", data_encoding::HEXLOWER.encode(&digest.as_ref()[..16]))
+        self.page(version).etag.clone()
+    }
+
+    /// The prepared answer; it is the same for all versions between two that brought something.
+    pub(crate) fn page(&self, version: Version) -> &Page {
+        let later = Version::GATES.iter().filter(|minor| **minor <= version.minor).count();
+        &self.pages[later.clamp(1, self.pages.len()) - 1]
+    }
+
+    fn page_of(&self, version: Version) -> Page {
+        let body = self.shown(version).to_string();
+        let digest = digest::digest(&digest::SHA256, body.as_bytes());
+        let etag = format!("\"{}\"", data_encoding::HEXLOWER.encode(&digest.as_ref()[..16]));
+        Page { body, etag }
     }
 }
 
-impl Chosen<'_> {
+impl Chosen {
     /// Whether instances of the plan can be bound.
     pub fn is_bindable(&self) -> bool {
         self.plan.bindable
     }
 
-    /// Checks the parameters of a provision request; the complaint names the offending value's path.
+    /// Checks the parameters of a provision request; the complaint names the offending value's path, not the value.
     pub fn check_provision(&self, parameters: &Value) -> Result<(), String> {
-        check(self.plan.provision.as_ref(), parameters)
+        self.plan.provision.check(parameters)
     }
 
-    /// Checks the parameters of a bind request; the complaint names the offending value's path.
+    /// The same for an update.
+    pub fn check_update(&self, parameters: &Value) -> Result<(), String> {
+        self.plan.update.check(parameters)
+    }
+
+    /// The same for a bind request.
     pub fn check_bind(&self, parameters: &Value) -> Result<(), String> {
-        check(self.plan.bind.as_ref(), parameters)
+        self.plan.bind.check(parameters)
+    }
+
+    /// The parameters of an instance as they may be shown: what the schemas mark `writeOnly` is blotted out.
+    pub fn redact_instance(&self, parameters: &Value) -> Value {
+        self.plan.update.redacted(&self.plan.provision.redacted(parameters))
+    }
+
+    /// The same for a binding.
+    pub fn redact_binding(&self, parameters: &Value) -> Value {
+        self.plan.bind.redacted(parameters)
     }
 }
 
-fn check(schema: Option<&Validator>, parameters: &Value) -> Result<(), String> {
-    let Some(schema) = schema else {
-        let empty = parameters.as_object().is_some_and(Map::is_empty);
-        return if empty { Ok(()) } else { Err("parameters: this plan takes none".to_owned()) };
-    };
-    schema.validate(parameters).map_err(|error| {
-        let path = error.instance_path().to_string();
-        format!("parameters{path}: {error}")
-    })
-}
-
-/// The first version of the specification that has a field, by minor number.
-fn since(field: &str) -> u32 {
-    match field {
-        "schemas" => 13,
-        "instances_retrievable" | "bindings_retrievable" => 14,
-        "maintenance_info" | "maximum_polling_duration" => 15,
-        "allow_context_updates" => 16,
-        "binding_rotatable" => 17,
-        _ => 0,
+/// What one entry cannot show: ids and names stand once.
+fn check(offerings: &[Arc<Offering>]) -> Result<(), CatalogError> {
+    let (mut ids, mut names) = (BTreeMap::new(), BTreeMap::new());
+    for offering in offerings {
+        once(&mut ids, "id", &offering.id, &offering.name)?;
+        once(&mut names, "name", &offering.name, &offering.name)?;
+        let mut of_plans = BTreeMap::new();
+        for plan in &offering.plans {
+            let at = format!("{}/{}", offering.name, plan.name);
+            once(&mut ids, "id", &plan.id, &at)?;
+            once(&mut of_plans, "name", &plan.name, &at)?;
+        }
+        if offering.offered && offering.plans.iter().all(|plan| !plan.offered) {
+            return Err(rule(
+                &offering.name,
+                "none of its plans is offered: set `offered: false` on the offering itself",
+            ));
+        }
     }
+    let count = ids.len();
+    if count > PLANS_MAX {
+        return Err(rule("services", format!("{count} offerings and plans, at most {PLANS_MAX}")));
+    }
+    Ok(())
 }
 
-fn gated(shown: &Map<String, Value>, version: Version) -> Map<String, Value> {
-    // On a plan, plan_updateable came later than on an offering.
-    let is_plan = shown.contains_key("free");
-    let newer = |key: &str| (since(key) > version.minor) || (is_plan && key == "plan_updateable" && version.minor < 15);
-    shown.iter().filter(|(key, _)| !newer(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
+fn once(seen: &mut BTreeMap<String, String>, what: &str, text: &str, at: &str) -> Result<(), CatalogError> {
+    match seen.insert(text.to_owned(), at.to_owned()) {
+        None => Ok(()),
+        Some(other) => Err(rule(at, format!("the {what} {text:?} stands twice: {other} has it too"))),
+    }
 }
 
 fn rule(at: impl Into<String>, rule: impl Into<String>) -> CatalogError {
     CatalogError::Rule { at: at.into(), rule: rule.into() }
 }
 
-fn unique(seen: &mut BTreeSet<String>, text: &str, at: &str) -> Result<(), CatalogError> {
-    if seen.insert(text.to_owned()) { Ok(()) } else { Err(rule(at, format!("{text:?} stands twice"))) }
-}
-
-fn text(map: &Map<String, Value>, key: &str) -> String {
-    map.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
-}
-
-fn flag(map: &Map<String, Value>, key: &str, default: bool, at: &str) -> Result<bool, CatalogError> {
-    match map.get(key) {
-        None => Ok(default),
-        Some(Value::Bool(set)) => Ok(*set),
-        Some(_) => Err(rule(at, format!("{key} must be true or false"))),
+/// The first version of the specification that has a field, by minor number.
+fn since(field: &str, is_plan: bool) -> u32 {
+    match field {
+        "schemas" => 13,
+        "instances_retrievable" | "bindings_retrievable" => 14,
+        "maintenance_info" | "maximum_polling_duration" => 15,
+        // On a plan it came later than on an offering.
+        "plan_updateable" if is_plan => 15,
+        "allow_context_updates" => 16,
+        "binding_rotatable" => 17,
+        _ => 0,
     }
 }
 
-/// Id, name and description are there, and the name is one that every client takes.
-fn named(value: &Value, at: &str) -> Result<Map<String, Value>, CatalogError> {
-    let map = value.as_object().ok_or_else(|| rule(at, "must be an object"))?.clone();
-    for key in ["id", "name", "description"] {
-        if text(&map, key).is_empty() {
-            return Err(rule(at, format!("needs a {key} that is not empty")));
-        }
-    }
-    let simple =
-        |s: &str| s.len() <= 63 && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    for key in ["id", "name"] {
-        if !simple(&text(&map, key)) {
-            return Err(rule(
-                at,
-                format!("{key} must be 1 to 63 of a-z 0-9 -: other ones are rewritten or refused by clients"),
-            ));
-        }
-    }
-    Ok(map)
-}
-
-fn ours(mut map: Map<String, Value>) -> Map<String, Value> {
-    OURS.iter().for_each(|key| drop(map.remove(*key)));
-    map
-}
-
-fn offering(value: &Value) -> Result<Offering, CatalogError> {
-    let map = named(value, "services")?;
-    let at = text(&map, "name");
-    let bindable = flag(&map, "bindable", true, &at)?;
-    let backend = text(&map, "backend");
-    if backend.is_empty() {
-        return Err(rule(&at, "needs a backend"));
-    }
-    let known = ["syslog_drain", "route_forwarding", "volume_mount"];
-    let requires = map.get("requires").and_then(Value::as_array).cloned().unwrap_or_default();
-    if !requires.iter().all(|r| r.as_str().is_some_and(|r| known.contains(&r))) {
-        return Err(rule(&at, "requires may only list syslog_drain, route_forwarding and volume_mount"));
-    }
-    let plans = map.get("plans").and_then(Value::as_array).cloned().unwrap_or_default();
-    if plans.is_empty() {
-        return Err(rule(&at, "needs at least one plan"));
-    }
-    let plans = plans.iter().map(|p| plan(p, &at, bindable)).collect::<Result<Vec<_>, _>>()?;
-    let (asynchronous, requires_app) =
-        (flag(&map, "asynchronous", false, &at)?, flag(&map, "requires_app", false, &at)?);
-    let mut shown = ours(map);
-    shown.insert("bindable".to_owned(), bindable.into());
-    Ok(Offering { id: text(&shown, "id"), backend, asynchronous, requires_app, plans, shown })
-}
-
-fn plan(value: &Value, offering: &str, bindable: bool) -> Result<Plan, CatalogError> {
-    let map = named(value, &format!("plans of {offering}"))?;
-    let at = format!("{offering}/{}", text(&map, "name"));
-    let bindable = flag(&map, "bindable", bindable, &at)?;
-    // One client reads a missing `free` as false although the specification says true, so it is always there.
-    let free = flag(&map, "free", true, &at)?;
-    let defaults = match map.get("defaults") {
-        None => Defaults::default(),
-        Some(value) => Defaults::deserialize(value).map_err(|error| rule(&at, format!("defaults: {error}")))?,
-    };
-    let provision = schema(&map, "/schemas/service_instance/create/parameters", &at)?;
-    let bind = schema(&map, "/schemas/service_binding/create/parameters", &at)?;
-    let mut shown = ours(map);
-    shown.insert("free".to_owned(), free.into());
-    Ok(Plan { id: text(&shown, "id"), defaults, bindable, provision, bind, shown })
-}
-
-fn schema(plan: &Map<String, Value>, pointer: &str, at: &str) -> Result<Option<Validator>, CatalogError> {
-    let plan = Value::Object(plan.clone());
-    let Some(schema) = plan.pointer(pointer) else { return Ok(None) };
-    let at = format!("{at}{pointer}");
-    if schema.get("$schema").and_then(Value::as_str).is_none_or(str::is_empty) {
-        return Err(rule(at, "needs $schema"));
-    }
-    let bytes = schema.to_string();
-    if bytes.len() > SCHEMA_BYTES_MAX {
-        return Err(rule(at, format!("has {} bytes, at most {SCHEMA_BYTES_MAX}", bytes.len())));
-    }
-    if has_external_ref(schema) {
-        return Err(rule(at, "must not refer to other documents: $ref has to begin with #"));
-    }
-    jsonschema::validator_for(schema).map(Some).map_err(|error| rule(at, error.to_string()))
-}
-
-fn has_external_ref(value: &Value) -> bool {
-    match value {
-        Value::Object(map) => map.iter().any(|(key, value)| {
-            let external = key == "$ref" && value.as_str().is_some_and(|r| !r.starts_with('#'));
-            external || has_external_ref(value)
-        }),
-        Value::Array(list) => list.iter().any(has_external_ref),
-        _ => false,
-    }
-}
-
-/// The name of an index as parameters give it.
-pub(crate) fn index_name(parameters: &Value) -> Option<Result<types::IndexName, Invalid>> {
-    parameters.get("index").and_then(Value::as_str).map(str::parse)
+fn gated(shown: &Map<String, Value>, version: Version, is_plan: bool) -> Map<String, Value> {
+    let there = shown.iter().filter(|(key, _)| version.has(since(key, is_plan)));
+    there.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const V: fn(u32) -> Version = |minor| Version { minor };
-    const SERVICE: &str = "0d5a6b1e-6c0e-4d5f-9a53-7f0f6a3c1e10";
-    const SMALL: &str = "5f0a3c52-3a1b-4a86-8e0c-2b8f3f1d7a01";
-
-    #[test]
-    fn the_built_in_catalog_is_valid_and_hides_what_is_ours() {
-        let catalog = Catalog::parse(BUILT_IN).unwrap();
-        let shown = catalog.shown(V(17));
-        let service = &shown["services"][0];
-        assert_eq!((service["name"].as_str(), service["bindable"].as_bool()), (Some("log-index"), Some(true)));
-        assert_eq!(service["metadata"]["displayName"], "Log index");
-        let names: Vec<_> = service["plans"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
-        assert_eq!(names, ["small", "standard"]);
-        let schema = &service["plans"][1]["schemas"]["service_instance"]["create"]["parameters"];
-        assert_eq!(schema["additionalProperties"], false);
-        assert_eq!(schema["properties"]["segments"]["maximum"], 64);
-        assert!(!shown.to_string().contains("\"backend\"") && !shown.to_string().contains("\"defaults\""));
-        let small = catalog.find(SERVICE, SMALL).unwrap();
-        assert_eq!(small.plan.defaults, Defaults { segments: 1, retention_days: Some(7) });
-        assert!(catalog.find(SERVICE, SERVICE).is_none());
-    }
-
-    #[test]
-    fn newer_fields_are_held_back() {
-        let catalog = Catalog::parse(BUILT_IN).unwrap();
-        for (minor, field, there) in [
-            (11, "instances_retrievable", false),
-            (13, "bindings_retrievable", false),
-            (14, "bindings_retrievable", true),
-            (11, "plan_updateable", true),
-        ] {
-            assert_eq!(catalog.shown(V(minor))["services"][0].get(field).is_some(), there, "{field} at 2.{minor}");
-        }
-        assert!(catalog.shown(V(12))["services"][0]["plans"][0].get("schemas").is_none());
-        assert_ne!(catalog.etag(V(12)), catalog.etag(V(13)));
-        assert_eq!(catalog.etag(V(16)), catalog.etag(V(17)));
-    }
-
-    #[test]
-    fn schemas_name_the_offending_path() {
-        let catalog = Catalog::parse(BUILT_IN).unwrap();
-        let small = catalog.find(SERVICE, SMALL).unwrap();
-        for (parameters, path) in [
-            (json!({"segments": 0}), "parameters/segments: "),
-            (json!({"segments": 65}), "parameters/segments: "),
-            (json!({"segments": 1.5}), "parameters/segments: "),
-            (json!({"retention_days": 3651}), "parameters/retention_days: "),
-            (json!({"index": "Shop"}), "parameters/index: "),
-            (json!({"indx": "shop"}), "parameters: "),
-        ] {
-            let complaint = small.check_provision(&parameters).unwrap_err();
-            assert!(complaint.starts_with(path), "{complaint}");
-        }
-        small.check_provision(&json!({"index": "shop", "segments": 64, "retention_days": 1})).unwrap();
-        small.check_bind(&json!({"role": "read", "ttl_seconds": 60})).unwrap();
-        assert!(small.check_bind(&json!({"role": "root"})).unwrap_err().starts_with("parameters/role: "));
-    }
-
-    #[test]
-    fn a_catalog_that_breaks_a_rule_is_not_served() {
-        let plan = r#"{"id":"p","name":"p","description":"d"}"#;
-        let service = |more: &str, plans: &str| {
-            format!(
-                r#"{{"services":[{{"id":"s","name":"s","description":"d","backend":"own",{more}"plans":[{plans}]}}]}}"#
-            )
-        };
-        Catalog::parse(&service("", plan)).unwrap();
-        for (text, complaint) in [
-            ("services: 7".to_owned(), "needs a list"),
-            ("[".to_owned(), "cannot be read"),
-            (service("", ""), "at least one plan"),
-            (service("", &format!("{plan},{plan}")), "stands twice"),
-            (service(r#""bindable":"yes","#, plan), "true or false"),
-            (service(r#""requires":["root"],"#, plan), "may only list"),
-            (service("", &plan.replace("\"p\"", "\"P x\"")), "a-z 0-9 -"),
-            (service("", &plan.replace("\"d\"", "\"\"")), "needs a description"),
-            (service("", &plan.replace('}', r#","defaults":{"size":1}}"#)), "defaults"),
-            (schema_of(service("", plan), r##"{"type":"object"}"##), "needs $schema"),
-            (schema_of(service("", plan), r##"{"$schema":"s","$ref":"http://x/y"}"##), "other documents"),
-            (
-                schema_of(service("", plan), &format!(r#"{{"$schema":"s","title":"{}"}}"#, "x".repeat(70_000))),
-                "at most",
-            ),
-        ] {
-            let error = Catalog::parse(&text).unwrap_err().to_string();
-            assert!(error.contains(complaint), "{error}");
-        }
-    }
-
-    fn schema_of(service: String, schema: &str) -> String {
-        let schemas = format!(r#""schemas":{{"service_instance":{{"create":{{"parameters":{schema}}}}}}},"id":"p""#);
-        service.replace(r#""id":"p""#, &schemas)
-    }
-}
+mod tests;

@@ -2,6 +2,10 @@
 
 use serde::Deserialize;
 use settings::{Findings, Secret, Section};
+use types::{ByteSize, DurationText};
+
+/// Namespaces that the operator serves one by one: each has three watches of its own.
+const OPERATED_MAX: usize = 64;
 
 /// `[broker]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -13,14 +17,48 @@ pub struct Config {
     pub probe_address: String,
     /// Catalog file; empty is the built-in catalog.
     pub catalog_path: String,
+    /// Names of the offerings that are offered, separated by commas; empty is all.
+    pub offerings: String,
+    /// How often files are looked at again.
+    pub reload_interval: DurationText,
+    /// How often the provisioner is asked what it has.
+    pub reconcile_interval: DurationText,
     /// User name that the platform must present.
     pub username: String,
     /// Password that the platform must present.
     pub password: Secret,
+    /// Further credentials, one a line.
+    pub credentials: Secret,
     /// Base URL of the gateway as applications reach it.
     pub gateway_url: String,
     /// NATS URL as applications reach it.
     pub nats_public_url: String,
+    /// How long the audit is kept.
+    pub audit_retention: DurationText,
+    /// Bytes of the audit that are kept.
+    pub audit_bytes_max: ByteSize,
+    /// Whether `LogIndex` and `LogBinding` objects of a cluster are served.
+    pub operator: bool,
+    /// Their namespaces, separated by commas; empty is all.
+    pub operator_namespaces: String,
+    /// Kubeconfig of the operator; empty is the pod's ServiceAccount.
+    pub operator_kubeconfig: String,
+}
+
+impl Config {
+    /// The names of the offerings that are offered; none are all.
+    pub(crate) fn offered(&self) -> Vec<String> {
+        list(&self.offerings).collect()
+    }
+
+    /// The namespaces that the operator serves; none are all.
+    pub(crate) fn operated(&self) -> Vec<String> {
+        list(&self.operator_namespaces).collect()
+    }
+}
+
+fn list(names: &str) -> impl Iterator<Item = String> {
+    names.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
 impl Section for Config {
@@ -31,6 +69,16 @@ impl Section for Config {
         found.require(socket, "address", "must be an address and a port, for example 0.0.0.0:7701");
         found.require(!self.username.is_empty(), "username", "must not be empty");
         found.require(!self.username.contains(':'), "username", "must not contain a colon: HTTP basic cannot carry it");
+        let hour = std::time::Duration::from_secs(3600);
+        found.require(self.audit_retention.0 >= hour, "audit_retention", "must be 1h or more");
+        found.require(self.audit_bytes_max.0 >= 1 << 20, "audit_bytes_max", "must be 1MiB or more");
+        let (shortest, longest) = (std::time::Duration::from_millis(100), hour);
+        let often = (shortest..=longest).contains(&self.reload_interval.0);
+        found.require(often, "reload_interval", "must be from 100ms to 1h");
+        let often = (shortest..=longest).contains(&self.reconcile_interval.0);
+        found.require(often, "reconcile_interval", "must be from 100ms to 1h");
+        let namespaces = self.operated().len();
+        found.require(namespaces <= OPERATED_MAX, "operator_namespaces", "must be 64 or fewer; leave it empty for all");
         let http = self.gateway_url.starts_with("http://") || self.gateway_url.starts_with("https://");
         found.require(http, "gateway_url", "must begin with http:// or https://");
         found.require(

@@ -1,26 +1,29 @@
 //! Answers requests on the leader: translates them to commands and waits until the journal shows their end.
 
 mod bindings;
+mod credentials;
 mod instances;
 mod operations;
+mod updates;
 
-pub(crate) use bindings::new_binding;
+pub(crate) use credentials::new_binding;
 
 use std::{sync::Arc, time::Duration};
 
 use bus::Bus;
 use host::Ledger;
 use tokio::time::timeout;
-use types::InstanceId;
+use types::{Clock, InstanceId};
 
 use crate::{
-    catalog::Catalog,
+    audit::Audit,
+    catalog::Shelf,
     osb::{Answer, Identity, Method, Request, Route, Subject, Version, route},
-    state::{Ended, Operation, State},
+    state::{Ended, Failure, Operation, State},
 };
 
 /// How long a request waits for its operation if the platform cannot wait by itself. Platforms give up after 60 s.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long it waits before it hands out an operation to a platform that can.
 const PATIENCE_ASYNC: Duration = Duration::from_secs(5);
@@ -49,7 +52,7 @@ enum Settled {
     /// The operation succeeded.
     Done,
     /// It failed for good.
-    Failed(String),
+    Failed(Failure),
     /// Another operation took its place.
     Superseded,
 }
@@ -57,9 +60,11 @@ enum Settled {
 /// Serves the API; only the leader's answers to anything but the catalog are used.
 #[derive(Clone)]
 pub(crate) struct Desk {
-    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) catalog: Shelf,
     pub(crate) ledger: Ledger<State>,
     pub(crate) bus: Bus,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) audit: Audit,
     /// Base URL of the gateway as applications reach it, without a slash at its end.
     pub(crate) gateway_url: Arc<str>,
     pub(crate) nats_url: Arc<str>,
@@ -68,22 +73,26 @@ pub(crate) struct Desk {
 impl Desk {
     /// The catalog: the same on every replica.
     pub(crate) fn catalog(&self, asked: &Asked) -> Answer {
-        let etag = self.catalog.etag(asked.version);
-        if asked.request.header("if-none-match").is_some_and(|tags| tags.contains(&etag)) {
-            return Answer { status: 304, headers: vec![("ETag".to_owned(), etag)], body: String::new() };
-        }
-        Answer::of(200, &self.catalog.shown(asked.version)).header("ETag", etag)
+        let catalog = self.catalog.current();
+        let page = catalog.page(asked.version);
+        let (status, body) = if asked.request.knows(&page.etag) { (304, "") } else { (200, page.body.as_str()) };
+        Answer { status, headers: vec![("ETag".to_owned(), page.etag.clone())], body: body.to_owned() }
     }
 
-    /// Everything else.
+    /// Everything else; what changes something is told of in the audit.
     pub(crate) async fn answer(&self, asked: &Asked) -> Answer {
+        Box::pin(self.audit.request(&asked.request, self.serve(asked))).await
+    }
+
+    /// The same without a word in the audit.
+    pub(crate) async fn serve(&self, asked: &Asked) -> Answer {
         let (method, subject) = (asked.route.method, &asked.route.subject);
         let answer = match subject {
             Subject::Catalog => Ok(self.catalog(asked)),
             Subject::Instance { instance } => match method {
-                Method::Get => self.fetch(instance),
+                Method::Get => self.fetch(asked, instance),
                 Method::Put => self.provision(asked, instance).await,
-                Method::Patch => self.update(asked, instance),
+                Method::Patch => self.update(asked, instance).await,
                 Method::Delete => self.deprovision(asked, instance).await,
             },
             Subject::InstanceOperation { instance } => self.instance_operation(asked, instance),
@@ -124,15 +133,32 @@ impl Desk {
     }
 }
 
-/// What became of an operation that begins something.
+/// What became of an operation; `None` if it is still under way.
 fn settled(token: &str, current: Option<&Operation>, ended: Option<&Ended>) -> Option<Settled> {
     match (current, ended) {
-        (Some(operation), _) if operation.token == token => operation.ended.then_some(Settled::Done),
-        (None, Some(Ended { operation, failure: Some(reason), .. })) if operation.token == token => {
-            Some(Settled::Failed(reason.clone()))
+        (Some(operation), _) if operation.token == token => {
+            let end = operation.failure.clone().map_or(Settled::Done, Settled::Failed);
+            operation.ended.then_some(end)
         }
+        (None, Some(ended)) if ended.operation.token == token => Some(match &ended.failure {
+            Some(reason) => Settled::Failed(Failure { reason: reason.clone(), repeatable: false }),
+            None if ended.operation.kind.is_end() => Settled::Done,
+            None => Settled::Superseded,
+        }),
         _ => Some(Settled::Superseded),
     }
+}
+
+/// A refusal with what holds of the instance afterwards: it can be used as before. Clients before 2.16 do not know the words.
+fn with_usability(refusal: Answer, version: Version, repeatable: Option<bool>) -> Answer {
+    let mut body: serde_json::Value = serde_json::from_str(&refusal.body).unwrap_or_default();
+    if version.has(16) && body.is_object() {
+        body["instance_usable"] = true.into();
+        if let Some(repeatable) = repeatable {
+            body["update_repeatable"] = repeatable.into();
+        }
+    }
+    Answer { body: body.to_string(), ..refusal }
 }
 
 fn patience(wait: bool, asynchronous: bool) -> Duration {

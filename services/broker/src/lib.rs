@@ -16,6 +16,7 @@
 //! ```
 
 mod api;
+mod audit;
 mod catalog;
 mod config;
 mod desk;
@@ -23,22 +24,29 @@ mod effects;
 mod error;
 mod forward;
 mod metrics;
+mod operator;
 mod osb;
+mod reconciler;
+mod reload;
 mod state;
+mod tools;
+mod wanted;
 
 use std::sync::Arc;
 
 use bus::Doors;
 use host::{Host, Ledger, Running, StartError};
 
-pub use catalog::{BUILT_IN, Catalog, CatalogError, Chosen, Defaults, Offering, Plan};
+pub use catalog::{BUILT_IN, Catalog, CatalogError, Chosen, Offering, Plan};
 pub use config::Config;
 pub use error::{BrokerError, CONCURRENCY};
 pub use osb::{Identity, Version};
 pub use state::{
-    BINDINGS_MAX, Binding, BindingRequest, Command, Ended, Event, INSTANCES_MAX, Instance, InstanceRequest, Kind,
-    Operation, Phase, State, TOMBSTONE_AGE, TOMBSTONES_MAX, Tombstones, Wanted,
+    BINDINGS_MAX, Binding, BindingRequest, Change, Command, Ended, Event, Failure, INSTANCES_MAX, Instance,
+    InstanceRequest, Kind, NewBind, NewInstance, Operation, Phase, SWEEP_MAX, State, TOMBSTONE_AGE, TOMBSTONES_MAX,
+    Terms, Tombstones, Wanted,
 };
+pub use wanted::{Defaults, SETTING_CHARS_MAX, SETTINGS_MAX, Shape, Unfit, wanted};
 
 /// The service.
 #[derive(Debug, Clone, Copy)]
@@ -50,23 +58,25 @@ impl host::Service for Broker {
 
     async fn start(config: Config, host: Host) -> Result<Running, StartError> {
         metrics::register_all();
-        let catalog = match config.catalog_path.as_str() {
-            "" => Catalog::parse(BUILT_IN),
-            path => Catalog::parse(&read(path)?),
-        };
-        let password = host.secret(&config.password)?.filter(|text| !text.is_empty());
-        let password =
-            password.ok_or_else(|| StartError::other("broker.password is not set; it is needed to start"))?;
-        let credential = osb::Credential::new(&config.username, &password).map_err(StartError::other)?;
+        let files = reload::Files::open(&config, &host)?;
         let ledger = Ledger::<State>::start(&host).await?;
+        let audit = audit::Audit::new(&host);
+        let (keeper, stop) = (audit.clone(), host.stop.clone());
+        let (age, bytes, copies) = (config.audit_retention.0, config.audit_bytes_max.0, host.common.journal_replicas);
+        host.spawn("audit", async move {
+            stop.run_until_cancelled(keeper.ensure(age, bytes, copies)).await;
+        });
         let desk = desk::Desk {
-            catalog: Arc::new(catalog.map_err(StartError::other)?),
+            audit: audit.clone(),
+            catalog: files.shelf.clone(),
             ledger: ledger.clone(),
             bus: host.bus.clone(),
+            clock: host.clock.clone(),
             gateway_url: config.gateway_url.trim_end_matches('/').into(),
             nats_url: config.nats_public_url.as_str().into(),
         };
-        let front = api::Front { desk: desk.clone(), credentials: Arc::new(vec![credential]) };
+        let front = api::Front { desk: desk.clone(), admission: files.admission.clone() };
+        host.spawn("files", files.follow(config.reload_interval.0));
         let (server, handle) = front
             .serve(&host, &config.address)
             .map_err(|source| StartError::Address { address: config.address.clone(), source })?;
@@ -76,18 +86,17 @@ impl host::Service for Broker {
                 gone.fail(StartError::Io { what: "the Open Service Broker API ended".to_owned(), source });
             }
         });
-        let leader = Leader { host: host.clone(), desk };
+        let operator = operator::Operator::new(&config, &host, &desk).await?;
+        let leader = Leader { host: host.clone(), desk, operator, reconcile_interval: config.reconcile_interval.0 };
         host.spawn_local(
             "leading",
             async move { host::while_leading(&ledger, |token| leader.clone().lead(token)).await },
         );
-        Ok(Running::new(async move { handle.stop(true).await }))
+        Ok(Running::new(async move {
+            handle.stop(true).await;
+            audit.drained().await;
+        }))
     }
-}
-
-fn read(path: &str) -> Result<String, StartError> {
-    std::fs::read_to_string(path)
-        .map_err(|source| StartError::Io { what: format!("catalog {path} cannot be read"), source })
 }
 
 /// What a leading broker does besides answering its own HTTP requests.
@@ -95,6 +104,8 @@ fn read(path: &str) -> Result<String, StartError> {
 struct Leader {
     host: Host,
     desk: desk::Desk,
+    operator: Option<Arc<operator::Operator>>,
+    reconcile_interval: std::time::Duration,
 }
 
 impl Leader {
@@ -112,13 +123,42 @@ impl Leader {
                 None
             }
         };
+        let problems = tools::Problems::default();
+        let tools = tools::Tools { desk: self.desk.clone(), problems: problems.clone() };
+        let _tools =
+            tools.open(&doors).await.inspect_err(|error| tracing::error!(%error, "operators' tools cannot be served"));
         tracing::info!("broker leads");
-        let effects = effects::Effects::new(self.host.bus.clone(), self.desk.ledger.clone());
-        let run = |_, work| {
-            let effects = effects.clone();
-            async move { effects.run(work).await }
+        let turns = effects::Turns::new();
+        let effects = effects::Effects::new(self.host.bus.clone(), self.desk.ledger.clone(), turns.clone());
+        let reconciler = reconciler::Reconciler {
+            ledger: self.desk.ledger.clone(),
+            bus: self.host.bus.clone(),
+            clock: self.host.clock.clone(),
+            audit: self.desk.audit.clone(),
+            turns,
+            every: self.reconcile_interval,
         };
-        host::run_effects(&self.desk.ledger, token, effects::pending, run).await;
+        let reconciling = reconciler.run(token.clone());
+        let run = |effect: String, work| {
+            let (effects, problems) = (effects.clone(), problems.clone());
+            async move {
+                let done = effects.run(work).await;
+                problems.note(&effect, &done);
+                done
+            }
+        };
+        let operator = self.operator.clone();
+        let operating = async {
+            match operator {
+                Some(operator) => operator.run().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = host::run_effects(&self.desk.ledger, token, tools::hurried, run) => {}
+            () = reconciling => {}
+            () = operating => {}
+        }
         if let Some(door) = door {
             door.close().await;
         }

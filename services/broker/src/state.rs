@@ -4,13 +4,18 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use types::{BindingId, IndexName, InstanceId, ScopeName, Timestamp};
-use wire::{Service, views::Role};
+use wire::{Service, index_provisioner::IndexOptions, views::Role};
 
 use crate::{error::BrokerError, osb::Identity};
 
+mod bindings;
+mod command;
+mod instances;
 mod operation;
+mod tools;
 
-pub use operation::{Ended, Kind, Operation, Tombstones};
+pub use command::{Command, Event, NewBind, NewInstance};
+pub use operation::{Ended, Failure, Kind, Operation, Tombstones};
 
 /// Service instances of one installation.
 pub const INSTANCES_MAX: usize = 100_000;
@@ -21,6 +26,9 @@ pub const TOMBSTONE_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Such results at most, for instances and for bindings each; the oldest goes first.
 pub const TOMBSTONES_MAX: usize = 10_000;
 
+/// What one sweep ends or gives up, so that its journal entry stays small.
+pub const SWEEP_MAX: usize = 1_000;
+
 /// How far an instance or a binding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
@@ -28,6 +36,8 @@ pub enum Phase {
     Beginning,
     /// It can be used.
     Live,
+    /// It can be used as it was, and is being changed.
+    Updating,
     /// It is being deprovisioned or unbound.
     Ending,
 }
@@ -60,12 +70,56 @@ pub struct Wanted {
     pub segment_count: u16,
     /// Days to keep events.
     pub retention_days: Option<u32>,
+    /// Everything else.
+    #[serde(default)]
+    pub options: IndexOptions,
+}
+
+/// What an instance is to become.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The plan.
+    pub plan_id: String,
+    /// Canonical JSON.
+    pub parameters: String,
+    /// The version of `maintenance_info`.
+    #[serde(default)]
+    pub maintenance: Option<String>,
+    /// What the platform says around it, as canonical JSON; `None` says nothing new.
+    #[serde(default)]
+    pub context: Option<String>,
+    /// What it stands for.
+    pub wanted: Wanted,
+}
+
+impl Change {
+    /// Whether both become the same, whatever is said around them.
+    fn is_same(&self, other: &Self) -> bool {
+        (&self.plan_id, &self.parameters, &self.maintenance) == (&other.plan_id, &other.parameters, &other.maintenance)
+    }
+}
+
+/// What an instance is by now, where that is not what was asked for at first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// The plan, after an update.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan_id: Option<String>,
+    /// Canonical JSON, after an update.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<String>,
+    /// The version of `maintenance_info`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<String>,
+    /// What the platform says around it, as canonical JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
 }
 
 /// A service instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instance {
-    /// As it was asked for.
+    /// As it was asked for at first; a repeat is compared with this, whatever was updated since.
     pub request: InstanceRequest,
     /// What it stands for.
     pub wanted: Wanted,
@@ -75,6 +129,52 @@ pub struct Instance {
     pub operation: Operation,
     /// On whose behalf it was asked for.
     pub identity: Option<Identity>,
+    /// What it is by now.
+    #[serde(default)]
+    pub terms: Terms,
+    /// What it is becoming, while it is updated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<Box<Change>>,
+    /// Whether half a failed update may have to be undone.
+    #[serde(default)]
+    restoring: bool,
+    /// Whether it never could be used yet.
+    #[serde(default)]
+    unmade: bool,
+}
+
+impl Instance {
+    /// The plan that it has now.
+    pub fn plan_id(&self) -> &str {
+        self.terms.plan_id.as_ref().unwrap_or(&self.request.plan_id)
+    }
+
+    /// The parameters that it has now, as canonical JSON.
+    pub fn parameters(&self) -> &str {
+        self.terms.parameters.as_ref().unwrap_or(&self.request.parameters)
+    }
+
+    /// Names what it is now, for whoever makes a change of it; empty while that may change.
+    pub(crate) fn seen(&self) -> String {
+        if self.phase == Phase::Live { self.operation.token.clone() } else { String::new() }
+    }
+
+    /// Whether it must be made again what it was before an update that failed.
+    pub fn restores(&self) -> bool {
+        self.restoring && self.phase == Phase::Live
+    }
+
+    fn is_already(&self, to: &Change) -> bool {
+        (self.plan_id(), self.parameters()) == (to.plan_id.as_str(), to.parameters.as_str())
+            && self.terms.maintenance == to.maintenance
+    }
+
+    fn become_changed(&mut self, change: Change) {
+        let Change { plan_id, parameters, maintenance, context, wanted } = change;
+        let context = context.or(self.terms.context.take());
+        self.terms = Terms { plan_id: Some(plan_id), parameters: Some(parameters), maintenance, context };
+        (self.wanted, self.restoring) = (wanted, false);
+    }
 }
 
 /// What a bind request is compared by.
@@ -88,6 +188,9 @@ pub struct BindingRequest {
     pub plan_id: String,
     /// Canonical JSON.
     pub parameters: String,
+    /// The binding whose place it takes, if it was made by a rotation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predecessor: Option<BindingId>,
 }
 
 /// A service binding.
@@ -107,116 +210,26 @@ pub struct Binding {
     pub identity: Option<Identity>,
 }
 
-/// What somebody wants.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command {
-    /// Begins an instance, or finds it.
-    Provision {
-        /// Its id.
-        id: InstanceId,
-        /// As it was asked for.
-        request: InstanceRequest,
-        /// What it stands for.
-        wanted: Wanted,
-        /// On whose behalf.
-        identity: Option<Identity>,
-    },
-    /// Begins a binding, or finds it.
-    Bind {
-        /// Its id.
-        id: BindingId,
-        /// As it was asked for.
-        request: BindingRequest,
-        /// What its bearer may do.
-        role: Role,
-        /// How long it lives.
-        ttl_seconds: Option<u64>,
-        /// On whose behalf.
-        identity: Option<Identity>,
-    },
-    /// Begins to end an instance; wins over a provisioning that is under way.
-    Deprovision(InstanceId),
-    /// Begins to end a binding of an instance; wins over a binding that is under way.
-    Unbind(InstanceId, BindingId),
-    /// The work of an operation on an instance is done, or will never be.
-    EndInstance {
-        /// The instance.
-        id: InstanceId,
-        /// The operation.
-        token: String,
-        /// Why it will never be.
-        failure: Option<String>,
-    },
-    /// The work of an operation on a binding is done, or will never be.
-    EndBinding {
-        /// The binding.
-        id: BindingId,
-        /// The operation.
-        token: String,
-        /// Why it will never be.
-        failure: Option<String>,
-    },
+impl Binding {
+    /// When it ends by itself. Counted from the request, so never later than its credentials, which are issued after it.
+    pub fn expires(&self) -> Option<Timestamp> {
+        let ttl = self.ttl_seconds.filter(|_| self.operation.kind == Kind::Bind)?;
+        Some(self.operation.begun + Duration::from_secs(ttl))
+    }
+
+    /// Whether its time is over and nobody has ended it yet.
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        self.phase == Phase::Live && self.expires().is_some_and(|end| end <= now)
+    }
 }
 
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Event {
-    /// An instance is being provisioned.
-    ProvisionBegun {
-        /// The instance.
-        id: InstanceId,
-        /// The number of the operation.
-        number: u64,
-        /// As it was asked for.
-        request: InstanceRequest,
-        /// What it stands for.
-        wanted: Wanted,
-        /// On whose behalf.
-        identity: Option<Identity>,
-    },
-    /// A binding is being made.
-    BindBegun {
-        /// The binding.
-        id: BindingId,
-        /// The number of the operation.
-        number: u64,
-        /// As it was asked for.
-        request: BindingRequest,
-        /// What its bearer may do.
-        role: Role,
-        /// How long it lives.
-        ttl_seconds: Option<u64>,
-        /// On whose behalf.
-        identity: Option<Identity>,
-    },
-    /// An instance is being deprovisioned.
-    DeprovisionBegun {
-        /// The instance.
-        id: InstanceId,
-        /// The number of the operation.
-        number: u64,
-    },
-    /// A binding is being unbound.
-    UnbindBegun {
-        /// The binding.
-        id: BindingId,
-        /// The number of the operation.
-        number: u64,
-    },
-    /// The operation on an instance ended.
-    InstanceEnded {
-        /// The instance.
-        id: InstanceId,
-        /// Why it failed; what failed to begin is not there.
-        failure: Option<String>,
-    },
-    /// The operation on a binding ended.
-    BindingEnded {
-        /// The binding.
-        id: BindingId,
-        /// Why it failed; what failed to begin is not there.
-        failure: Option<String>,
-    },
+/// The work that a phase is about; `None` if there is none.
+fn work_token(phase: Phase, operation: &Operation) -> Option<String> {
+    match phase {
+        Phase::Live => None,
+        Phase::Beginning | Phase::Updating => Some(operation.token.clone()),
+        Phase::Ending => Some(operation.removal_token()),
+    }
 }
 
 /// The broker's state.
@@ -229,6 +242,9 @@ pub struct State {
     bindings: BTreeMap<BindingId, Binding>,
     ended_instances: Tombstones<InstanceId>,
     ended_bindings: Tombstones<BindingId>,
+    /// How often operators have asked for another attempt; one entry for an instance at most.
+    #[serde(default)]
+    retries: BTreeMap<InstanceId, u32>,
 }
 
 impl State {
@@ -262,99 +278,39 @@ impl State {
         self.bindings.iter()
     }
 
-    fn provision(
-        &self,
-        id: InstanceId,
-        request: InstanceRequest,
-        wanted: Wanted,
-        identity: Option<Identity>,
-    ) -> Result<Vec<Event>, BrokerError> {
-        if let Some(there) = self.instances.get(&id) {
-            return match there.phase {
-                Phase::Ending => Err(BrokerError::Busy(id.to_string())),
-                _ if there.request != request => Err(BrokerError::InstanceDiffers(id)),
-                Phase::Beginning | Phase::Live => Ok(Vec::new()),
-            };
-        }
-        if self.by_index.contains_key(&wanted.index) {
-            return Err(BrokerError::IndexNameTaken(wanted.index));
-        }
-        if self.instances.len() >= INSTANCES_MAX {
-            return Err(BrokerError::TooManyInstances(INSTANCES_MAX));
-        }
-        Ok(vec![Event::ProvisionBegun { id, number: self.next, request, wanted, identity }])
+    /// Whether there is an instance of this id, in any phase, or was one not long ago.
+    pub(crate) fn knows_instance(&self, id: &InstanceId) -> bool {
+        self.instances.contains_key(id) || self.ended_instances.get(id).is_some()
     }
 
-    fn bind(
-        &self,
-        id: BindingId,
-        request: BindingRequest,
-        role: Role,
-        ttl_seconds: Option<u64>,
-        identity: Option<Identity>,
-    ) -> Result<Vec<Event>, BrokerError> {
-        if let Some(there) = self.bindings.get(&id) {
-            return match there.phase {
-                _ if there.request != request => Err(BrokerError::BindingDiffers(id)),
-                Phase::Ending => Err(BrokerError::Busy(id.to_string())),
-                Phase::Beginning | Phase::Live => Ok(Vec::new()),
-            };
-        }
-        let Some(instance) = self.instances.get(&request.instance) else {
-            return Err(BrokerError::UnknownInstance(request.instance));
-        };
-        if (&instance.request.service_id, &instance.request.plan_id) != (&request.service_id, &request.plan_id) {
-            return Err(BrokerError::PlanMismatch(request.instance));
-        }
-        if instance.phase != Phase::Live {
-            return Err(BrokerError::Busy(request.instance.to_string()));
-        }
-        if self.bindings.len() >= BINDINGS_MAX {
-            return Err(BrokerError::TooManyBindings(BINDINGS_MAX));
-        }
-        Ok(vec![Event::BindBegun { id, number: self.next, request, role, ttl_seconds, identity }])
+    /// As [`State::knows_instance`], for a binding of whatever instance.
+    pub(crate) fn knows_binding(&self, id: &BindingId) -> bool {
+        self.bindings.contains_key(id) || self.ended_bindings.get(id).is_some()
     }
 
-    fn begun(&mut self, number: u64, kind: Kind, at: Timestamp) -> Operation {
+    /// Whether a binding of whatever instance is there, in any phase.
+    pub(crate) fn has_binding(&self, id: &BindingId) -> bool {
+        self.bindings.contains_key(id)
+    }
+
+    /// Whether bindings of an instance are there, in any phase.
+    pub(crate) fn is_bound(&self, instance: &InstanceId) -> bool {
+        self.bindings.values().any(|binding| binding.request.instance == *instance)
+    }
+
+    /// What [`Command::Sweep`] makes happen, at most [`SWEEP_MAX`] at a time; the rest comes with the next one.
+    pub(crate) fn sweep(&self, now: Timestamp) -> Vec<Event> {
+        let instances = self.instances.iter().filter_map(|(id, there)| Self::given_up(id, there, now));
+        let late = self.bindings.iter().filter(|(_, b)| b.phase == Phase::Beginning && b.operation.is_late(now));
+        let late = late.map(|(id, b)| Event::BindingGivenUp { id: id.clone(), reason: b.operation.too_long() });
+        let over = self.bindings.iter().filter(|(_, b)| b.is_over(now));
+        let numbered = (self.next..).zip(over).map(|(number, (id, _))| Event::UnbindBegun { id: id.clone(), number });
+        instances.chain(late).chain(numbered).take(SWEEP_MAX).collect()
+    }
+
+    fn begun(&mut self, kind: Kind, number: u64, at: Timestamp, seconds_max: Option<u64>) -> Operation {
         self.next = number + 1;
-        Operation::new(kind, number, at)
-    }
-
-    fn instance_ended(&mut self, id: &InstanceId, failure: Option<String>, at: Timestamp) {
-        let Some(there) = self.instances.get_mut(id) else { return };
-        if there.phase == Phase::Beginning && failure.is_none() {
-            there.phase = Phase::Live;
-            there.operation.ended = true;
-            return;
-        }
-        let operation = there.operation.clone();
-        self.by_index.remove(&there.wanted.index);
-        self.instances.remove(id);
-        self.ended_instances.insert(id.clone(), Ended { operation, failure, at });
-        // Whoever deprovisions an instance wants its bindings gone too; the provisioner has revoked them.
-        let gone: Vec<BindingId> = self
-            .bindings
-            .iter()
-            .filter(|(_, b)| b.request.instance == *id)
-            .map(|(binding, _)| binding.clone())
-            .collect();
-        gone.iter().for_each(|binding| self.binding_gone(binding, None, at));
-    }
-
-    fn binding_ended(&mut self, id: &BindingId, failure: Option<String>, at: Timestamp) {
-        match self.bindings.get_mut(id) {
-            Some(there) if there.phase == Phase::Beginning && failure.is_none() => {
-                there.phase = Phase::Live;
-                there.operation.ended = true;
-            }
-            _ => self.binding_gone(id, failure, at),
-        }
-    }
-
-    fn binding_gone(&mut self, id: &BindingId, failure: Option<String>, at: Timestamp) {
-        if let Some(there) = self.bindings.remove(id) {
-            self.ended_bindings.insert(id.clone(), Ended { operation: there.operation, failure, at });
-        }
+        Operation::new(kind, number, at, seconds_max)
     }
 }
 
@@ -364,81 +320,74 @@ impl host::ControlState for State {
     type Event = Event;
     type Error = BrokerError;
 
-    fn decide(&self, command: Command, _now: Timestamp) -> Result<Vec<Event>, BrokerError> {
-        let number = self.next;
-        let pending =
-            |operation: Option<&Operation>, token: &str| operation.is_some_and(|o| !o.ended && o.token == token);
-        Ok(match command {
-            Command::Provision { id, request, wanted, identity } => {
-                return self.provision(id, request, wanted, identity);
+    fn decide(&self, command: Command, now: Timestamp) -> Result<Vec<Event>, BrokerError> {
+        match command {
+            Command::Provision { id, new } => self.provision(id, *new),
+            Command::Update { id, seen, to, identity, seconds_max } => {
+                self.update(id, &seen, *to, identity, seconds_max)
             }
-            Command::Bind { id, request, role, ttl_seconds, identity } => {
-                return self.bind(id, request, role, ttl_seconds, identity);
+            Command::Bind { id, new } => self.bind(id, *new, now),
+            Command::Rotate { id, instance, predecessor, identity, seconds_max } => {
+                self.rotate(id, &instance, predecessor, (identity, seconds_max), now)
             }
-            Command::Deprovision(id) => match self.instances.get(&id) {
-                Some(there) if there.phase != Phase::Ending => vec![Event::DeprovisionBegun { id, number }],
-                _ => Vec::new(),
-            },
-            Command::Unbind(instance, id) => match self.binding(&instance, &id) {
-                Some(there) if there.phase != Phase::Ending => vec![Event::UnbindBegun { id, number }],
-                _ => Vec::new(),
-            },
-            Command::EndInstance { id, token, failure } => {
-                let there = self.instances.get(&id).map(|i| &i.operation);
-                if pending(there, &token) { vec![Event::InstanceEnded { id, failure }] } else { Vec::new() }
-            }
-            Command::EndBinding { id, token, failure } => {
-                let there = self.bindings.get(&id).map(|b| &b.operation);
-                if pending(there, &token) { vec![Event::BindingEnded { id, failure }] } else { Vec::new() }
-            }
-        })
+            Command::Deprovision(id) => Ok(self.deprovision(id)),
+            Command::Unbind(instance, id) => Ok(self.unbind(&instance, id)),
+            Command::EndInstance { id, token, failure } => Ok(self.end_instance(id, &token, failure)),
+            Command::EndBinding { id, token, failure } => Ok(self.end_binding(id, &token, failure)),
+            Command::EndRestore { id, token } => Ok(self.end_restore(id, &token)),
+            Command::Sweep => Ok(self.sweep(now)),
+            Command::Retry(id) => self.retry(id),
+            Command::Abandon { id, force } => self.abandon(id, force),
+        }
     }
 
     fn apply(&mut self, event: &Event, at: Timestamp) {
-        match event {
-            Event::ProvisionBegun { id, number, request, wanted, identity } => {
-                let operation = self.begun(*number, Kind::Provision, at);
-                self.ended_instances.remove(id);
-                self.by_index.insert(wanted.index.clone(), id.clone());
-                let instance = Instance {
-                    request: request.clone(),
-                    wanted: wanted.clone(),
-                    phase: Phase::Beginning,
-                    operation,
-                    identity: identity.clone(),
-                };
-                self.instances.insert(id.clone(), instance);
+        match event.clone() {
+            Event::ProvisionBegun { id, number, request, wanted, identity, maintenance, context, seconds_max } => {
+                let operation = self.begun(Kind::Provision, number, at, seconds_max);
+                let new = NewInstance { request, wanted, identity, maintenance, context, seconds_max };
+                self.provision_begun(&id, new, operation);
             }
-            Event::BindBegun { id, number, request, role, ttl_seconds, identity } => {
-                let operation = self.begun(*number, Kind::Bind, at);
-                self.ended_bindings.remove(id);
-                let binding = Binding {
-                    request: request.clone(),
-                    role: *role,
-                    ttl_seconds: *ttl_seconds,
-                    phase: Phase::Beginning,
-                    operation,
-                    identity: identity.clone(),
-                };
-                self.bindings.insert(id.clone(), binding);
+            Event::UpdateBegun { id, number, to, identity: _, seconds_max } => {
+                let operation = self.begun(Kind::Update, number, at, seconds_max);
+                self.update_begun(&id, to, operation);
+            }
+            Event::ContextUpdated { id, context } => {
+                if let Some(there) = self.instances.get_mut(&id) {
+                    there.terms.context = Some(context);
+                }
+            }
+            Event::BindBegun { id, number, request, role, ttl_seconds, identity, seconds_max } => {
+                let operation = self.begun(Kind::Bind, number, at, seconds_max);
+                self.bind_begun(&id, NewBind { request, role, ttl_seconds, identity, seconds_max }, operation);
             }
             Event::DeprovisionBegun { id, number } => {
-                let operation = self.begun(*number, Kind::Deprovision, at);
-                if let Some(instance) = self.instances.get_mut(id) {
-                    (instance.phase, instance.operation) = (Phase::Ending, operation);
-                }
+                let operation = self.begun(Kind::Deprovision, number, at, None);
+                self.deprovision_begun(&id, operation);
             }
             Event::UnbindBegun { id, number } => {
-                let operation = self.begun(*number, Kind::Unbind, at);
-                if let Some(binding) = self.bindings.get_mut(id) {
-                    (binding.phase, binding.operation) = (Phase::Ending, operation);
+                let operation = self.begun(Kind::Unbind, number, at, None);
+                self.unbind_begun(&id, operation);
+            }
+            Event::InstanceEnded { id, failure, repeatable } => {
+                let failure = failure.map(|reason| Failure { reason, repeatable });
+                self.instance_ended(&id, failure, at);
+            }
+            Event::BindingEnded { id, failure } => self.binding_ended(&id, failure, at),
+            Event::InstanceGivenUp { id, reason } => self.instance_given_up(&id, &reason),
+            Event::BindingGivenUp { id, reason } => self.binding_given_up(&id, &reason),
+            Event::Retried { id } => self.retried(&id),
+            Event::InstanceAbandoned { id } => self.abandoned(&id, at),
+            Event::InstanceRestored { id } => {
+                if let Some(there) = self.instances.get_mut(&id) {
+                    there.restoring = false;
                 }
             }
-            Event::InstanceEnded { id, failure } => self.instance_ended(id, failure.clone(), at),
-            Event::BindingEnded { id, failure } => self.binding_ended(id, failure.clone(), at),
         }
     }
 }
 
+#[cfg(test)]
+mod history;
 #[cfg(test)]
 mod tests;

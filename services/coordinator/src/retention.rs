@@ -220,11 +220,12 @@ impl Retained {
         }
         let bytes = self.bytes(stream, measured);
         if let Some(kept) = self.streams.get(&stream) {
+            let older = |ms: u64| u128::from(ms / CUTS_PER_SPAN) <= now.since(kept.at).as_millis();
+            let more = |span: u64| span / CUTS_PER_SPAN <= bytes - kept.bytes;
             let step = match policy {
-                RetentionPolicy::Time { min_ms, .. } => {
-                    u128::from(min_ms / CUTS_PER_SPAN) <= now.since(kept.at).as_millis()
-                }
-                RetentionPolicy::Size { min_bytes, .. } => min_bytes / CUTS_PER_SPAN <= bytes - kept.bytes,
+                RetentionPolicy::Time { min_ms, .. } => older(min_ms),
+                RetentionPolicy::Size { min_bytes, .. } => more(min_bytes),
+                RetentionPolicy::TimeAndSize { ms, bytes } => older(ms) || more(bytes),
             };
             let ends = |tail: &[Measured]| tail.iter().map(|one| (one.segment, one.end)).collect::<Vec<_>>();
             if !step || ends(&kept.tail) == ends(&tail) {

@@ -1,6 +1,6 @@
 //! The routes, and what their handlers share.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use actix_web::{
     App, HttpResponse,
@@ -10,10 +10,11 @@ use actix_web::{
     middleware::{DefaultHeaders, from_fn},
     web::{self, Data},
 };
-use host::Host;
-use tokio::{runtime::Handle, sync::Semaphore};
+use host::{Host, Quotas};
+use moka::sync::Cache;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
-use types::Clock;
+use types::{Clock, IndexName};
 use wire::Problem;
 
 use crate::{
@@ -22,16 +23,19 @@ use crate::{
     console,
     error::{HttpError, malformed},
     histogram, indexes, ingest_lines, jobs,
+    places::Places,
     platform::Platform,
     request, rules, sql, tail,
 };
 
-/// Ingest requests that are worked on at once; beyond it 429. Each holds its body in memory.
+/// Ingest requests that are worked on at once, half of them of one index; beyond it 429. Each holds its body in memory.
 const INGESTS_MAX: usize = 32;
-/// Queries that run at once; beyond it 429. Each may use `query_memory`.
+/// Queries that run at once, half of them of one index; beyond it 429. Each may use `query_memory`.
 const QUERIES_MAX: usize = 16;
-/// Open live tails; beyond it 429.
+/// Open live tails, half of them of one index; beyond it 429.
 const TAILS_MAX: usize = 256;
+/// How long it is believed which continuous queries run.
+const RUNNING_TTL: Duration = Duration::from_secs(2);
 /// The largest JSON body of everything but ingest.
 const JSON_BYTES_MAX: usize = 256 << 10;
 
@@ -48,18 +52,30 @@ pub(crate) struct Door {
     pub(crate) stop: CancellationToken,
     /// Where queries run.
     pub(crate) queries: Handle,
-    pub(crate) ingest_permits: Arc<Semaphore>,
-    pub(crate) query_permits: Arc<Semaphore>,
-    pub(crate) tail_permits: Arc<Semaphore>,
+    pub(crate) ingests: Places,
+    pub(crate) selects: Places,
+    pub(crate) tails: Places,
+    /// What the users of an index may still take.
+    pub(crate) quotas: Quotas,
+    /// Continuous queries by the index that they read.
+    pub(crate) running: Cache<(), Arc<HashMap<IndexName, u32>>>,
 }
 
 impl Door {
     /// Built once, shared by all threads.
-    pub(crate) fn new(config: Config, auth: Auth, platform: Arc<dyn Platform>, host: &Host, queries: Handle) -> Self {
+    pub(crate) fn new(
+        config: Config,
+        (auth, quotas): (Auth, Quotas),
+        platform: Arc<dyn Platform>,
+        host: &Host,
+        queries: Handle,
+    ) -> Self {
         let caller = format!("{}/{}", host.service, host.replica);
-        Self::of(config, auth, platform, Arc::clone(&host.clock), caller, host.stop.clone(), queries)
+        let door = Self::of(config, auth, platform, Arc::clone(&host.clock), caller, host.stop.clone(), queries);
+        Self { quotas, ..door }
     }
 
+    /// Without quotas.
     pub(crate) fn of(
         config: Config,
         auth: Auth,
@@ -69,18 +85,19 @@ impl Door {
         stop: CancellationToken,
         queries: Handle,
     ) -> Self {
-        let permits = |count| Arc::new(Semaphore::new(count));
         Self {
             config: Arc::new(config),
             auth,
             platform,
-            clock,
             caller,
             stop,
             queries,
-            ingest_permits: permits(INGESTS_MAX),
-            query_permits: permits(QUERIES_MAX),
-            tail_permits: permits(TAILS_MAX),
+            ingests: Places::new(INGESTS_MAX),
+            selects: Places::new(QUERIES_MAX),
+            tails: Places::new(TAILS_MAX),
+            quotas: Quotas::without(Arc::clone(&clock)),
+            running: Cache::builder().max_capacity(1).time_to_live(RUNNING_TTL).build(),
+            clock,
         }
     }
 }

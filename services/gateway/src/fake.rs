@@ -172,6 +172,7 @@ impl Platform for Fake {
             backend: "own".into(),
             segment_count: 2,
             retention_days: None,
+            options: index_provisioner::IndexOptions::default(),
             created: Timestamp::default(),
         };
         Ok(index_provisioner::IndexList { indexes: vec![one("shop"), one("other")] })

@@ -43,7 +43,7 @@ pub(crate) struct Options {
 ///
 /// Durable: what is accepted is in Tier 1 before this answers. Order: lines of one routing key, without a key all lines.
 /// Bounds: `ingest_body_max` after decompression, then 413; lines above 1 MiB are rejected one by one.
-/// Errors: 400 when no line was accepted; 409 `StreamSealed`. A problem while appending may leave a part of the lines stored:
+/// Errors: 400 when no line was accepted; 409 `StreamSealed`; 429 `QuotaBytes`, `QuotaRate`, and no line is stored. A problem while appending may leave a part of the lines stored:
 /// `stored` says how many certainly are; repeat with the same `Idempotency-Key`.
 pub(crate) async fn ingest(
     request: HttpRequest,
@@ -53,11 +53,11 @@ pub(crate) async fn ingest(
     payload: Payload,
 ) -> Result<HttpResponse, HttpError> {
     let index = index.into_inner();
-    door.auth.of(&request).await?.may_write(&index)?;
-    let _permit = door
-        .ingest_permits
-        .try_acquire()
-        .map_err(|_| Problem::throttled("TooManyIngests", "too many ingest requests at once; try again in a moment"))?;
+    let principal = door.auth.of(&request).await?;
+    principal.may_write(&index)?;
+    let _place = door.ingests.take(Some(&index)).ok_or_else(|| {
+        Problem::throttled("TooManyIngests", "too many ingest requests at once; try again in a moment")
+    })?;
     let stream = door.platform.stream(&index).await?;
     if stream.sealed {
         return Err(append::sealed(&index).into());
@@ -76,9 +76,14 @@ pub(crate) async fn ingest(
             .with("rejected_count", lines.rejected_count)
             .with("rejected", lines.rejected));
     }
+    let bytes = lines.lines.iter().map(|line| u64::try_from(line.payload.len()).unwrap_or(0)).sum();
+    let taken = door.take(&principal, &index, (lines.accepted, bytes))?;
     let runs = by_segment(&stream, lines.lines)?;
     if let Err(append::Unfinished { problem, stored }) = append::append(&door, &index, runs).await {
         EVENTS.with("accepted").add(stored);
+        if stored == 0 && problem.outcome == Outcome::NotApplied {
+            taken.give_back();
+        }
         let part = stored > 0 && problem.outcome == Outcome::NotApplied;
         let problem = if part { problem.unknown() } else { problem };
         return Err(HttpError::from(problem).with("stored", stored));

@@ -96,8 +96,10 @@ pub(crate) async fn submit(
         Start::Earliest => StartAt::Earliest,
         Start::Latest => StartAt::Latest,
     };
+    door.check_continuous(&principal, &read.source, Some(&job)).await?;
     let sink = Some(Sink::Index(target.clone()));
     let started = door.platform.submit(&NewJob { job, text, sink, start, parallelism, early: None }).await?;
+    door.continuous_changed();
     Ok(HttpResponse::Created().json(started))
 }
 
@@ -116,6 +118,7 @@ pub(crate) async fn cancel(
                 return Err(Problem::conflict("JobOfRule", message).into());
             }
             door.platform.cancel(&job).await?;
+            door.continuous_changed();
         }
         Err(problem) if problem.code == wire::Code::NotFound => {}
         Err(problem) => return Err(problem.into()),

@@ -22,7 +22,9 @@ mod indexes;
 mod ingest_lines;
 mod jobs;
 mod metrics;
+mod places;
 mod platform;
+mod quota;
 mod request;
 mod rules;
 mod sql;
@@ -32,7 +34,7 @@ mod tail;
 use std::sync::Arc;
 
 use actix_web::HttpServer;
-use host::{Host, Running, StartError};
+use host::{Host, Quotas, Running, StartError};
 
 pub use config::Config;
 
@@ -61,7 +63,8 @@ impl host::Service for Gateway {
             .map_err(|source| StartError::Io { what: "threads for queries cannot be started".to_owned(), source })?;
         let threads = QueryThreads(Some(runtime));
         let platform = Arc::new(Remote::new(&host).await?);
-        let door = Door::new(config.clone(), auth, platform, &host, threads.handle()?);
+        let quotas = Quotas::open(&host).await?;
+        let door = Door::new(config.clone(), (auth, quotas), platform, &host, threads.handle()?);
         let server = HttpServer::new(move || api::app(door.clone()))
             .workers(HTTP_THREADS)
             .shutdown_timeout(DRAIN_SECONDS)

@@ -53,9 +53,13 @@ pub(crate) async fn put(
     check(&read, &query, &condition)?;
     if let Some(old) = find(&door, &rule).await? {
         principal.may_manage(&old.rule.index)?;
+    } else {
+        door.check_continuous(&principal, &read.source, None).await?;
     }
     let rule = Rule { rule: rule.into_inner(), index, query, condition, webhook, summary };
-    Ok(HttpResponse::Ok().json(door.platform.put_rule(&rule).await?))
+    let put = door.platform.put_rule(&rule).await?;
+    door.continuous_changed();
+    Ok(HttpResponse::Ok().json(put))
 }
 
 /// A rule's query has windows, and its condition is about one of their aggregates.
@@ -96,6 +100,7 @@ pub(crate) async fn delete(
     if let Some(found) = find(&door, &rule).await? {
         principal.may_manage(&found.rule.index)?;
         door.platform.delete_rule(&rule).await?;
+        door.continuous_changed();
     }
     Ok(HttpResponse::NoContent().finish())
 }

@@ -104,10 +104,11 @@ pub(crate) async fn answer(door: &Door, principal: &Principal, text: &str) -> Re
     for index in &select.tables {
         principal.may_read(index)?;
     }
-    let _permit = door
-        .query_permits
-        .try_acquire()
-        .map_err(|_| Problem::throttled("TooManyQueries", "too many queries at once; try again in a moment"))?;
+    let _open = door.open_queries(principal, &select.tables).await?;
+    let _place = door
+        .selects
+        .take(select.tables.first())
+        .ok_or_else(|| Problem::throttled("TooManyQueries", "too many queries at once; try again in a moment"))?;
     let began = Instant::now();
     let mut result = planned(door, &select, began).await;
     if matches!(&result, Err(EngineError::Source(problem)) if plan_is_stale(problem)) {

@@ -62,7 +62,7 @@ pub(crate) struct Options {
 /// Order: per segment, and per routing key whatever segments follow one another. Each batch's last event has an id, the
 /// positions after it; sent back as `Last-Event-ID` it goes on there, and repeats at most the rows of the batch that was
 /// cut off. Rows that were truncated before they were sent are named by an event `truncated`.
-/// Bounds: 256 tails at once, then 429; a slow reader slows its own tail, nothing is dropped.
+/// Bounds: 256 tails at once, and the index's quota of queries, then 429; a slow reader slows its own tail, nothing is dropped.
 pub(crate) async fn tail(
     request: HttpRequest,
     door: Data<Door>,
@@ -72,10 +72,13 @@ pub(crate) async fn tail(
     let index = index.into_inner();
     let token = bearer(&request).or_else(|| options.token.clone());
     let token = token.ok_or_else(|| HttpError::unauthorized("send the header `Authorization: Bearer <token>`"))?;
-    door.auth.check(&token).await?.may_read(&index)?;
-    let permit = Arc::clone(&door.tail_permits)
-        .try_acquire_owned()
-        .map_err(|_| Problem::throttled("TooManyTails", "too many live tails at once; try again in a moment"))?;
+    let principal = door.auth.check(&token).await?;
+    principal.may_read(&index)?;
+    let open = door.open_queries(&principal, [&index]).await?;
+    let place = door
+        .tails
+        .take(Some(&index))
+        .ok_or_else(|| Problem::throttled("TooManyTails", "too many live tails at once; try again in a moment"))?;
     let last = request.headers().get("last-event-id").and_then(|id| id.to_str().ok());
     let cut = match last.or(options.from.as_deref()).unwrap_or("latest") {
         "latest" => door.platform.tails(&index).await?,
@@ -90,7 +93,7 @@ pub(crate) async fn tail(
         TAILS.add(1);
         feed.run(arranged, &cut).await;
         TAILS.add(-1);
-        drop(permit);
+        drop((place, open));
     }));
     Ok(HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/event-stream"))

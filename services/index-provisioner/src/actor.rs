@@ -7,7 +7,7 @@ use wire::{
     Empty, Problem,
     index_provisioner::{
         BindingList, CreateIndex, Credentials, DeleteIndex, IndexDescription, IndexList, IssueCredentials,
-        ListBindings, ListIndexes, RevokeCredentials,
+        ListBindings, ListIndexes, RevokeCredentials, UpdateIndex,
     },
 };
 
@@ -32,6 +32,15 @@ impl Handler<Incoming<CreateIndex>> for Desk {
     fn handle(&mut self, incoming: Incoming<CreateIndex>, _: &mut Context<Self>) -> Self::Result {
         let work = self.work.clone();
         Box::pin(async move { work.create_index(incoming.request).await })
+    }
+}
+
+impl Handler<Incoming<UpdateIndex>> for Desk {
+    type Result = ResponseFuture<Result<IndexDescription, Problem>>;
+
+    fn handle(&mut self, incoming: Incoming<UpdateIndex>, _: &mut Context<Self>) -> Self::Result {
+        let work = self.work.clone();
+        Box::pin(async move { work.update_index(incoming.request).await })
     }
 }
 

@@ -5,7 +5,9 @@ use bus::{Bus, BusError, Door, Doors};
 use types::ReplicaId;
 use wire::{
     Service,
-    index_provisioner::{CreateIndex, DeleteIndex, IssueCredentials, ListBindings, ListIndexes, RevokeCredentials},
+    index_provisioner::{
+        CreateIndex, DeleteIndex, IssueCredentials, ListBindings, ListIndexes, RevokeCredentials, UpdateIndex,
+    },
 };
 
 use crate::actor::Desk;
@@ -15,6 +17,7 @@ pub(crate) async fn open(bus: &Bus, replica: &ReplicaId, desk: &Addr<Desk>) -> R
     let doors = Doors::new(bus, Service::IndexProvisioner, replica);
     Ok(vec![
         doors.open::<CreateIndex>(None, desk.clone().recipient()).await?,
+        doors.open::<UpdateIndex>(None, desk.clone().recipient()).await?,
         doors.open::<DeleteIndex>(None, desk.clone().recipient()).await?,
         doors.open::<ListIndexes>(None, desk.clone().recipient()).await?,
         doors.open::<IssueCredentials>(None, desk.clone().recipient()).await?,

@@ -7,8 +7,16 @@ use wire::Problem;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProvisionerError {
     /// No such back-end.
-    #[error("there is no back-end {0:?}; this installation has: own")]
-    UnknownBackend(String),
+    #[error("there is no back-end {asked:?}; this installation has: {there}")]
+    UnknownBackend {
+        /// What was asked for.
+        asked: String,
+        /// What the settings give.
+        there: String,
+    },
+    /// An option that no back-end can have.
+    #[error("{0}")]
+    Options(&'static str),
     /// Outside of 1 to 64.
     #[error("{0} segments were asked for; an index has 1 to 64")]
     SegmentCount(u16),
@@ -19,7 +27,9 @@ pub enum ProvisionerError {
     #[error("the index name {0} is taken by another service instance; choose another name")]
     IndexNameTaken(IndexName),
     /// The instance has an index of another shape.
-    #[error("service instance {0} exists with another index, scope, back-end, number of segments or retention")]
+    #[error(
+        "service instance {0} exists with another index, scope, back-end, number of segments, retention or options"
+    )]
     InstanceDiffers(InstanceId),
     /// The binding exists in another shape.
     #[error("service binding {0} exists with another instance, role or time to live")]
@@ -30,6 +40,12 @@ pub enum ProvisionerError {
     /// Being created or deleted.
     #[error("the index of service instance {0} is being created or deleted; try again")]
     NotReady(InstanceId),
+    /// Another change is on its way.
+    #[error("the index of service instance {0} is being changed in another way; try again")]
+    BeingUpdated(InstanceId),
+    /// It must not be deleted with them.
+    #[error("index {0} holds events, and its reclaim policy is `fail`: empty it, or change the policy")]
+    NotEmpty(IndexName),
     /// Being revoked.
     #[error("service binding {0} is being revoked; try again")]
     BeingRevoked(BindingId),
@@ -46,7 +62,10 @@ pub enum ProvisionerError {
 impl From<ProvisionerError> for Problem {
     fn from(error: ProvisionerError) -> Self {
         match &error {
-            ProvisionerError::UnknownBackend(_) => Self::bad_request("UnknownBackend", &error),
+            ProvisionerError::UnknownBackend { .. } => Self::bad_request("UnknownBackend", &error),
+            ProvisionerError::Options(_) => Self::bad_request("InvalidPolicy", &error),
+            ProvisionerError::NotEmpty(_) => Self::conflict("NotEmpty", &error),
+            ProvisionerError::BeingUpdated(_) => Self::unavailable("NotReady", &error),
             ProvisionerError::SegmentCount(_) => Self::bad_request("SegmentCount", &error),
             ProvisionerError::TtlSeconds(_) => Self::bad_request("TtlSeconds", &error),
             ProvisionerError::IndexNameTaken(_) => Self::conflict("IndexNameTaken", &error),

@@ -1,17 +1,21 @@
 //! What a leading provisioner does besides answering: it makes tokens and the account true, and ends what was begun.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use actix::Addr;
+use futures::future::join_all;
 use host::{Host, Ledger};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use types::{BindingId, IndexName, Timestamp};
 use wire::{Problem, Service, index_provisioner::IndexDescription};
 
 use crate::{
     actor::Desk,
     api,
     backend::own::Own,
-    state::{Binding, BindingPhase, OWN, State},
+    sealed::Sealed,
+    state::{Binding, BindingPhase, Index, OWN, Phase, State},
     work::Work,
 };
 
@@ -28,6 +32,8 @@ pub(crate) struct Leader {
     pub(crate) host: Host,
     pub(crate) ledger: Ledger<State>,
     pub(crate) own: Own,
+    /// Secrets that cannot be derived; `None` without keys to seal them.
+    pub(crate) sealed: Option<Sealed>,
     pub(crate) work: Work,
     pub(crate) desk: Addr<Desk>,
 }
@@ -40,19 +46,51 @@ impl Leader {
 
     async fn serve(&self) -> Result<(), Problem> {
         let live = self.ledger.read(own_bindings);
-        self.own.rewrite(&live).await?;
+        self.own.rewrite_tokens(&live).await?;
+        let (settled, unsettled) = self.ledger.read(own_indexes);
+        self.own.rewrite_quotas(&settled, &unsettled).await?;
+        if let Some(sealed) = &self.sealed {
+            sealed.rewrite(&self.ledger.read(every_binding)).await?;
+        }
         let _doors = api::open(&self.host.bus, &self.host.replica, &self.desk).await?;
         tracing::info!(bindings = live.len(), "index-provisioner leads");
+        // A back-end that does not answer holds up nobody but itself.
+        let resuming = join_all(self.work.backends().map(|backend| self.resume_for_ever(backend)));
+        tokio::join!(self.sweep_for_ever(), resuming);
+        Ok(())
+    }
+
+    async fn resume_for_ever(&self, backend: &'static str) {
+        loop {
+            self.work.resume(backend).await;
+            sleep(SWEEP_INTERVAL).await;
+        }
+    }
+
+    async fn sweep_for_ever(&self) {
         loop {
             for _ in 0..SWEEPS_PER_PUSH {
                 self.work.sweep().await;
-                tokio::time::sleep(SWEEP_INTERVAL).await;
+                sleep(SWEEP_INTERVAL).await;
             }
             if let Err(problem) = self.own.accounts.push().await {
                 tracing::warn!(%problem, "tenants account was not pushed again");
             }
         }
     }
+}
+
+/// Our own indexes that stand as described, and the names of those that are on their way to or from there.
+fn own_indexes(state: &State) -> (Vec<IndexDescription>, BTreeSet<IndexName>) {
+    let own = || state.indexes().filter(|index| index.description.backend == OWN);
+    let settled = |index: &&Index| index.phase == Phase::Live && index.update.is_none();
+    let live = own().filter(settled).map(|index| index.description.clone()).collect();
+    (live, own().filter(|index| !settled(index)).map(|index| index.description.index.clone()).collect())
+}
+
+/// Every binding and when it was issued.
+fn every_binding(state: &State) -> BTreeSet<(BindingId, Timestamp)> {
+    state.bindings().map(|b| (b.description.binding.clone(), b.description.created)).collect()
 }
 
 /// The live bindings on our own back-end.

@@ -1,7 +1,7 @@
 //! The index provisioner: gives a service instance its log index, and a binding its credentials.
 //!
-//! Owns which instance has which index, the bindings with their NATS users and HTTP tokens, and the revoked users of the tenants
-//! account. Every secret is derived from one key and the instant of issue, so none is stored or journaled.
+//! Owns which instance has which index, the bindings with their credentials, and the revoked users of the tenants account. A secret
+//! is derived from one key and the instant of issue where that is possible, and sealed where it is not; none is journaled.
 //! Deliberately does not know: the Open Service Broker API, plans, catalogs, or how events are kept; a back-end does.
 //!
 //! Doors, state, bounds and what happens when it fails stand in `README.md`.
@@ -27,6 +27,7 @@ mod error;
 mod lead;
 mod metrics;
 mod mint;
+mod sealed;
 mod state;
 mod work;
 
@@ -35,14 +36,14 @@ use std::{collections::BTreeMap, sync::Arc};
 use actix::Actor;
 use host::{Host, Ledger, Running, StartError};
 use settings::Secret;
-use wire::views::TOKENS;
+use wire::views::{QUOTAS, TOKENS};
 
 pub use backend::{Backend, Found};
-pub use config::Config;
+pub use config::{Config, S3Config, SplunkConfig};
 pub use error::ProvisionerError;
 pub use state::{
-    Binding, BindingPhase, Command, Event, INDEXES_MAX, Index, KEYS_MAX, OWN, Phase, SEGMENTS_MAX, State,
-    TTL_SECONDS_MAX,
+    BACKEND_OPTION_CHARS_MAX, BACKEND_OPTIONS_MAX, Binding, BindingPhase, Command, Event, INDEXES_MAX, Index, KEYS_MAX,
+    OWN, Phase, SEGMENTS_MAX, State, TTL_SECONDS_MAX,
 };
 
 /// The service.
@@ -67,7 +68,10 @@ impl host::Service for IndexProvisioner {
         let mint = mint::Mint::new(&account_seed, &binding_secret)
             .map_err(|reason| StartError::other(format_args!("index_provisioner.binding_secret {reason}")))?;
         let system = host.connect_as(system_creds).await?;
-        let tokens = host.bus.bucket(TOKENS, None, host.common.journal_replicas).await?;
+        let replicas = host.common.journal_replicas;
+        let tokens = host.bus.bucket(TOKENS, None, replicas).await?;
+        let quotas = host.bus.bucket(QUOTAS, None, replicas).await?;
+        let sealed = sealed(&config, &host).await?;
         let ledger = Ledger::<State>::start(&host).await?;
         let accounts = accounts::Accounts {
             ledger: ledger.clone(),
@@ -78,15 +82,34 @@ impl host::Service for IndexProvisioner {
             clock: host.clock.clone(),
             turn: Arc::default(),
         };
-        let own = backend::own::Own { bus: host.bus.clone(), tokens, mint: mint.clone(), accounts };
-        let backends: BTreeMap<&'static str, Arc<dyn Backend>> = BTreeMap::from([(OWN, Arc::new(own.clone()) as _)]);
+        let own = backend::own::Own { bus: host.bus.clone(), tokens, quotas, mint: mint.clone(), accounts };
+        let mut backends: BTreeMap<&'static str, Arc<dyn Backend>> =
+            BTreeMap::from([(OWN, Arc::new(own.clone()) as _)]);
+        if !config.splunk.url.is_empty() {
+            let splunk = backend::splunk::Splunk::open(&config.splunk, &host, mint.clone())?;
+            backends.insert(backend::splunk::NAME, Arc::new(splunk));
+        }
+        if !config.s3.region.is_empty() {
+            let keys = StartError::other("index_provisioner.sealing_keys is not set; it is needed by the back-end s3");
+            let s3 = backend::s3::S3::open(&config.s3, &host, sealed.clone().ok_or(keys)?)?;
+            backends.insert(backend::s3::NAME, Arc::new(s3));
+        }
         let work = work::Work::new(ledger.clone(), backends, mint, host.clock.clone(), config.default_segments);
         let desk = actor::Desk { ledger: ledger.clone(), work: work.clone() }.start();
-        let leader = lead::Leader { host: host.clone(), ledger: ledger.clone(), own, work, desk };
+        let leader = lead::Leader { host: host.clone(), ledger: ledger.clone(), own, sealed, work, desk };
         host.spawn_local(
             "leading",
             async move { host::while_leading(&ledger, |token| leader.clone().lead(token)).await },
         );
         Ok(Running::idle())
     }
+}
+
+/// Where secrets are kept that cannot be derived; `None` without keys.
+async fn sealed(config: &Config, host: &Host) -> Result<Option<sealed::Sealed>, StartError> {
+    let Some(text) = host.secret(&config.sealing_keys)?.filter(|text| !text.is_empty()) else { return Ok(None) };
+    let wrong = |error| StartError::other(format_args!("index_provisioner.sealing_keys: {error}"));
+    let keys = sealed::SealingKeys::parse(&text).map_err(wrong)?;
+    let bucket = host.bus.bucket(sealed::SEALED, None, host.common.journal_replicas).await?;
+    Ok(Some(sealed::Sealed::new(bucket, keys)))
 }

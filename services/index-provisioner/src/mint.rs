@@ -37,9 +37,7 @@ impl Mint {
 
     /// The HTTP token of a binding issued at an instant.
     pub(crate) fn token(&self, binding: &BindingId, issued: Timestamp) -> String {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.secret);
-        let tag = hmac::sign(&key, format!("token/{binding}/{}", issued.nanos()).as_bytes());
-        format!("{TOKEN_PREFIX}{}", BASE64URL_NOPAD.encode(tag.as_ref()))
+        format!("{TOKEN_PREFIX}{}", BASE64URL_NOPAD.encode(&self.derive("token", binding, issued)))
     }
 
     /// The key of that token in the bucket of tokens.
@@ -53,9 +51,7 @@ impl Mint {
         let mut spec = UserSpec::binding(&binding.index, &binding.binding, binding.role, pair.public.clone());
         spec.expires = binding.expires;
         let jwt = keys::user_jwt(&spec, &self.account_seed, binding.created)?;
-        let mut values: BTreeMap<String, String> = [
-            ("index", binding.index.to_string()),
-            ("role", binding.role.to_string()),
+        let values = [
             ("nats_creds", keys::creds_file(&jwt, &pair.seed)),
             ("nats_jwt", jwt),
             ("nats_seed", pair.seed),
@@ -63,15 +59,28 @@ impl Mint {
             ("alerts_subject", format!("alerts.{}.>", binding.index)),
             ("inbox_prefix", subjects::inbox_prefix(&binding.binding)),
             ("token", self.token(&binding.binding, binding.created)),
-        ]
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), value))
-        .collect();
-        if let Some(end) = binding.expires.and_then(text) {
-            values.insert("expires_at".to_owned(), end);
-        }
-        Ok(values)
+        ];
+        Ok(values.map(|(key, value)| (key.to_owned(), value)).into())
     }
+
+    /// A secret of a binding on another back-end, of 32 bytes; `what` tells it from the binding's others.
+    pub(crate) fn derive(&self, what: &str, binding: &BindingId, issued: Timestamp) -> [u8; 32] {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.secret);
+        let tag = hmac::sign(&key, format!("{what}/{binding}/{}", issued.nanos()).as_bytes());
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(tag.as_ref());
+        bytes
+    }
+}
+
+/// What every binding's credentials have, whatever the back-end.
+pub(crate) fn plain(binding: &BindingDescription) -> BTreeMap<String, String> {
+    let mut values: BTreeMap<String, String> =
+        [("index".to_owned(), binding.index.to_string()), ("role".to_owned(), binding.role.to_string())].into();
+    if let Some(end) = binding.expires.and_then(text) {
+        values.insert("expires_at".to_owned(), end);
+    }
+    values
 }
 
 /// The name of an index whose owner named none.
@@ -129,7 +138,8 @@ mod tests {
 
     #[test]
     fn credentials_are_flat_and_complete_but_for_addresses() {
-        let values = mint().credentials(&binding("b", Role::Write)).unwrap();
+        let mut values = mint().credentials(&binding("b", Role::Write)).unwrap();
+        values.extend(plain(&binding("b", Role::Write)));
         let expected = [
             ("index", "shop"),
             ("role", "write"),

@@ -1,14 +1,17 @@
 //! The provisioner's truth: indexes, bindings and revoked user keys. Pure, and free of secrets.
 
-use std::{collections::BTreeMap, time::Duration};
+mod decide;
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use types::{BindingId, IndexName, InstanceId, Timestamp};
 use wire::{
     Service,
-    index_provisioner::{BindingDescription, IndexDescription, NewBinding, NewIndex},
+    index_provisioner::{BindingDescription, IndexChange, IndexDescription, NewBinding, NewIndex},
 };
 
+pub(crate) use self::decide::{asked, changed};
 use crate::error::ProvisionerError;
 
 /// Indexes of one installation.
@@ -25,6 +28,12 @@ pub const TTL_SECONDS_MAX: u64 = 315_360_000;
 
 /// Segments of an index.
 pub const SEGMENTS_MAX: u16 = 64;
+
+/// Entries that only a back-end knows, of one index.
+pub const BACKEND_OPTIONS_MAX: usize = 16;
+
+/// Characters of the name and of the value of such an entry.
+pub const BACKEND_OPTION_CHARS_MAX: usize = 255;
 
 /// The name of our own back-end.
 pub const OWN: &str = "own";
@@ -58,6 +67,24 @@ pub struct Index {
     pub description: IndexDescription,
     /// How far it is.
     pub phase: Phase,
+    /// What it is being changed to.
+    #[serde(default)]
+    pub update: Option<IndexDescription>,
+    /// Whether it could ever be used. Until then, what stands under its name may be somebody else's.
+    #[serde(default = "yes")]
+    pub was_live: bool,
+}
+
+/// State that was written before anybody looked.
+fn yes() -> bool {
+    true
+}
+
+impl Index {
+    /// What it is to be: what it is being changed to, else what it is.
+    pub fn wanted(&self) -> &IndexDescription {
+        self.update.as_ref().unwrap_or(&self.description)
+    }
 }
 
 /// A binding.
@@ -67,7 +94,7 @@ pub struct Binding {
     pub description: BindingDescription,
     /// How long it was to live.
     pub ttl_seconds: Option<u64>,
-    /// Its NATS user.
+    /// Its NATS user; empty on back-ends that have none.
     pub public_key: String,
     /// How far it is.
     pub phase: BindingPhase,
@@ -87,17 +114,25 @@ pub enum Command {
     EndIndex(InstanceId),
     /// The back-end will never create it.
     AbandonIndex(InstanceId),
+    /// Begins a change of an index, or finds it made.
+    BeginUpdate(IndexChange),
+    /// The back-end has made the change.
+    EndUpdate(InstanceId),
+    /// The back-end will never make the change, and has left everything as it was.
+    AbandonUpdate(InstanceId),
     /// Begins the deletion of an index and the revocation of its bindings.
     BeginDeletion(InstanceId),
     /// Nothing of the index is left.
     EndDeletion(InstanceId),
+    /// The index stays, because events came while it was being deleted; its bindings are gone.
+    AbandonDeletion(InstanceId),
     /// Begins a binding, or finds it.
     BeginBinding {
         /// What was asked for.
         new: NewBinding,
         /// The instant that its secrets are derived from.
         issued: Timestamp,
-        /// The NATS user derived from it.
+        /// The NATS user derived from it; empty on back-ends that have none.
         public_key: String,
     },
     /// The back-end has prepared the credentials.
@@ -119,10 +154,18 @@ pub enum Event {
     IndexCreated(InstanceId),
     /// It could not be created, and nothing is left of it.
     IndexAbandoned(InstanceId),
+    /// It is being changed to this.
+    IndexUpdateBegun(IndexDescription),
+    /// It was changed.
+    IndexUpdated(InstanceId),
+    /// It could not be changed, and is what it was.
+    IndexUpdateAbandoned(InstanceId),
     /// It can be used no more, nor can its bindings.
     IndexDeletionBegun(InstanceId),
     /// Nothing of it is left.
     IndexDeleted(InstanceId),
+    /// It can be used again, without its bindings.
+    IndexDeletionAbandoned(InstanceId),
     /// A binding is being issued.
     BindingBegun {
         /// The binding.
@@ -189,98 +232,13 @@ impl State {
         self.revocations.iter().map(|(key, revocation)| (key.clone(), revocation.at)).collect()
     }
 
-    fn begin_index(&self, new: NewIndex, index: IndexName, now: Timestamp) -> Result<Vec<Event>, ProvisionerError> {
-        if new.backend != OWN {
-            return Err(ProvisionerError::UnknownBackend(new.backend));
-        }
-        if !(1..=SEGMENTS_MAX).contains(&new.segment_count) {
-            return Err(ProvisionerError::SegmentCount(new.segment_count));
-        }
-        let description = IndexDescription {
-            instance: new.instance,
-            scope: new.scope,
-            index,
-            backend: new.backend,
-            segment_count: new.segment_count,
-            retention_days: new.retention_days,
-            created: now,
-        };
-        let Some(there) = self.indexes.get(&description.instance) else {
-            if self.by_index.contains_key(&description.index) {
-                return Err(ProvisionerError::IndexNameTaken(description.index));
-            }
-            if self.indexes.len() >= INDEXES_MAX {
-                return Err(ProvisionerError::TooManyIndexes(INDEXES_MAX));
-            }
-            return Ok(vec![Event::IndexBegun(description)]);
-        };
-        if there.phase == Phase::Deleting {
-            return Err(ProvisionerError::NotReady(description.instance));
-        }
-        let same = IndexDescription { created: there.description.created, ..description.clone() };
-        if there.description != same {
-            return Err(ProvisionerError::InstanceDiffers(description.instance));
-        }
-        Ok(Vec::new())
-    }
-
-    fn begin_binding(
-        &self,
-        new: NewBinding,
-        issued: Timestamp,
-        public_key: String,
-    ) -> Result<Vec<Event>, ProvisionerError> {
-        if let Some(ttl) = new.ttl_seconds
-            && !(1..=TTL_SECONDS_MAX).contains(&ttl)
-        {
-            return Err(ProvisionerError::TtlSeconds(ttl));
-        }
-        if let Some(there) = self.bindings.get(&new.binding) {
-            let same = there.description.instance == new.instance
-                && there.description.role == new.role
-                && there.ttl_seconds == new.ttl_seconds;
-            return match there.phase {
-                _ if !same => Err(ProvisionerError::BindingDiffers(new.binding)),
-                BindingPhase::Revoking => Err(ProvisionerError::BeingRevoked(new.binding)),
-                BindingPhase::Issuing | BindingPhase::Live => Ok(Vec::new()),
-            };
-        }
-        let index = match self.indexes.get(&new.instance) {
-            None => return Err(ProvisionerError::UnknownInstance(new.instance)),
-            Some(index) if index.phase != Phase::Live => return Err(ProvisionerError::NotReady(new.instance)),
-            Some(index) => index.description.index.clone(),
-        };
-        if self.bindings.len() + self.revocations.len() >= KEYS_MAX {
-            return Err(ProvisionerError::TooManyKeys(KEYS_MAX));
-        }
-        let description = BindingDescription {
-            binding: new.binding,
-            instance: new.instance,
-            index,
-            role: new.role,
-            created: issued,
-            expires: new.ttl_seconds.map(|ttl| issued + Duration::from_secs(ttl)),
-        };
-        Ok(vec![Event::BindingBegun { description, ttl_seconds: new.ttl_seconds, public_key }])
-    }
-
-    fn sweep(&self, now: Timestamp) -> Vec<Event> {
-        let over = |expires: Option<Timestamp>| expires.is_some_and(|end| end <= now);
-        let ended = self.bindings.values().filter(|b| b.phase == BindingPhase::Live && over(b.description.expires));
-        let mut events: Vec<Event> = ended.map(|b| Event::RevocationBegun(b.description.binding.clone())).collect();
-        let keys: Vec<String> =
-            self.revocations.iter().filter(|(_, r)| over(r.expires)).map(|(key, _)| key.clone()).collect();
-        if !keys.is_empty() {
-            events.push(Event::RevocationsForgotten(keys));
-        }
-        events
-    }
-
     fn revoke(&mut self, binding: &BindingId, at: Timestamp) {
         if let Some(binding) = self.bindings.get_mut(binding) {
             binding.phase = BindingPhase::Revoking;
             let expires = binding.description.expires;
-            self.revocations.insert(binding.public_key.clone(), Revocation { at, expires });
+            if !binding.public_key.is_empty() {
+                self.revocations.insert(binding.public_key.clone(), Revocation { at, expires });
+            }
         }
     }
 
@@ -288,21 +246,12 @@ impl State {
         if let Some(gone) = self.indexes.remove(instance) {
             self.by_index.remove(&gone.description.index);
         }
+        self.forget_bindings(instance);
+    }
+
+    fn forget_bindings(&mut self, instance: &InstanceId) {
         self.bindings.retain(|_, binding| binding.description.instance != *instance);
     }
-
-    fn index_in(&self, instance: &InstanceId, phase: Phase) -> bool {
-        self.indexes.get(instance).is_some_and(|index| index.phase == phase)
-    }
-
-    fn binding_in(&self, binding: &BindingId, phase: BindingPhase) -> bool {
-        self.bindings.get(binding).is_some_and(|there| there.phase == phase)
-    }
-}
-
-/// The event if the condition holds, else nothing: a repeat changes nothing.
-fn once(holds: bool, event: Event) -> Vec<Event> {
-    if holds { vec![event] } else { Vec::new() }
 }
 
 impl host::ControlState for State {
@@ -312,39 +261,46 @@ impl host::ControlState for State {
     type Error = ProvisionerError;
 
     fn decide(&self, command: Command, now: Timestamp) -> Result<Vec<Event>, ProvisionerError> {
-        Ok(match command {
-            Command::BeginIndex { new, index } => return self.begin_index(new, index, now),
-            Command::BeginBinding { new, issued, public_key } => return self.begin_binding(new, issued, public_key),
-            Command::EndIndex(id) => once(self.index_in(&id, Phase::Creating), Event::IndexCreated(id)),
-            Command::AbandonIndex(id) => once(self.index_in(&id, Phase::Creating), Event::IndexAbandoned(id)),
-            Command::BeginDeletion(id) => {
-                let there = self.indexes.get(&id).is_some_and(|index| index.phase != Phase::Deleting);
-                once(there, Event::IndexDeletionBegun(id))
-            }
-            Command::EndDeletion(id) => once(self.index_in(&id, Phase::Deleting), Event::IndexDeleted(id)),
-            Command::EndBinding(id) => once(self.binding_in(&id, BindingPhase::Issuing), Event::BindingIssued(id)),
-            Command::BeginRevocation(id) => {
-                let there = self.bindings.get(&id).is_some_and(|b| b.phase != BindingPhase::Revoking);
-                once(there, Event::RevocationBegun(id))
-            }
-            Command::EndRevocation(id) => once(self.binding_in(&id, BindingPhase::Revoking), Event::BindingRevoked(id)),
-            Command::Sweep => self.sweep(now),
-        })
+        self.decide_on(command, now)
     }
 
     fn apply(&mut self, event: &Event, at: Timestamp) {
         match event {
             Event::IndexBegun(description) => {
                 self.by_index.insert(description.index.clone(), description.instance.clone());
-                let index = Index { description: description.clone(), phase: Phase::Creating };
+                let (description, phase) = (description.clone(), Phase::Creating);
+                let index = Index { description: description.clone(), phase, update: None, was_live: false };
                 self.indexes.insert(description.instance.clone(), index);
             }
             Event::IndexCreated(id) => {
                 if let Some(index) = self.indexes.get_mut(id) {
-                    index.phase = Phase::Live;
+                    (index.phase, index.was_live) = (Phase::Live, true);
                 }
             }
             Event::IndexAbandoned(id) | Event::IndexDeleted(id) => self.remove_index(id),
+            Event::IndexUpdateBegun(wanted) => {
+                if let Some(index) = self.indexes.get_mut(&wanted.instance) {
+                    index.update = Some(wanted.clone());
+                }
+            }
+            Event::IndexUpdated(id) => {
+                if let Some(index) = self.indexes.get_mut(id)
+                    && let Some(wanted) = index.update.take()
+                {
+                    index.description = wanted;
+                }
+            }
+            Event::IndexUpdateAbandoned(id) => {
+                if let Some(index) = self.indexes.get_mut(id) {
+                    index.update = None;
+                }
+            }
+            Event::IndexDeletionAbandoned(id) => {
+                if let Some(index) = self.indexes.get_mut(id) {
+                    index.phase = Phase::Live;
+                }
+                self.forget_bindings(id);
+            }
             Event::IndexDeletionBegun(id) => {
                 if let Some(index) = self.indexes.get_mut(id) {
                     index.phase = Phase::Deleting;

@@ -1,42 +1,44 @@
-//! Carries out what the journal says was begun: creates and deletes indexes, issues and revokes credentials.
+//! Carries out what the journal says was begun: creates, changes and deletes indexes, issues and revokes credentials.
+
+mod turns;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future::Future,
     sync::Arc,
 };
 
 use futures::{StreamExt, stream};
 use host::Ledger;
-use tokio::sync::Mutex;
+use tokio::time::timeout;
 use types::{BindingId, Clock, InstanceId};
 use wire::{
     Code, Outcome, Problem,
-    index_provisioner::{Credentials, IndexDescription, NewBinding, NewIndex},
+    index_provisioner::{Credentials, IndexChange, IndexDescription, NewBinding, NewIndex, Reclaim},
 };
 
+use self::turns::Turns;
 use crate::{
-    backend::Backend,
+    backend::{Backend, Found, STEP_MAX, unavailable},
+    error::ProvisionerError,
     metrics,
-    mint::{Mint, derived_name},
-    state::{Binding, BindingPhase, Command, Index, Phase, State},
+    mint::{Mint, derived_name, plain},
+    state::{Binding, BindingPhase, Command, Index, OWN, Phase, State, asked, changed},
 };
 
-/// Instances whose unfinished work is resumed at the same time.
+/// Instances of one back-end whose unfinished work is resumed at the same time.
 const RESUMED_MAX: usize = 8;
-
-/// Locks that order the work on one instance; instances that share a lock wait for each other.
-const TURNS: usize = 64;
 
 /// The work on indexes and bindings; only a leader uses it.
 #[derive(Clone)]
 pub(crate) struct Work {
     ledger: Ledger<State>,
-    /// By name; the state knows which names exist.
-    backends: BTreeMap<&'static str, Arc<dyn Backend>>,
+    /// By name.
+    backends: Arc<BTreeMap<&'static str, Arc<dyn Backend>>>,
     mint: Mint,
     clock: Arc<dyn Clock>,
     default_segments: u16,
-    turns: Arc<Vec<Mutex<()>>>,
+    turns: Turns,
 }
 
 impl Work {
@@ -47,8 +49,12 @@ impl Work {
         clock: Arc<dyn Clock>,
         default_segments: u16,
     ) -> Self {
-        let turns = Arc::new((0..TURNS).map(|_| Mutex::new(())).collect());
-        Self { ledger, backends, mint, clock, default_segments, turns }
+        Self { ledger, backends: Arc::new(backends), mint, clock, default_segments, turns: Turns::default() }
+    }
+
+    /// The back-ends of this installation.
+    pub(crate) fn backends(&self) -> impl Iterator<Item = &'static str> {
+        self.backends.keys().copied()
     }
 
     /// Creates the index of an instance, or finds it; it can be used when this returns.
@@ -61,25 +67,52 @@ impl Work {
         if new.segment_count == 0 {
             new.segment_count = self.default_segments;
         }
-        let _turn = self.turn(&instance).lock().await;
+        let _turn = self.turns.take(&instance).await;
+        let Some(backend) = self.backends.get(new.backend.as_str()) else {
+            let there = self.backends().collect::<Vec<_>>().join(", ");
+            return Err(ProvisionerError::UnknownBackend { asked: new.backend, there }.into());
+        };
+        backend.check(None, &asked(new.clone(), index.clone(), self.clock.now()))?;
         self.ledger.submit(Command::BeginIndex { new, index }).await?;
         self.finish(&instance).await?;
-        let there = self.ledger.read(|state| state.index(&instance).map(|i| i.description.clone()));
-        there.ok_or_else(|| Problem::unavailable("NotReady", "the index was deleted while it was being created"))
+        self.described(&instance, "created")
     }
 
-    /// Deletes the index of an instance with its bindings; nothing of them is left when this returns.
+    /// Changes the index of an instance; the change holds when this returns, and if it is refused nothing is changed.
+    pub(crate) async fn update_index(&self, change: IndexChange) -> Result<IndexDescription, Problem> {
+        let instance = change.instance.clone();
+        let _turn = self.turns.take(&instance).await;
+        // What can be refused is refused before it is journaled; what was begun already passed this.
+        if let Some(there) = self.index(&instance).filter(|index| index.phase == Phase::Live) {
+            let before = &there.description;
+            self.backend(&there)?.check(Some(before), &changed(before, &change))?;
+        }
+        self.ledger.submit(Command::BeginUpdate(change)).await?;
+        self.finish(&instance).await?;
+        self.described(&instance, "changed")
+    }
+
+    /// Ends the index of an instance with its bindings, as its reclaim policy says; it is done when this returns.
     pub(crate) async fn delete_index(&self, instance: InstanceId) -> Result<(), Problem> {
-        let _turn = self.turn(&instance).lock().await;
+        let _turn = self.turns.take(&instance).await;
+        if let Some(index) = self.index(&instance).filter(|index| index.phase == Phase::Live)
+            && index.wanted().options.reclaim == Reclaim::Fail
+        {
+            let backend = self.backend(&index)?;
+            if bounded("look", backend.holds_events(index.wanted())).await? {
+                return Err(ProvisionerError::NotEmpty(index.description.index).into());
+            }
+        }
         self.ledger.submit(Command::BeginDeletion(instance.clone())).await?;
         self.finish(&instance).await
     }
 
     /// Issues the credentials of a binding; they work when this returns.
     pub(crate) async fn issue(&self, new: NewBinding) -> Result<Credentials, Problem> {
-        let _turn = self.turn(&new.instance).lock().await;
+        let _turn = self.turns.take(&new.instance).await;
         let (id, issued) = (new.binding.clone(), self.clock.now());
-        let public_key = self.mint.key(&id, issued)?.public;
+        let has_user = self.index(&new.instance).is_some_and(|index| index.description.backend == OWN);
+        let public_key = if has_user { self.mint.key(&id, issued)?.public } else { String::new() };
         self.ledger.submit(Command::BeginBinding { new, issued, public_key }).await?;
         let values = self.finish_binding(&id).await?;
         values.map(|values| Credentials { values }).ok_or_else(|| {
@@ -91,29 +124,40 @@ impl Work {
     pub(crate) async fn revoke(&self, id: BindingId) -> Result<(), Problem> {
         let instance = self.ledger.read(|state| state.binding(&id).map(|b| b.description.instance.clone()));
         let Some(instance) = instance else { return Ok(()) };
-        let _turn = self.turn(&instance).lock().await;
+        let _turn = self.turns.take(&instance).await;
         self.ledger.submit(Command::BeginRevocation(id.clone())).await?;
         self.finish_binding(&id).await.map(|_| ())
     }
 
-    /// Ends what was begun before a crash or in vain, and revokes what has come to its end.
+    /// Revokes what has come to its end, and counts.
     pub(crate) async fn sweep(&self) {
         if let Err(problem) = self.ledger.submit(Command::Sweep).await {
             tracing::warn!(%problem, "bindings were not looked through");
         }
-        let pending: BTreeSet<InstanceId> = self.ledger.read(|state| {
+        self.ledger.read(|state| {
             metrics::INDEXES.set(state.indexes().count());
             metrics::BINDINGS.set(state.bindings().count());
-            let indexes = state.indexes().filter(|i| i.phase != Phase::Live).map(|i| i.description.instance.clone());
-            let bindings = state.bindings().filter(|b| b.phase != BindingPhase::Live);
-            indexes.chain(bindings.map(|b| b.description.instance.clone())).collect()
         });
-        stream::iter(pending).for_each_concurrent(RESUMED_MAX, |instance| self.resume(instance)).await;
+    }
+
+    /// Ends what was begun on a back-end before a crash or in vain. What keeps failing is tried with growing pauses.
+    pub(crate) async fn resume(&self, backend: &str) {
+        let pending: BTreeSet<InstanceId> = self.ledger.read(|state| {
+            let unfinished = |index: &&Index| index.phase != Phase::Live || index.update.is_some();
+            let indexes = state.indexes().filter(unfinished).map(|i| i.description.instance.clone());
+            let bindings = state.bindings().filter(|b| b.phase != BindingPhase::Live);
+            let all = indexes.chain(bindings.map(|b| b.description.instance.clone()));
+            all.filter(|id| state.index(id).is_some_and(|i| i.description.backend == backend)).collect()
+        });
+        metrics::UNFINISHED.with(backend).set(pending.len());
+        let due = self.turns.due(backend, &pending);
+        let work = |instance| self.resume_one(backend, instance);
+        stream::iter(due).for_each_concurrent(RESUMED_MAX, work).await;
     }
 
     /// What is being worked on now is left alone.
-    async fn resume(&self, instance: InstanceId) {
-        let Ok(_turn) = self.turn(&instance).try_lock() else { return };
+    async fn resume_one(&self, backend: &str, instance: InstanceId) {
+        let Some(_turn) = self.turns.try_take(&instance) else { return };
         let work = async {
             self.finish(&instance).await?;
             let bindings: Vec<BindingId> = self.ledger.read(|state| {
@@ -126,49 +170,82 @@ impl Work {
             Ok::<(), Problem>(())
         };
         if let Err(problem) = work.await {
-            tracing::warn!(%instance, %problem, "service instance still has unfinished work");
+            let pause = self.turns.failed(backend, &instance);
+            tracing::warn!(%instance, %problem, ?pause, "service instance still has unfinished work");
         }
     }
 
-    fn turn(&self, instance: &InstanceId) -> &Mutex<()> {
-        let hash = types::hash64(instance.as_str().as_bytes());
-        &self.turns[usize::try_from(hash % TURNS as u64).unwrap_or(0)]
+    fn index(&self, instance: &InstanceId) -> Option<Index> {
+        self.ledger.read(|state| state.index(instance).cloned())
     }
 
-    fn backend(&self, index: &Index) -> Result<&Arc<dyn Backend>, Problem> {
-        let name = index.description.backend.as_str();
-        self.backends.get(name).ok_or_else(|| {
-            Problem::unavailable("UnknownBackend", format_args!("this replica has no back-end {name:?}"))
+    fn described(&self, instance: &InstanceId, done: &str) -> Result<IndexDescription, Problem> {
+        let there = self.index(instance).map(|index| index.description);
+        there.ok_or_else(|| {
+            Problem::unavailable("NotReady", format_args!("the index was deleted while it was being {done}"))
         })
+    }
+
+    fn backend(&self, index: &Index) -> Result<&dyn Backend, Problem> {
+        let name = index.description.backend.as_str();
+        let missing =
+            || unavailable(format_args!("this replica has no back-end {name:?}: put it back into its settings"));
+        self.backends.get(name).map(|backend| &**backend).ok_or_else(missing)
     }
 
     /// Brings an index to the end of its phase. The caller holds the instance's turn.
     async fn finish(&self, instance: &InstanceId) -> Result<(), Problem> {
-        let Some(index) = self.ledger.read(|state| state.index(instance).cloned()) else { return Ok(()) };
-        match index.phase {
-            Phase::Live => Ok(()),
-            Phase::Creating => {
-                let created = self.backend(&index)?.create(&index.description).await;
-                if let Err(problem) = counted("create", created) {
-                    if is_final(&problem) {
-                        self.ledger.submit(Command::AbandonIndex(instance.clone())).await?;
-                    }
-                    return Err(problem);
+        let Some(index) = self.index(instance) else { return Ok(()) };
+        match (index.phase, &index.update) {
+            (Phase::Live, None) => Ok(()),
+            (Phase::Live, Some(wanted)) => {
+                let updated = bounded("update", self.backend(&index)?.update(wanted)).await;
+                if updated.as_ref().is_err_and(is_final) {
+                    self.ledger.submit(Command::AbandonUpdate(instance.clone())).await?;
                 }
+                updated?;
+                self.ledger.submit(Command::EndUpdate(instance.clone())).await?;
+                tracing::info!(%instance, index = %wanted.index, "index changed");
+                Ok(())
+            }
+            (Phase::Creating, _) => {
+                let created = bounded("create", self.backend(&index)?.create(&index.description)).await;
+                if created.as_ref().is_err_and(is_final) {
+                    self.ledger.submit(Command::AbandonIndex(instance.clone())).await?;
+                }
+                created?;
                 self.ledger.submit(Command::EndIndex(instance.clone())).await?;
                 tracing::info!(%instance, index = %index.description.index, "index created");
                 Ok(())
             }
-            Phase::Deleting => {
-                let backend = self.backend(&index)?;
-                let bindings: Vec<Binding> = self.ledger.read(|state| state.bindings_of(instance).cloned().collect());
-                counted("revoke", backend.revoke(&bindings).await)?;
-                counted("delete", backend.delete(&index.description).await)?;
-                self.ledger.submit(Command::EndDeletion(instance.clone())).await?;
-                tracing::info!(%instance, index = %index.description.index, bindings = bindings.len(), "index deleted");
-                Ok(())
-            }
+            (Phase::Deleting, _) => self.finish_deletion(instance, &index).await,
         }
+    }
+
+    async fn finish_deletion(&self, instance: &InstanceId, index: &Index) -> Result<(), Problem> {
+        let backend = self.backend(index)?;
+        let bindings: Vec<Binding> = self.ledger.read(|state| state.bindings_of(instance).cloned().collect());
+        let mut doomed = index.wanted().clone();
+        if !bindings.is_empty() {
+            bounded("revoke", backend.revoke(&doomed, &bindings)).await?;
+        }
+        let ours = index.was_live || bounded("look", backend.describe(&doomed)).await? == Found::Ours;
+        if ours {
+            // Nobody could write to what was never ready: events in it were there before, and are not ours to delete.
+            if !index.was_live {
+                let held = bounded("look", backend.holds_events(&doomed)).await?;
+                doomed.options.reclaim = if held { Reclaim::Retain } else { Reclaim::Delete };
+            }
+            let deleted = bounded("delete", backend.delete(&doomed)).await;
+            if deleted.as_ref().is_err_and(|problem| problem.kind == "NotEmpty") {
+                self.ledger.submit(Command::AbandonDeletion(instance.clone())).await?;
+            }
+            deleted?;
+        }
+        self.ledger.submit(Command::EndDeletion(instance.clone())).await?;
+        let reclaim = doomed.options.reclaim;
+        tracing::info!(%instance, index = %doomed.index, bindings = bindings.len(), ?reclaim, "index ended");
+        Ok(())
     }
 
     /// Brings a binding to the end of its phase and returns its credentials if it has any. The caller holds the turn.
@@ -181,12 +258,18 @@ impl Work {
         let backend = self.backend(&index)?;
         match binding.phase {
             BindingPhase::Issuing | BindingPhase::Live => {
-                let values = counted("issue", backend.issue(&index.description, &binding).await)?;
+                let issued = bounded("issue", backend.issue(&index.description, &binding)).await;
+                if binding.phase == BindingPhase::Issuing && issued.as_ref().is_err_and(is_final) {
+                    // Nobody has seen them; what there is of them goes with the next sweep.
+                    self.ledger.submit(Command::BeginRevocation(id.clone())).await?;
+                }
+                let mut values = plain(&binding.description);
+                values.extend(issued?);
                 self.ledger.submit(Command::EndBinding(id.clone())).await?;
                 Ok(Some(values))
             }
             BindingPhase::Revoking => {
-                counted("revoke", backend.revoke(std::slice::from_ref(&binding)).await)?;
+                bounded("revoke", backend.revoke(&index.description, std::slice::from_ref(&binding))).await?;
                 self.ledger.submit(Command::EndRevocation(id.clone())).await?;
                 tracing::info!(binding = %id, index = %index.description.index, "credentials revoked");
                 Ok(None)
@@ -200,8 +283,39 @@ fn is_final(problem: &Problem) -> bool {
     problem.outcome == Outcome::NotApplied && !problem.is_transient() && problem.code != Code::Internal
 }
 
-fn counted<T>(effect: &'static str, result: Result<T, Problem>) -> Result<T, Problem> {
+/// One step of a back-end, within its time, counted.
+async fn bounded<T>(effect: &'static str, step: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
+    let late = |_| Err(unavailable(format_args!("the step {effect:?} did not end within {STEP_MAX:?}")));
+    let result = timeout(STEP_MAX, step).await.unwrap_or_else(late);
     let counter = if result.is_ok() { &metrics::EFFECTS } else { &metrics::FAILURES };
     counter.with(effect).inc();
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::{foreign, refused, unfinished};
+
+    #[test]
+    fn only_what_cannot_succeed_is_given_up() {
+        for (problem, ends) in [
+            (refused("no"), true),
+            (foreign("theirs"), true),
+            (Problem::bad_request("NotUpdatable", "fixed"), true),
+            (unavailable("503"), false),
+            (unfinished("202"), false),
+            (Problem::throttled("TooManyStreams", "full"), false),
+            (Problem::internal("defect"), false),
+            (refused("perhaps").unknown(), false),
+        ] {
+            assert_eq!(is_final(&problem), ends, "{problem:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_that_does_not_end_is_cut_off() {
+        let problem = bounded::<()>("create", std::future::pending()).await.unwrap_err();
+        assert_eq!((problem.kind.as_str(), is_final(&problem)), ("BackendUnavailable", false));
+    }
 }

@@ -1,7 +1,7 @@
 //! The job manager: from the text of a continuous query to tasks that run, and that begin again when something breaks.
 //!
 //! Owns jobs, their job graphs, the placement of tasks in slots, and checkpoints: when one begins, when it is complete, and
-//! from which one an attempt begins. All of it is journaled.
+//! from which one an attempt begins. All of it is journaled. Also how many task workers there should be, where a cluster gives them.
 //! Deliberately does not know: rows, windows' contents, Arrow, or how a worker runs a task.
 //!
 //! Doors, state, bounds and what happens when it fails stand in `README.md`.
@@ -21,6 +21,7 @@ mod lead;
 mod manifest;
 mod metrics;
 mod plan;
+mod resources;
 mod state;
 
 use actix::Actor;
@@ -28,7 +29,7 @@ use client::Client;
 use host::{Host, Ledger, Running, StartError};
 use wire::job_manager::{NewJob, StartAt};
 
-pub use config::Config;
+pub use config::{Config, Resources};
 pub use error::Error;
 pub use state::{CANCELLED_MAX, CHECKPOINTS_RESERVED, Checkpoint, Command, Event, JOBS_MAX, Job, PlannedJob, State};
 
@@ -44,6 +45,11 @@ impl host::Service for JobManager {
         metrics::register_all();
         let ledger = Ledger::<State>::start(&host).await?;
         let client = Client::new(host.bus.clone(), host.objects.clone());
+        if let Some(manager) = resources::Manager::new(&config, &host, &ledger).await? {
+            let ledger = ledger.clone();
+            let manage = async move { host::while_leading(&ledger, |token| manager.clone().lead(token)).await };
+            host.spawn("resources", manage);
+        }
         let drivers = lead::Drivers::default();
         let desk = actor::Desk { ledger: ledger.clone(), client: client.clone(), drivers: drivers.clone() }.start();
         let leader = lead::Leader { host: host.clone(), config, ledger: ledger.clone(), drivers, desk, client };

@@ -315,6 +315,12 @@ impl State {
         self.live(job).filter(|j| j.attempt == attempt && j.execution.is_some())
     }
 
+    /// Slots that all live jobs want, with or without having them.
+    pub(crate) fn wanted_slots(&self) -> u32 {
+        let live = self.jobs.values().filter(|job| job.is_live());
+        live.fold(0, |all, job| all.saturating_add(job.graph.slots()))
+    }
+
     /// Slots taken on each worker.
     pub(crate) fn used_slots(&self) -> BTreeMap<ReplicaId, u32> {
         let mut used = BTreeMap::new();

@@ -9,8 +9,8 @@ use crate::{
     screen::Screen,
     standalone,
     tools::{
-        AdminArgs, BindingsCommand, Connection, IndexCommand, JobCommand, PublishArgs, QueryArgs, RuleCommand,
-        StatusArgs, TailArgs, ToolError,
+        AdminArgs, BindingsCommand, BrokerArgs, Connection, IndexCommand, JobCommand, PublishArgs, QueryArgs,
+        RuleCommand, StatusArgs, TailArgs, ToolError,
     },
     walk,
 };
@@ -38,8 +38,8 @@ pub(crate) struct SettingsArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the broker
-    Broker(SettingsArgs),
+    /// Run the broker, or look at its service instances and change them
+    Broker(Box<BrokerArgs>),
     /// Run the index provisioner
     IndexProvisioner(SettingsArgs),
     /// Run the coordinator
@@ -98,7 +98,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref::<ToolError>() {
         Some(ToolError::Refused { .. }) => 3,
         Some(ToolError::Unreachable { .. } | ToolError::NoNats { .. }) => 4,
-        None => 1,
+        Some(ToolError::NoBroker) | None => 1,
     }
 }
 
@@ -126,7 +126,10 @@ impl Cli {
         let connection = self.connection;
         let done = |()| ExitCode::SUCCESS;
         match self.command {
-            Command::Broker(args) => process::run_service(S::Broker, &args).map(done),
+            Command::Broker(args) if args.is_service() => {
+                process::run_service(S::Broker, &args.installation.settings).map(done)
+            }
+            Command::Broker(args) => tool(args.run(&connection, screen)).map(done),
             Command::IndexProvisioner(args) => process::run_service(S::IndexProvisioner, &args).map(done),
             Command::Coordinator(args) => process::run_service(S::Coordinator, &args).map(done),
             Command::SegmentStore(args) => process::run_service(S::SegmentStore, &args).map(done),

@@ -1,6 +1,7 @@
 //! `logboom keys`: everything secret of an installation, made once, and the server configuration made from it.
 
 mod certificates;
+mod cluster;
 
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,7 @@ use types::Clock;
 use wire::delegation::OUTER_FILTER;
 
 pub(crate) use self::certificates::{CertificateDir, Outcome};
+use self::cluster::ClusterArgs;
 use crate::{screen::Screen, tools::index::write_private};
 
 /// How long a certificate lives that nobody said anything about.
@@ -21,7 +23,8 @@ pub(crate) const CERTIFICATE_DAYS: u32 = 365;
 
 const INIT_EXAMPLES: &str = "Examples:
   logboom keys init --dir keys                              plain text on loopback
-  logboom keys init --dir keys --tls --host logs.example    TLS on every connection, with an authority of its own";
+  logboom keys init --dir keys --tls --host logs.example    TLS on every connection, with an authority of its own
+  logboom keys init --kubernetes                            in a pod, such as that of the Job in k8s/base/keys";
 
 const TLS_EXAMPLES: &str = "Examples:
   logboom keys tls --dir keys/tls                           for this machine only
@@ -56,6 +59,8 @@ pub(crate) enum KeysCommand {
         /// Host name or address that the certificate is for besides this machine; may be given several times
         #[arg(long = "host", value_name = "NAME", requires = "tls")]
         hosts: Vec<String>,
+        #[command(flatten)]
+        cluster: ClusterArgs,
     },
     /// Make a private authority and a certificate, or renew what ends soon; what is good is kept
     #[command(after_help = TLS_EXAMPLES)]
@@ -76,29 +81,39 @@ pub(crate) enum KeysCommand {
 impl KeysCommand {
     /// Runs the tool.
     pub(crate) fn run(self, screen: Screen) -> anyhow::Result<()> {
-        let (dir, port, address, container_count, sync_interval, tls, mut hosts) = match self {
-            Self::Init { dir, port, address, container_count, sync_interval, tls, hosts } => {
-                (dir, port, address, container_count, sync_interval, tls, hosts)
+        let (dir, port, address, container_count, sync_interval, tls, mut hosts, cluster) = match self {
+            Self::Init { dir, port, address, container_count, sync_interval, tls, hosts, cluster } => {
+                (dir, port, address, container_count, sync_interval, tls, hosts, cluster)
             }
             Self::Tls { dir, hosts, days } => return renew(&dir, &hosts, days, screen),
         };
-        let keys = KeyDir::open_or_create(&dir)?;
-        let certificates = keys.certificates();
-        if tls {
-            hosts.push(reachable(&address).to_owned());
-            certificates.ensure(&hosts, CERTIFICATE_DAYS, SystemClock.now())?;
-        }
-        let server = NatsServer {
-            address,
-            port,
-            store_dir: keys.dir.join("jetstream"),
-            sync_interval,
-            max_payload: MAX_PAYLOAD,
-            container_count,
-            tls: tls.then(|| certificates.files()),
+        let make = || {
+            let keys = KeyDir::open_or_create(&dir)?;
+            let certificates = keys.certificates();
+            if tls {
+                hosts.push(reachable(&address).to_owned());
+                certificates.ensure(&hosts, CERTIFICATE_DAYS, SystemClock.now())?;
+            }
+            let server = NatsServer {
+                address,
+                port,
+                store_dir: keys.dir.join("jetstream"),
+                sync_interval,
+                max_payload: MAX_PAYLOAD,
+                container_count,
+                tls: tls.then(|| certificates.files()),
+            };
+            keys.write_server_config(&server)?;
+            keys.write_settings(&server)?;
+            anyhow::Ok(keys)
         };
-        keys.write_server_config(&server)?;
-        keys.write_settings(&server)?;
+        if cluster.kubernetes {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(cluster::keep(&cluster, &dir, make))?;
+            screen.line(format_args!("the namespace holds the Secrets {}", cluster::NAMES.join(", ")));
+            return Ok(());
+        }
+        let keys = make()?;
         screen.line(format_args!(
             "{} holds keys, credentials, nats.conf and logboom.toml\nnext: nats-server --config {}",
             keys.dir.display(),

@@ -1,13 +1,16 @@
 //! The tools: each is one request to a public door, and one way to show its answer.
 
 mod admin;
+mod broker;
 mod connection;
 pub(crate) mod index;
+mod installation;
 mod job;
 mod logs;
 mod rule;
 mod status;
 
+pub(crate) use self::broker::BrokerArgs;
 pub(crate) use admin::AdminArgs;
 pub(crate) use connection::{Api, Connection, RunFile, ToolError};
 pub(crate) use index::{BindingsCommand, IndexCommand};

@@ -99,7 +99,7 @@ impl Handler<Placed> for Store {
         let replica = &self.shared.host.replica;
         let mine = placement.assignments.iter().filter(|a| a.replica == *replica);
         self.wanted = mine.map(|a| (a.container, a.generation)).collect();
-        self.shared.readiness.assigned(self.wanted.keys().copied());
+        self.shared.readiness.assigned(self.wanted.keys().copied(), !placement.assignments.is_empty());
         info!(version = placement.version, containers = self.wanted.len(), "placement received");
         self.settle(context);
     }

@@ -16,7 +16,7 @@ use crate::{
     container::{
         Container,
         adopt::Keeper,
-        outside::{self, Lender},
+        outside::{Lender, Outside},
         seeds::Peers,
     },
     error::Error,
@@ -28,16 +28,21 @@ pub(crate) async fn open(
     container: &Container,
     peers: &Peers,
     keeper: &Keeper,
-    lender: &Lender,
+    outside: &Outside,
 ) -> Result<Vec<Door>, BusError> {
-    let mut open = looks(doors, container, lender).await?;
+    let mut open = looks(doors, container, &outside.lender).await?;
     open.extend(care(doors, container, keeper).await?);
     open.extend(changes(doors, container, peers).await?);
-    let append = |c: Container, i: Incoming<AppendEvents>| async move {
-        if i.bearer.is_some() {
-            outside::check(&i.request)?;
+    let quotas = outside.quotas.clone();
+    let append = move |c: Container, i: Incoming<AppendEvents>| {
+        // What the platform itself writes was let in by another door, or is its own.
+        let quotas = i.bearer.is_some().then(|| quotas.clone());
+        async move {
+            match quotas {
+                Some(quotas) => c.append_outside(i.request, &quotas, i.origin.deadline).await,
+                None => c.append(i.request, i.origin.deadline).await,
+            }
         }
-        c.append(i.request, i.origin.deadline).await
     };
     open.push(serve(doors, container, append).await?);
     Ok(open)

@@ -1,5 +1,6 @@
 //! What goes wrong in this service, and what it means for a caller.
 
+use host::OverQuota;
 use types::{ByteSize, ContainerId, Generation, ReplicaId, SegmentId, WriterId};
 use wire::{Code, Problem};
 
@@ -149,6 +150,9 @@ pub enum Error {
         /// Its generation.
         generation: Generation,
     },
+    /// The users of the index have taken what its plan allows.
+    #[error(transparent)]
+    OverQuota(#[from] OverQuota),
     /// A named limit is reached.
     #[error("container {container} takes no append now: {limit}")]
     Throttled {
@@ -263,6 +267,7 @@ impl From<Error> for Problem {
             Error::ChunkOutOfPlace { .. } => (Code::Conflict, "ChunkOutOfPlace"),
             Error::Truncated { .. } => (Code::NotFound, "Truncated"),
             Error::Fenced(_) | Error::Superseded { .. } => (Code::Fenced, "Fenced"),
+            Error::OverQuota(over) => return over.clone().into(),
             Error::Throttled { .. } => return Self::throttled("Throttled", &error),
             Error::Unavailable { .. } => return Self::unavailable("ContainerUnavailable", &error),
             Error::Objects(_) => return Self::unavailable("ObjectsUnavailable", &error),

@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 use bus::{Bus, ContainerLog, LaneMessage};
 use client::Client;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use host::Host;
+use host::{Host, Quotas};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -22,7 +22,7 @@ use wire::block;
 
 use crate::{
     lane::{
-        deliver::{FULL, NO_STREAM, NOT_READY, SEALED, TOO_LARGE, deliver, refuse},
+        deliver::{FULL, NO_STREAM, NOT_READY, OVER_QUOTA, SEALED, TOO_LARGE, deliver, refuse},
         gather::{Ask, Fate, Gather, Lost, Waiting},
         streams::Streams,
     },
@@ -52,6 +52,8 @@ pub(crate) struct Context {
     pub(crate) tenants: Bus,
     pub(crate) owned: Owned,
     pub(crate) streams: Streams,
+    /// What the users of an index may still publish.
+    pub(crate) quotas: Quotas,
     /// For containers of other replicas.
     pub(crate) client: Client,
 }
@@ -199,7 +201,7 @@ impl Front {
         let LaneMessage { index, routing_key, reply, message_id, payload } = message;
         let ask = Ask { reply, has_id: message_id.is_some() };
         if payload.len() > EVENT_BYTES_MAX {
-            let limit = ByteSize(u64::try_from(EVENT_BYTES_MAX).unwrap_or(u64::MAX));
+            let limit = ByteSize(to_u64(EVENT_BYTES_MAX));
             let text = format!("event of {} bytes exceeds {limit}", payload.len());
             return self.refuse(&ask, "too-large", (413, TOO_LARGE), &text).await;
         }
@@ -211,9 +213,16 @@ impl Front {
         let Some(segment) = stream.and_then(|stream| stream.route_hash(hash)) else {
             return self.lost(&index, &ask, Lost::Deleted).await;
         };
+        let bytes = to_u64(payload.len());
+        if let Err(over) = self.context.quotas.take(&index, 1, bytes) {
+            // Whoever floods without waiting for answers costs no more than this.
+            let text = if ask.reply.is_some() { format!("{}: {over}", over.kind()) } else { String::new() };
+            return self.refuse(&ask, "quota", (429, OVER_QUOTA), &text).await;
+        }
         let id = message_id.as_deref().map_or(0, block::message_id);
         let waiting = Waiting { payload, received: self.context.host.clock.now(), id, hash, ask };
         if let Err(refused) = self.gather.push(&index, segment, waiting) {
+            self.context.quotas.give_back(&index, 1, bytes);
             let text = "the lane holds 32 MiB of events that are not durable yet: publish again later";
             self.refuse(&refused.ask, "full", (429, FULL), text).await;
         }
@@ -293,6 +302,10 @@ impl Front {
             refuse(&self.context.tenants, &ask, (503, NOT_READY), text).await;
         }
     }
+}
+
+pub(crate) fn to_u64(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 async fn verify(title: Title) -> Done {

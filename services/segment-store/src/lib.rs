@@ -34,7 +34,7 @@ mod tenure;
 
 use actix::Actor;
 use bus::Gatekeeper;
-use host::{Host, Running, Service, StartError};
+use host::{Host, Quotas, Running, Service, StartError};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use wire::views::{Member, VIEWS};
@@ -63,9 +63,10 @@ impl Service for SegmentStore {
         // A lane that does not know the streams yet would refuse what it should take.
         all_known.wait_for(|known| *known).await.map_err(StartError::other)?;
 
+        let quotas = Quotas::open(&host).await?;
         let keeper = Gatekeeper::open(&host.bus, &tenants, host.common.journal_replicas).await?;
         let client = client::Client::new(host.bus.clone(), host.objects.clone());
-        let lanes = lane::Context { host: host.clone(), tenants, owned: Owned::default(), streams, client };
+        let lanes = lane::Context { host: host.clone(), tenants, owned: Owned::default(), streams, quotas, client };
         let limits = Limits::of(&config, host.common.snapshot_interval.0);
         let tenures = TaskTracker::new();
         let readiness = Readiness::new(&host);

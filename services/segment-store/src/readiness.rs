@@ -52,6 +52,11 @@ impl Progress {
                 self.waiting.insert(container, known.unwrap_or((now, None)));
             }
         }
+        self.settle();
+    }
+
+    /// Some container is somebody's: one of an installation in which none is yet would find everything served.
+    fn placed(&mut self) {
         self.is_placed = true;
         self.settle();
     }
@@ -121,8 +126,14 @@ impl Readiness {
         readiness
     }
 
-    pub(crate) fn assigned(&self, containers: impl IntoIterator<Item = ContainerId>) {
-        self.change(|progress| progress.assigned(containers, Instant::now()));
+    /// These containers are this replica's now; `is_placed` says whether any is anybody's.
+    pub(crate) fn assigned(&self, containers: impl IntoIterator<Item = ContainerId>, is_placed: bool) {
+        self.change(|progress| {
+            progress.assigned(containers, Instant::now());
+            if is_placed {
+                progress.placed();
+            }
+        });
     }
 
     pub(crate) fn served(&self, container: ContainerId) {
@@ -164,6 +175,10 @@ mod tests {
     const A: ContainerId = ContainerId(1);
     const B: ContainerId = ContainerId(2);
 
+    fn placed() -> Progress {
+        Progress { is_placed: true, ..Progress::default() }
+    }
+
     fn says(progress: &Progress, now: Instant) -> [Option<String>; 2] {
         [progress.containers(now), progress.log_space()]
     }
@@ -172,7 +187,10 @@ mod tests {
     fn a_start_waits_for_everything_once() {
         let (mut progress, now) = (Progress::default(), Instant::now());
         assert!(progress.containers(now).is_some_and(|why| why.contains("not placed")));
+        progress.assigned([], now);
+        assert!(progress.containers(now).is_some(), "where nothing is placed at all, something is still to come");
         progress.assigned([A, B], now);
+        progress.placed();
         progress.served(A);
         assert_eq!(says(&progress, now), [Some("1 of 2 containers are not served: 2".into()), None]);
         progress.served(B);
@@ -181,14 +199,14 @@ mod tests {
 
     #[test]
     fn a_replica_to_which_nothing_is_assigned_is_ready() {
-        let (mut progress, now) = (Progress::default(), Instant::now());
+        let (mut progress, now) = (placed(), Instant::now());
         progress.assigned([], now);
         assert_eq!(says(&progress, now), [None, None]);
     }
 
     #[test]
     fn a_move_is_no_reason_unless_it_lasts() {
-        let (mut progress, now) = (Progress::default(), Instant::now());
+        let (mut progress, now) = (placed(), Instant::now());
         progress.assigned([A], now);
         progress.served(A);
         progress.assigned([A, B], now);
@@ -205,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_log_without_room_is_said_at_once() {
-        let (mut progress, now) = (Progress::default(), Instant::now());
+        let (mut progress, now) = (placed(), Instant::now());
         progress.assigned([A], now);
         progress.served(A);
         progress.assigned([A, B], now);

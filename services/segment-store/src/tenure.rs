@@ -18,7 +18,7 @@ use crate::{
         books::Phase,
         columns::Answers,
         load,
-        outside::Lender,
+        outside::{Lender, Outside},
         owner::Owner,
         recovery::{Ended, claim, insist, restore},
         seeds::Peers,
@@ -187,7 +187,8 @@ async fn serve(shared: &Shared, ready: Ready, stop: CancellationToken) -> Ended 
     };
     let peers = Peers { bus: shared.host.bus.clone() };
     let keeper = Keeper::new(container.clone(), shared.host.clone());
-    let opening = || api::open(&shared.doors, &container, &peers, &keeper, &shared.lender);
+    let outside = Outside { lender: shared.lender.clone(), quotas: shared.lanes.quotas.clone() };
+    let opening = || api::open(&shared.doors, &container, &peers, &keeper, &outside);
     let doors = insist(&stop, "open doors", &container, opening).await.unwrap_or_default();
     shared.lanes.owned.add(container.clone());
     shared.readiness.served(container.id);

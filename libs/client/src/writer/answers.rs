@@ -11,7 +11,10 @@ use super::{
     plan::{Action, Kind, Plan},
     routes::Routes,
 };
-use crate::error::{WriteCause, WriteError};
+use crate::{
+    error::{WriteCause, WriteError},
+    patience::is_over_quota,
+};
 
 impl<S: Fate> Plan<S> {
     /// Takes note of the stream's segments; an older description than the present one changes nothing.
@@ -115,6 +118,10 @@ impl<S: Fate> Plan<S> {
                 }
                 _ if may_pass(&problem) => {
                     lane.queue[at].failed(&problem);
+                    if is_over_quota(&problem) {
+                        // It is there and says how long to wait: that is no reason to give up.
+                        lane.progress_at = now;
+                    }
                     lane.trouble.note(problem, salt(segment), now);
                 }
                 _ => {

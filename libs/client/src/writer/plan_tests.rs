@@ -116,6 +116,24 @@ fn a_block_goes_after_the_linger_and_the_next_when_it_is_acknowledged() {
 }
 
 #[test]
+fn a_quota_holds_a_writer_for_as_long_as_it_takes_and_loses_nothing() {
+    let (mut plan, segment, fate, (block, mut attempt, first)) = under_way(limits());
+    let mut now = ms(10);
+    let refused = Problem::throttled("QuotaBytes", "x").retry_after_ms(36_000_000);
+    // An hour, of which a minute without any answer would have ended the writer.
+    while now < ms(3_600_000) {
+        plan.appended((segment, block, attempt), Err(refused.clone()), now);
+        assert_eq!(appends(&mut plan, now + ms(9_000)), [], "it does not ask all the time");
+        now += ms(13_000);
+        let again = appends(&mut plan, now);
+        assert_eq!(again.iter().map(|sent| (sent.0, sent.2)).collect::<Vec<_>>(), [(block, first)]);
+        attempt = again[0].1;
+    }
+    plan.appended((segment, block, attempt), stored(1, 0), now);
+    assert_eq!(fate.0.borrow()[..], [(0, 1, "stored".into())]);
+}
+
+#[test]
 fn an_unknown_block_goes_again_under_its_numbers() {
     let (mut plan, segment, fate, (block, attempt, first)) = under_way(limits());
     plan.appended((segment, block, attempt), unknown(), ms(10));

@@ -54,6 +54,13 @@ pub enum RetentionPolicy {
         #[serde(default)]
         max_bytes: Option<u64>,
     },
+    /// By age and by payload bytes, whichever is reached first; what subscribers have not consumed goes too.
+    TimeAndSize {
+        /// Nothing younger goes for its age, and everything older goes.
+        ms: u64,
+        /// So much stays, and no more.
+        bytes: u64,
+    },
 }
 
 /// Another retention policy, or none.

@@ -1,4 +1,4 @@
-//! Provision, fetch, update, deprovision.
+//! Provision, fetch, deprovision.
 
 use data_encoding::HEXLOWER;
 use ring::digest;
@@ -6,11 +6,15 @@ use serde_json::{Value, json};
 use types::{IndexName, InstanceId, ScopeName};
 
 use crate::{
-    catalog::{Chosen, index_name},
-    desk::{Asked, Desk, Settled, instance_id, patience, settled, too_long},
+    catalog::{Catalog, Chosen},
+    desk::{Asked, Desk, Settled, instance_id, patience, settled, too_long, with_usability},
     osb::{Answer, Body, canonical},
-    state::{Command, InstanceRequest, Phase, Wanted},
+    state::{Command, Event, InstanceRequest, Kind, NewInstance, Operation, Phase, Wanted},
+    wanted::{self, Shape},
 };
+
+/// The longest context or parameters, as canonical JSON: they are kept as long as the instance is.
+const KEPT_BYTES_MAX: usize = 64 * 1024;
 
 impl Desk {
     pub(super) async fn provision(&self, asked: &Asked, instance: &str) -> Result<Answer, Answer> {
@@ -22,88 +26,83 @@ impl Desk {
             plan_id: body.required("plan_id")?,
             organization_guid: body.required("organization_guid")?,
             space_guid: body.required("space_guid")?,
-            parameters: canonical(&parameters),
+            parameters: kept("parameters", &parameters)?,
         };
-        body.object("context")?;
-        let chosen = self.chosen(&request.service_id, &request.plan_id)?;
+        let context = context(&body)?;
         let id = instance_id(instance)?;
+        let catalog = self.catalog.current();
+        // What is there already may have a plan that is not offered any more.
+        let is_there = self.ledger.read(|state| state.instance(&id).is_some());
+        let chosen = chosen(&catalog, &request.service_id, &request.plan_id, is_there)?;
         chosen.check_provision(&parameters).map_err(Answer::bad_request)?;
-        body.check_maintenance()?;
+        maintenance(&body, &chosen)?;
         let asynchronous = chosen.offering.asynchronous;
         if asynchronous && !wait {
             return Err(Answer::async_required());
         }
-        let wanted = wanted(&id, &request, chosen, &parameters)?;
+        let shape =
+            wanted::wanted(&chosen.plan.defaults, &parameters).map_err(|e| Answer::bad_request(e.to_string()))?;
+        let wanted = begun_as(&id, &request.space_guid, &chosen, shape)?;
         let dashboard_url = self.dashboard_url(&wanted.index);
-        let command = Command::Provision { id: id.clone(), request, wanted, identity: asked.identity.clone() };
-        let is_new = !self.ledger.submit(command).await?.is_empty();
-        let operation = self.ledger.read(|state| state.instance(&id).map(|i| i.operation.clone()));
-        let Some(operation) = operation else { return Err(Answer::concurrency()) };
-        let accepted = || Answer::of(202, &json!({ "operation": operation.token, "dashboard_url": dashboard_url }));
-        if wait && !is_new && !operation.ended {
+        let new = NewInstance {
+            request,
+            wanted,
+            identity: asked.identity.clone(),
+            maintenance: chosen.plan.maintenance_version.clone(),
+            context,
+            seconds_max: chosen.plan.maximum_polling_duration,
+        };
+        let command = Command::Provision { id: id.clone(), new: Box::new(new) };
+        let events = self.ledger.submit(command).await?;
+        let is_new = !events.is_empty();
+        let there = self.ledger.read(|state| state.instance(&id).map(|i| (i.phase, i.operation.token.clone())));
+        let done = || Answer::of(if is_new { 201 } else { 200 }, &json!({ "dashboard_url": dashboard_url }));
+        let token = match (events.first(), there) {
+            // It may have ended already, and be gone.
+            (Some(Event::ProvisionBegun { number, .. }), _) => Operation::token_of(Kind::Provision, *number),
+            (_, None) => return Err(Answer::concurrency()),
+            (_, Some((Phase::Live | Phase::Updating, _))) => return Ok(done()),
+            (_, Some((Phase::Beginning | Phase::Ending, token))) => token,
+        };
+        let accepted = || Answer::of(202, &json!({ "operation": token, "dashboard_url": dashboard_url }));
+        if wait && (!is_new || asynchronous) {
             return Ok(accepted());
         }
         let end = self.settle(patience(wait, asynchronous), |state| {
-            settled(&operation.token, state.instance(&id).map(|i| &i.operation), state.ended_instance(&id))
+            settled(&token, state.instance(&id).map(|i| &i.operation), state.ended_instance(&id))
         });
         match end.await {
-            Some(Settled::Done) => {
-                Ok(Answer::of(if is_new { 201 } else { 200 }, &json!({ "dashboard_url": dashboard_url })))
-            }
+            Some(Settled::Done) => Ok(done()),
             // A refusal for good is 400: other words make a platform try for a week.
-            Some(Settled::Failed(reason)) => Err(Answer::bad_request(reason)),
+            Some(Settled::Failed(failure)) => Err(Answer::bad_request(failure.reason)),
             Some(Settled::Superseded) => Err(Answer::concurrency()),
             None if wait => Ok(accepted()),
             None => Err(too_long()),
         }
     }
 
-    pub(super) fn fetch(&self, instance: &str) -> Result<Answer, Answer> {
-        let unknown = || Answer::not_found("there is no such service instance");
-        let id: InstanceId = instance.parse().map_err(|_| unknown())?;
-        self.ledger.read(|state| {
-            let there = state.instance(&id).filter(|i| i.phase == Phase::Live).ok_or_else(unknown)?;
-            let parameters: Value = serde_json::from_str(&there.request.parameters).unwrap_or_default();
-            Ok(Answer::of(
-                200,
-                &json!({
-                    "service_id": there.request.service_id,
-                    "plan_id": there.request.plan_id,
-                    "dashboard_url": self.dashboard_url(&there.wanted.index),
-                    "parameters": parameters,
-                }),
-            ))
-        })
-    }
-
-    /// Plans and parameters are fixed at this stage: what changes nothing succeeds, anything else is refused for good.
-    pub(super) fn update(&self, asked: &Asked, instance: &str) -> Result<Answer, Answer> {
-        asked.request.accepts_incomplete()?;
-        let body = Body::parse(&asked.request.body)?;
-        let service_id = body.required("service_id")?;
-        let plan_id = body.optional("plan_id")?;
-        body.object("context")?;
-        let wanted = body.object("parameters")?.cloned();
+    pub(super) fn fetch(&self, asked: &Asked, instance: &str) -> Result<Answer, Answer> {
         let unknown = || Answer::not_found("there is no such service instance");
         let id: InstanceId = instance.parse().map_err(|_| unknown())?;
         let there = self.ledger.read(|state| state.instance(&id).cloned()).ok_or_else(unknown)?;
-        if there.request.service_id != service_id {
-            return Err(Answer::bad_request("service_id is not that of the service instance"));
+        match there.phase {
+            Phase::Live => {}
+            Phase::Updating => return Err(Answer::concurrency()),
+            Phase::Beginning | Phase::Ending => return Err(unknown()),
         }
-        body.check_maintenance()?;
-        if there.phase != Phase::Live {
-            return Err(Answer::concurrency());
+        let parameters: Value = serde_json::from_str(there.parameters()).unwrap_or_default();
+        let known = self.catalog.current().known(&there.request.service_id, there.plan_id());
+        let mut body = json!({
+            "service_id": there.request.service_id,
+            "plan_id": there.plan_id(),
+            "dashboard_url": self.dashboard_url(&there.wanted.index),
+            // Without its schema nobody can say which parameter is a secret.
+            "parameters": known.map_or_else(|| json!({}), |chosen| chosen.redact_instance(&parameters)),
+        });
+        if let Some(version) = there.terms.maintenance.filter(|_| asked.version.has(15)) {
+            body["maintenance_info"] = json!({ "version": version });
         }
-        if plan_id.is_some_and(|plan| plan != there.request.plan_id) {
-            return Err(Answer::bad_request("the plan of a log index cannot be changed: plan_updateable is false"));
-        }
-        let present: Value = serde_json::from_str(&there.request.parameters).unwrap_or_default();
-        match wanted.and_then(|wanted| wanted.into_iter().find(|(key, value)| present.get(key) != Some(value))) {
-            None => Ok(Answer::done()),
-            Some((key, _)) => Err(Answer::bad_request(format!(
-                "parameters/{key}: the parameters of a log index are fixed when it is provisioned"
-            ))),
-        }
+        Ok(Answer::of(200, &body))
     }
 
     pub(super) async fn deprovision(&self, asked: &Asked, instance: &str) -> Result<Answer, Answer> {
@@ -115,7 +114,7 @@ impl Desk {
             return Err(gone());
         }
         // A plan that left the catalog can still be deprovisioned.
-        let asynchronous = self.catalog.offering(&service_id).is_some_and(|o| o.asynchronous);
+        let asynchronous = self.catalog.current().offering(&service_id).is_some_and(|o| o.asynchronous);
         if asynchronous && !wait {
             return Err(Answer::async_required());
         }
@@ -123,27 +122,58 @@ impl Desk {
         let token = self.ledger.read(|state| state.instance(&id).map(|i| i.operation.token.clone()));
         let Some(token) = token else { return Ok(Answer::done()) };
         let accepted = || Answer::of(202, &json!({ "operation": token }));
-        if wait && !is_new {
+        if wait && (!is_new || asynchronous) {
             return Ok(accepted());
         }
         let end = self.settle(patience(wait, asynchronous), |state| {
-            let still = state.instance(&id).is_some_and(|i| i.operation.token == token);
-            (!still).then_some(())
+            settled(&token, state.instance(&id).map(|i| &i.operation), state.ended_instance(&id))
         });
         match end.await {
-            Some(()) => Ok(Answer::done()),
+            Some(Settled::Failed(failure)) => {
+                let refusal = Answer::refuse(422, "NotEmpty", failure.reason);
+                Err(with_usability(refusal, asked.version, None))
+            }
+            // It is gone: under another operation, or one that is forgotten already.
+            Some(Settled::Done | Settled::Superseded) => Ok(Answer::done()),
             None if wait => Ok(accepted()),
             None => Err(too_long()),
         }
     }
+}
 
-    pub(super) fn chosen(&self, service_id: &str, plan_id: &str) -> Result<Chosen<'_>, Answer> {
-        if self.catalog.offering(service_id).is_none() {
-            return Err(Answer::bad_request("service_id is not in the catalog"));
-        }
-        let chosen = self.catalog.find(service_id, plan_id);
-        chosen.ok_or_else(|| Answer::bad_request("plan_id is not a plan of this service"))
+/// A plan that is offered; for what is there already, one that once was is good enough.
+pub(super) fn chosen(catalog: &Catalog, service_id: &str, plan_id: &str, is_there: bool) -> Result<Chosen, Answer> {
+    if catalog.offering(service_id).is_none() {
+        return Err(Answer::bad_request("service_id is not in the catalog"));
     }
+    let found = catalog.find(service_id, plan_id);
+    let found = if is_there { found.or_else(|| catalog.known(service_id, plan_id)) } else { found };
+    found.ok_or_else(|| Answer::bad_request("plan_id is not a plan of this service"))
+}
+
+/// The version that the platform wants, which must be the plan's. An empty object is tolerated: some clients always send it.
+pub(super) fn maintenance(body: &Body, chosen: &Chosen) -> Result<Option<String>, Answer> {
+    let Some(version) = body.object("maintenance_info")?.and_then(|info| info.get("version")) else { return Ok(None) };
+    let version = version.as_str().ok_or_else(|| Answer::bad_request("maintenance_info.version must be a string"))?;
+    match &chosen.plan.maintenance_version {
+        Some(plan) if plan == version => Ok(Some(version.to_owned())),
+        Some(plan) => Err(Answer::maintenance_conflict(format!("the plan has version {plan}; reload the catalog"))),
+        None => Err(Answer::maintenance_conflict("this plan has no maintenance_info; reload the catalog")),
+    }
+}
+
+/// What the platform says around an instance, to be kept.
+pub(super) fn context(body: &Body) -> Result<Option<String>, Answer> {
+    let context = body.object("context")?;
+    context.map(|context| kept("context", &Value::Object(context.clone()))).transpose()
+}
+
+pub(super) fn kept(key: &str, value: &Value) -> Result<String, Answer> {
+    let text = canonical(value);
+    if text.len() > KEPT_BYTES_MAX {
+        return Err(Answer::bad_request(format!("{key} has {} bytes, at most {KEPT_BYTES_MAX}", text.len())));
+    }
+    Ok(text)
 }
 
 /// `service_id` and `plan_id` of a query, which must be there; what they are is only a hint.
@@ -155,24 +185,14 @@ pub(super) fn ids(asked: &Asked) -> Result<(String, String), Answer> {
     Ok((required("service_id")?, required("plan_id")?))
 }
 
-fn wanted(
-    id: &InstanceId,
-    request: &InstanceRequest,
-    chosen: Chosen<'_>,
-    parameters: &Value,
-) -> Result<Wanted, Answer> {
-    let index = match index_name(parameters) {
-        Some(name) => name.map_err(|error| Answer::bad_request(format!("parameters/index: {error}")))?,
-        None => derived_name(id)?,
-    };
-    let number = |key: &str| parameters.get(key).and_then(Value::as_u64);
-    let defaults = chosen.plan.defaults;
+fn begun_as(id: &InstanceId, space: &str, chosen: &Chosen, shape: Shape) -> Result<Wanted, Answer> {
     Ok(Wanted {
-        scope: scope(&request.space_guid)?,
-        index,
+        scope: scope(space)?,
+        index: shape.index.map_or_else(|| derived_name(id), Ok)?,
         backend: chosen.offering.backend.clone(),
-        segment_count: number("segments").and_then(|n| u16::try_from(n).ok()).unwrap_or(defaults.segments),
-        retention_days: number("retention_days").and_then(|n| u32::try_from(n).ok()).or(defaults.retention_days),
+        segment_count: shape.segment_count,
+        retention_days: shape.retention_days,
+        options: shape.options,
     })
 }
 
@@ -194,28 +214,26 @@ fn hash16(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::{BUILT_IN, Catalog};
+    use crate::catalog::BUILT_IN;
 
     #[test]
-    fn parameters_win_over_the_plan() {
+    fn an_instance_has_a_name_and_a_scope_whatever_it_asks_for() {
         let catalog = Catalog::parse(BUILT_IN).unwrap();
-        let (service_id, plan_id) =
-            ("0d5a6b1e-6c0e-4d5f-9a53-7f0f6a3c1e10".to_owned(), "5f0a3c52-3a1b-4a86-8e0c-2b8f3f1d7a01".to_owned());
-        let chosen = catalog.find(&service_id, &plan_id).unwrap();
-        let request = InstanceRequest {
-            service_id: service_id.clone(),
-            plan_id: plan_id.clone(),
-            organization_guid: "o".into(),
-            space_guid: "a space of old".into(),
-            parameters: String::new(),
-        };
+        let (service, plan) = ("0d5a6b1e-6c0e-4d5f-9a53-7f0f6a3c1e10", "5f0a3c52-3a1b-4a86-8e0c-2b8f3f1d7a01");
+        let small = chosen(&catalog, service, plan, false).unwrap();
         let id: InstanceId = "i".parse().unwrap();
-        let plain = wanted(&id, &request, chosen, &json!({})).unwrap();
-        assert_eq!((plain.segment_count, plain.retention_days), (1, Some(7)));
+        let plain = begun_as(&id, "a space of old", &small, Shape::default()).unwrap();
         assert!(plain.index.as_str().starts_with("ix-") && plain.index.as_str().len() == 19);
         assert!(plain.scope.as_str().starts_with("space-"));
-        let asked = json!({"index": "shop", "segments": 9, "retention_days": 90});
-        let own = wanted(&id, &request, chosen, &asked).unwrap();
-        assert_eq!((own.index.as_str(), own.segment_count, own.retention_days), ("shop", 9, Some(90)));
+        let named = Shape { index: Some("shop".parse().unwrap()), segment_count: 9, ..Shape::default() };
+        let own = begun_as(&id, "team", &small, named).unwrap();
+        assert_eq!((own.index.as_str(), own.scope.as_str(), own.segment_count), ("shop", "team", 9));
+        assert_eq!(own.backend, "own");
+    }
+
+    #[test]
+    fn what_is_kept_has_a_bound() {
+        assert_eq!(kept("context", &json!({ "b": 1, "a": 2 })).unwrap(), r#"{"a":2,"b":1}"#);
+        assert_eq!(kept("context", &json!({ "a": "x".repeat(KEPT_BYTES_MAX) })).unwrap_err().status, 400);
     }
 }

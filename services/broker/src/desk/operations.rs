@@ -40,27 +40,39 @@ impl Desk {
 /// `None` if there never was one. Tokens that are not ours are tolerated: some clients make up their own.
 fn answer(version: Version, current: Option<&Operation>, ended: Option<&Ended>, token: Option<&str>) -> Option<Answer> {
     if let Some(operation) = current {
+        if let Some(failure) = &operation.failure {
+            return Some(Answer::of(200, &failed(version, operation.kind, &failure.reason, failure.repeatable)));
+        }
         let state = if operation.ended { "succeeded" } else { "in progress" };
         let answer = Answer::of(200, &json!({ "state": state }));
         let polls = !operation.ended && version.has(15);
         return Some(if polls { answer.header("Retry-After", RETRY_AFTER_SECONDS) } else { answer });
     }
     let ended = ended?;
-    let is_end = matches!(ended.operation.kind, Kind::Deprovision | Kind::Unbind);
+    let operation = &ended.operation;
     Some(match &ended.failure {
-        Some(reason) => Answer::of(200, &failed(version, reason)),
+        Some(reason) => Answer::of(200, &failed(version, operation.kind, reason, false)),
         // Some clients take only 410 for the end of a deletion, some only `succeeded`: its own token tells them apart.
-        None if is_end && token == Some(&ended.operation.token) => Answer::gone("it is gone, as was asked for"),
-        None if is_end => Answer::of(200, &json!({ "state": "succeeded" })),
-        None => Answer::of(200, &failed(version, "the service instance was deprovisioned")),
+        None if operation.kind.is_end() && token == Some(&operation.token) => {
+            Answer::gone("it is gone, as was asked for")
+        }
+        None if operation.kind.is_end() => Answer::of(200, &json!({ "state": "succeeded" })),
+        None => Answer::of(200, &failed(version, operation.kind, "the service instance was deprovisioned", false)),
     })
 }
 
-fn failed(version: Version, reason: &str) -> Value {
+/// A failure is 200 and says whether the instance can still be used: after a failed update or deletion it is what it was.
+fn failed(version: Version, kind: Kind, reason: &str, repeatable: bool) -> Value {
     let mut body = json!({ "state": "failed", "description": reason });
     if version.has(16) {
-        body["instance_usable"] = false.into();
-        body["update_repeatable"] = false.into();
+        match kind {
+            Kind::Provision | Kind::Update => {
+                body["instance_usable"] = (kind == Kind::Update).into();
+                body["update_repeatable"] = repeatable.into();
+            }
+            Kind::Deprovision => body["instance_usable"] = true.into(),
+            Kind::Bind | Kind::Unbind => {}
+        }
     }
     body
 }
@@ -68,20 +80,29 @@ fn failed(version: Version, reason: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::Failure;
     use types::Timestamp;
+
+    const V: Version = Version { minor: 17 };
+
+    fn operation(kind: Kind, ended: bool) -> Operation {
+        let begun = Timestamp::from_nanos(1);
+        Operation { kind, token: "t".into(), begun, ended, deadline: None, failure: None }
+    }
+
+    fn failing(kind: Kind, repeatable: bool) -> Operation {
+        Operation { failure: Some(Failure { reason: "no".into(), repeatable }), ..operation(kind, true) }
+    }
+
+    fn over(kind: Kind, failure: Option<&str>) -> Ended {
+        let at = Timestamp::from_nanos(1);
+        Ended { operation: operation(kind, false), failure: failure.map(str::to_owned), at }
+    }
 
     #[test]
     fn every_end_has_its_answer() {
-        let at = Timestamp::from_nanos(1);
-        let operation = |kind, ended| Operation { kind, token: "t".into(), begun: at, ended };
-        let over = |kind, failure: Option<&str>| Ended {
-            operation: operation(kind, false),
-            failure: failure.map(str::to_owned),
-            at,
-        };
-        let v = Version { minor: 17 };
         let check = |current: Option<Operation>, ended: Option<Ended>, token: Option<&str>| {
-            let answer = answer(v, current.as_ref(), ended.as_ref(), token)?;
+            let answer = answer(V, current.as_ref(), ended.as_ref(), token)?;
             let body: Value = serde_json::from_str(&answer.body).unwrap();
             Some((answer.status, body["state"].as_str().unwrap_or("-").to_owned()))
         };
@@ -89,14 +110,35 @@ mod tests {
         assert_eq!(check(None, None, Some("t")), None);
         assert_eq!(check(Some(operation(Kind::Provision, false)), None, Some("provision")), is(200, "in progress"));
         assert_eq!(check(Some(operation(Kind::Provision, true)), None, None), is(200, "succeeded"));
+        assert_eq!(check(Some(failing(Kind::Update, true)), None, Some("other")), is(200, "failed"));
         assert_eq!(check(None, Some(over(Kind::Provision, Some("no"))), Some("t")), is(200, "failed"));
         assert_eq!(check(None, Some(over(Kind::Deprovision, None)), Some("t")), is(410, "-"));
         assert_eq!(check(None, Some(over(Kind::Deprovision, None)), Some("deprovision")), is(200, "succeeded"));
         assert_eq!(check(None, Some(over(Kind::Unbind, None)), None), is(200, "succeeded"));
         assert_eq!(check(None, Some(over(Kind::Bind, None)), Some("t")), is(200, "failed"));
-        let polled = answer(v, Some(&operation(Kind::Bind, false)), None, None).unwrap();
+        let polled = answer(V, Some(&operation(Kind::Bind, false)), None, None).unwrap();
         assert!(polled.headers.contains(&("Retry-After".into(), "1".into())));
         let old = answer(Version { minor: 14 }, Some(&operation(Kind::Bind, false)), None, None).unwrap();
         assert!(old.headers.is_empty());
+    }
+
+    #[test]
+    fn a_failure_says_what_can_still_be_used() {
+        let words = |version: u32, failing: &Operation| -> (Option<bool>, Option<bool>) {
+            let answer = answer(Version { minor: version }, Some(failing), None, None).unwrap();
+            let body: Value = serde_json::from_str(&answer.body).unwrap();
+            assert_eq!((answer.status, body["description"].as_str()), (200, Some("no")));
+            (body["instance_usable"].as_bool(), body["update_repeatable"].as_bool())
+        };
+        for (kind, repeatable, expected) in [
+            (Kind::Provision, false, (Some(false), Some(false))),
+            (Kind::Update, true, (Some(true), Some(true))),
+            (Kind::Update, false, (Some(true), Some(false))),
+            (Kind::Deprovision, true, (Some(true), None)),
+            (Kind::Bind, false, (None, None)),
+        ] {
+            assert_eq!(words(17, &failing(kind, repeatable)), expected, "{kind:?}");
+            assert_eq!(words(15, &failing(kind, repeatable)), (None, None), "{kind:?}");
+        }
     }
 }

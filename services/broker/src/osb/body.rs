@@ -4,6 +4,9 @@ use serde_json::{Map, Value};
 
 use crate::osb::Answer;
 
+/// The longest text of a known field that is an id of something; the specification recommends it.
+const ID_CHARS_MAX: usize = 255;
+
 /// A JSON object from a platform.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Body(Map<String, Value>);
@@ -29,6 +32,9 @@ impl Body {
     pub(crate) fn optional(&self, key: &str) -> Result<Option<String>, Answer> {
         match self.0.get(key) {
             None => Ok(None),
+            Some(Value::String(text)) if text.chars().count() > ID_CHARS_MAX => {
+                Err(Answer::bad_request(format!("{key} is longer than {ID_CHARS_MAX} characters")))
+            }
             Some(Value::String(text)) => Ok(Some(text.clone())),
             Some(_) => Err(Answer::bad_request(format!("{key} must be a string"))),
         }
@@ -46,15 +52,6 @@ impl Body {
     /// The parameters; none is the same as an empty object.
     pub(crate) fn parameters(&self) -> Result<Value, Answer> {
         Ok(Value::Object(self.object("parameters")?.cloned().unwrap_or_default()))
-    }
-
-    /// Refuses a wanted maintenance version: no plan of ours has one. An empty object is tolerated, since some clients always send it.
-    pub(crate) fn check_maintenance(&self) -> Result<(), Answer> {
-        let info = self.object("maintenance_info")?;
-        match info.and_then(|info| info.get("version")) {
-            None => Ok(()),
-            Some(_) => Err(Answer::maintenance_conflict("this plan has no maintenance_info; reload the catalog")),
-        }
     }
 
     /// Whether the binding is for an application.
@@ -84,6 +81,7 @@ pub(crate) fn canonical(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn a_body_is_an_object_and_known_fields_have_their_type() {
@@ -97,21 +95,11 @@ mod tests {
             assert_eq!(body.required(missing).unwrap_err().status, 400, "{missing}");
         }
         assert!(body.object("o").unwrap().is_some() && body.object("none").unwrap().is_none());
+        let long = json!({ "fits": "é".repeat(ID_CHARS_MAX), "long": "e".repeat(ID_CHARS_MAX + 1) }).to_string();
+        let long = Body::parse(long.as_bytes()).unwrap();
+        assert!(long.required("fits").is_ok() && long.required("long").is_err());
         assert!(body.object("l").is_err() && body.object("n").is_err());
         assert_eq!(body.parameters().unwrap()["k"], 1);
-    }
-
-    #[test]
-    fn only_a_wanted_maintenance_version_is_refused() {
-        for (text, status) in [
-            (r#"{}"#, None),
-            (r#"{"maintenance_info":{}}"#, None),
-            (r#"{"maintenance_info":{"version":"1.0.0"}}"#, Some(422)),
-            (r#"{"maintenance_info":"1.0.0"}"#, Some(400)),
-        ] {
-            let refused = Body::parse(text.as_bytes()).unwrap().check_maintenance().err();
-            assert_eq!(refused.map(|a| a.status), status, "{text}");
-        }
     }
 
     #[test]

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use data_encoding::BASE64;
-use ring::{hmac, rand::SystemRandom};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -20,11 +19,14 @@ pub(crate) const ORIGINATING_IDENTITY: &str = "x-broker-api-originating-identity
 /// Names the request in the platform's logs.
 pub(crate) const REQUEST_IDENTITY: &str = "x-broker-api-request-identity";
 
+/// What a platform has of the catalog already.
+const IF_NONE_MATCH: &str = "if-none-match";
+
 /// Headers that mean something to us, besides the credentials, which never travel further.
-pub(crate) const HEADERS: [&str; 4] = [API_VERSION, ORIGINATING_IDENTITY, REQUEST_IDENTITY, "if-none-match"];
+pub(crate) const HEADERS: [&str; 4] = [API_VERSION, ORIGINATING_IDENTITY, REQUEST_IDENTITY, IF_NONE_MATCH];
 
 /// A request without its credentials; what a replica forwards to the leader.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Request {
     pub(crate) method: String,
     /// As sent: still percent-encoded.
@@ -34,6 +36,9 @@ pub(crate) struct Request {
     /// [`HEADERS`] by lower-case name.
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: Bytes,
+    /// The name of the credential that let it in, for the audit.
+    #[serde(default)]
+    pub(crate) credential: String,
 }
 
 impl Request {
@@ -47,6 +52,12 @@ impl Request {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             (decode(key, true).as_deref() == Some(name)).then(|| decode(value, true)).flatten()
         })
+    }
+
+    /// Whether the platform has what a tag names; a weak tag names the same content.
+    pub(crate) fn knows(&self, etag: &str) -> bool {
+        let tags = self.header(IF_NONE_MATCH).unwrap_or_default().split(',').map(str::trim);
+        tags.map(|tag| tag.strip_prefix("W/").unwrap_or(tag)).any(|tag| tag == etag || tag == "*")
     }
 
     /// Whether the platform is able to wait for an operation.
@@ -84,6 +95,9 @@ pub struct Version {
 }
 
 impl Version {
+    /// The versions that brought fields to the catalog, oldest first; the first of them is the oldest that is spoken.
+    pub(crate) const GATES: [u32; 6] = [MINOR_MIN, 13, 14, 15, 16, 17];
+
     /// Reads the header; missing, empty, malformed or unsupported versions are refused alike.
     pub(crate) fn of(request: &Request) -> Result<Self, Answer> {
         let text = request.header(API_VERSION).unwrap_or_default().trim();
@@ -132,38 +146,13 @@ impl Identity {
     }
 }
 
-/// Who may ask: compared in constant time.
-pub(crate) struct Credential {
-    key: hmac::Key,
-    tag: hmac::Tag,
-}
-
-impl Credential {
-    /// Errors: no randomness.
-    pub(crate) fn new(username: &str, password: &str) -> Result<Self, ring::error::Unspecified> {
-        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())?;
-        let tag = hmac::sign(&key, format!("{username}:{password}").as_bytes());
-        Ok(Self { key, tag })
-    }
-
-    /// Whether an `Authorization` header carries this credential.
-    pub(crate) fn admits(&self, authorization: Option<&str>) -> bool {
-        let presented = authorization.and_then(|text| {
-            let (scheme, encoded) = text.trim().split_once(' ')?;
-            scheme.eq_ignore_ascii_case("basic").then(|| BASE64.decode(encoded.trim().as_bytes()).ok()).flatten()
-        });
-        // Tags of equal length under a random key: the time says nothing about how much of the password is right.
-        presented.is_some_and(|presented| hmac::verify(&self.key, &presented, self.tag.as_ref()).is_ok())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn request(header: &str, value: Option<&str>) -> Request {
         let headers = value.map(|v| (header.to_owned(), v.to_owned())).into_iter().collect();
-        Request { method: "GET".into(), path: "/".into(), query: String::new(), headers, body: Bytes::new() }
+        Request { method: "GET".into(), path: "/".into(), headers, ..Request::default() }
     }
 
     #[test]
@@ -200,15 +189,19 @@ mod tests {
     }
 
     #[test]
-    fn only_the_right_credential_is_admitted() {
-        let credential = Credential::new("admin", "s3:cret").unwrap();
-        let basic = |text: &str| format!("Basic {}", BASE64.encode(text.as_bytes()));
-        assert!(credential.admits(Some(&basic("admin:s3:cret"))));
-        assert!(credential.admits(Some(&basic("admin:s3:cret").replace("Basic", "basic"))));
-        for bad in [basic("admin:s3:cre"), basic("admin"), basic(""), "Basic ???".into(), "Bearer s3:cret".into()] {
-            assert!(!credential.admits(Some(&bad)), "{bad}");
+    fn a_known_tag_is_found_in_a_list() {
+        for (header, known) in [
+            ("\"a\"", true),
+            ("W/\"a\"", true),
+            ("\"b\", \"a\"", true),
+            ("*", true),
+            ("\"ab\"", false),
+            ("a", false),
+            ("", false),
+        ] {
+            assert_eq!(request(IF_NONE_MATCH, Some(header)).knows("\"a\""), known, "{header}");
         }
-        assert!(!credential.admits(None));
+        assert!(!request(IF_NONE_MATCH, None).knows("\"a\""));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Operations, and how those on what is gone are remembered.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use types::Timestamp;
@@ -12,12 +12,41 @@ use super::{TOMBSTONE_AGE, TOMBSTONES_MAX};
 pub enum Kind {
     /// Creates an instance.
     Provision,
+    /// Changes an instance.
+    Update,
     /// Deletes an instance.
     Deprovision,
     /// Creates a binding.
     Bind,
     /// Deletes a binding.
     Unbind,
+}
+
+impl Kind {
+    /// Whether nothing is left when it succeeds.
+    pub fn is_end(self) -> bool {
+        matches!(self, Self::Deprovision | Self::Unbind)
+    }
+
+    /// As tokens, metrics and people name it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Provision => "provision",
+            Self::Update => "update",
+            Self::Deprovision => "deprovision",
+            Self::Bind => "bind",
+            Self::Unbind => "unbind",
+        }
+    }
+}
+
+/// Why an operation failed on what is still there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// For a person.
+    pub reason: String,
+    /// Whether the same may be asked for again.
+    pub repeatable: bool,
 }
 
 /// One operation.
@@ -29,19 +58,45 @@ pub struct Operation {
     pub token: String,
     /// When it began.
     pub begun: Timestamp,
-    /// Whether it has succeeded.
+    /// Whether it has ended.
     pub ended: bool,
+    /// When it is given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Timestamp>,
+    /// Why it failed; `None` if it succeeded or has not ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
 }
 
 impl Operation {
-    pub(super) fn new(kind: Kind, number: u64, begun: Timestamp) -> Self {
-        let word = match kind {
-            Kind::Provision => "provision",
-            Kind::Deprovision => "deprovision",
-            Kind::Bind => "bind",
-            Kind::Unbind => "unbind",
-        };
-        Self { kind, token: format!("{word}-{number}"), begun, ended: false }
+    pub(super) fn new(kind: Kind, number: u64, begun: Timestamp, seconds_max: Option<u64>) -> Self {
+        let deadline = seconds_max.map(|seconds| begun + Duration::from_secs(seconds));
+        Self { kind, token: Self::token_of(kind, number), begun, ended: false, deadline, failure: None }
+    }
+
+    /// The name of an operation.
+    pub(crate) fn token_of(kind: Kind, number: u64) -> String {
+        format!("{}-{number}", kind.word())
+    }
+
+    /// Names the removal of what there is: another work than a creation that was given up, which may still be running.
+    pub(crate) fn removal_token(&self) -> String {
+        if self.kind.is_end() { self.token.clone() } else { format!("{}-removal", self.token) }
+    }
+
+    pub(super) fn end(&mut self, failure: Option<Failure>) {
+        (self.ended, self.failure) = (true, failure);
+    }
+
+    /// Whether it has taken longer than it may.
+    pub(super) fn is_late(&self, now: Timestamp) -> bool {
+        !self.ended && self.deadline.is_some_and(|deadline| deadline <= now)
+    }
+
+    /// What is said of an operation that is given up.
+    pub(super) fn too_long(&self) -> String {
+        let allowed = self.deadline.map_or(Duration::ZERO, |deadline| deadline.since(self.begun)).as_secs();
+        format!("it did not end within the {allowed} s that the plan allows and was given up")
     }
 }
 
@@ -94,7 +149,7 @@ mod tests {
     fn what_is_too_old_or_too_much_is_forgotten() {
         let ended = |at: i64| {
             let at = Timestamp::from_millis(at);
-            Ended { operation: Operation::new(Kind::Unbind, 1, at), failure: None, at }
+            Ended { operation: Operation::new(Kind::Unbind, 1, at, None), failure: None, at }
         };
         let mut tombstones = Tombstones::default();
         for id in 0..=TOMBSTONES_MAX {

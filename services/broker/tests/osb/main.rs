@@ -5,8 +5,13 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 mod bindings;
+mod conformance;
+mod fuzz;
 mod instances;
+mod operations;
 mod protocol;
+mod secrets;
+mod updates;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,13 +26,14 @@ use bus::{Door, Doors};
 use host::{Host, InProcess, start_in_process};
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
-use testkit::World;
-use types::{BindingId, InstanceId};
+use testkit::{Proxy, World};
+use types::{BindingId, InstanceId, Timestamp};
 use wire::{
     Empty, Problem, Service,
     index_provisioner::{
-        CreateIndex, Credentials, DeleteIndex, IndexDescription, IssueCredentials, NewBinding, NewIndex,
-        RevokeCredentials,
+        BindingDescription, BindingList, BindingName, CreateIndex, Credentials, DeleteIndex, IndexChange,
+        IndexDescription, IndexList, InstanceName, IssueCredentials, ListBindings, ListIndexes, NewBinding, NewIndex,
+        RevokeCredentials, UpdateIndex,
     },
 };
 
@@ -46,6 +52,18 @@ pub(crate) struct Backend {
     /// While set, every creation is put off.
     pub(crate) stuck: bool,
     pub(crate) creations: u32,
+    /// Every change that was asked for.
+    pub(crate) updates: Vec<IndexChange>,
+    /// While set, every change is put off.
+    pub(crate) updates_stuck: bool,
+    /// Days of retention that are refused for good, after half of the change is done.
+    pub(crate) refused_days: Option<u32>,
+    /// While set, every deletion is put off.
+    pub(crate) deletions_stuck: bool,
+    /// While set, indexes hold events and must not be deleted.
+    pub(crate) not_empty: bool,
+    /// While set, every issue of credentials is put off.
+    pub(crate) issues_stuck: bool,
 }
 
 /// A broker replica with a platform that talks to it.
@@ -53,8 +71,11 @@ pub(crate) struct Fixture {
     pub(crate) world: World,
     pub(crate) backend: Arc<Mutex<Backend>>,
     replicas: Vec<(InProcess, String)>,
+    /// The way to NATS of the replicas that can be cut off, by name.
+    ways: BTreeMap<String, Proxy>,
+    set: Vec<String>,
     client: Client,
-    _host: Host,
+    pub(crate) host: Host,
     _doors: Vec<Door>,
 }
 
@@ -85,6 +106,18 @@ pub(crate) fn bind_body(parameters: Value) -> Value {
 
 impl Fixture {
     pub(crate) async fn start() -> Result<Self> {
+        Self::start_with(None, &[]).await
+    }
+
+    /// With a catalog of its own, and settings.
+    pub(crate) async fn start_with(catalog: Option<&str>, set: &[&str]) -> Result<Self> {
+        let mut fixture = Self::empty(catalog, set).await?;
+        fixture.add_replica("a").await?;
+        Ok(fixture)
+    }
+
+    /// Without a replica yet.
+    pub(crate) async fn empty(catalog: Option<&str>, set: &[&str]) -> Result<Self> {
         // A second test finds it installed already.
         rustls::crypto::ring::default_provider().install_default().ok();
         let world = World::start().await?;
@@ -92,19 +125,41 @@ impl Fixture {
         let backend = Arc::<Mutex<Backend>>::default();
         let doors = provisioner(&host, &backend).await?;
         let client = Client::builder().no_proxy().build()?;
-        let mut fixture = Self { world, backend, replicas: Vec::new(), client, _host: host, _doors: doors };
-        fixture.add_replica("a").await?;
-        Ok(fixture)
+        let mut set: Vec<String> = set.iter().map(|&one| one.to_owned()).collect();
+        if let Some(catalog) = catalog {
+            std::fs::create_dir_all(world.data_dir())?;
+            let path = world.data_dir().with_file_name("catalog.yaml");
+            std::fs::write(&path, catalog)?;
+            set.extend([format!("broker.catalog_path={}", path.display()), "broker.offerings=".to_owned()]);
+        }
+        let (replicas, ways) = (Vec::new(), BTreeMap::new());
+        Ok(Self { world, backend, replicas, ways, set, client, host, _doors: doors })
     }
 
     pub(crate) async fn add_replica(&mut self, name: &str) -> Result<()> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let address = format!("broker.address=127.0.0.1:{port}");
-        let set = ["common.lease_ttl=1s", &address, "broker.gateway_url=http://logs.example.org/"];
+        let mut set = vec!["common.lease_ttl=1s", &address, "broker.gateway_url=http://logs.example.org/"];
+        set.extend(self.set.iter().map(String::as_str));
+        let nats = self.ways.get(name).map(|way| format!("common.nats_url=nats://127.0.0.1:{}", way.port()));
+        set.extend(nats.iter().map(String::as_str));
         let settings = self.world.settings(name, &set)?;
         let replica = start_in_process::<Broker>(&settings, None).await?;
         self.replicas.push((replica, format!("http://127.0.0.1:{port}")));
         Ok(())
+    }
+
+    /// Adds a replica that can be cut off.
+    pub(crate) async fn add_mortal(&mut self, name: &str) -> Result<()> {
+        let url = self.world.nats.url();
+        let port = url.rsplit(':').next().unwrap_or_default().trim_end_matches('/').parse()?;
+        self.ways.insert(name.to_owned(), Proxy::open(port).await?);
+        self.add_replica(name).await
+    }
+
+    /// Cuts a replica off from everything in the middle of what it does: for the others it is dead, and does not know it.
+    pub(crate) fn cut(&self, name: &str) {
+        self.ways[name].cut();
     }
 
     pub(crate) async fn stop_replica(&mut self, number: usize) -> Result<()> {
@@ -112,6 +167,7 @@ impl Fixture {
     }
 
     pub(crate) async fn stop(mut self) -> Result<()> {
+        self.ways.values().for_each(Proxy::mend);
         while !self.replicas.is_empty() {
             self.stop_replica(0).await?;
         }
@@ -130,6 +186,21 @@ impl Fixture {
         request.basic_auth("admin", Some("open sesame")).header("X-Broker-API-Version", "2.17")
     }
 
+    /// Asks a replica once; `None` while no leader is known.
+    pub(crate) async fn try_at(
+        &self,
+        replica: usize,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Option<(u16, Value)> {
+        let mut request = self.request(replica, method, path);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        Some(answer(request).await).filter(|(status, _)| *status != 503)
+    }
+
     pub(crate) async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
         self.ask_at(0, method, path, body).await
     }
@@ -137,13 +208,8 @@ impl Fixture {
     /// Asks a replica; what it answers while no leader is known is asked again, as a platform would.
     pub(crate) async fn ask_at(&self, replica: usize, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
         for _ in 0..100 {
-            let mut request = self.request(replica, method, path);
-            if let Some(body) = body {
-                request = request.json(body);
-            }
-            let (status, answer) = answer(request).await;
-            if status != 503 {
-                return (status, answer);
+            if let Some(answer) = self.try_at(replica, method, path, body).await {
+                return answer;
             }
         }
         panic!("{method} {path}: no leader was found");
@@ -168,36 +234,83 @@ pub(crate) async fn answer(request: RequestBuilder) -> (u16, Value) {
 
 async fn provisioner(host: &Host, backend: &Arc<Mutex<Backend>>) -> Result<Vec<Door>> {
     let doors = Doors::new(&host.bus, Service::IndexProvisioner, &host.replica);
-    let (create, delete, issue, revoke) = (backend.clone(), backend.clone(), backend.clone(), backend.clone());
+    macro_rules! door {
+        ($call:ty, $answer:expr) => {{
+            let backend = backend.clone();
+            doors
+                .serve::<$call, _, _>(None, move |incoming| {
+                    let answer = $answer(&mut *backend.lock().unwrap(), incoming.request);
+                    async move { answer }
+                })
+                .await?
+        }};
+    }
     Ok(vec![
-        doors
-            .serve::<CreateIndex, _, _>(None, move |incoming| {
-                let answer = created(&mut create.lock().unwrap(), incoming.request);
-                async move { answer }
-            })
-            .await?,
-        doors
-            .serve::<DeleteIndex, _, _>(None, move |incoming| {
-                let mut backend = delete.lock().unwrap();
-                let instance = incoming.request.instance;
-                backend.indexes.remove(&instance);
-                backend.bindings.retain(|_, b| b.instance != instance);
-                async { Ok(Empty {}) }
-            })
-            .await?,
-        doors
-            .serve::<IssueCredentials, _, _>(None, move |incoming| {
-                let answer = issued(&mut issue.lock().unwrap(), incoming.request);
-                async move { answer }
-            })
-            .await?,
-        doors
-            .serve::<RevokeCredentials, _, _>(None, move |incoming| {
-                revoke.lock().unwrap().bindings.remove(&incoming.request.binding);
-                async { Ok(Empty {}) }
-            })
-            .await?,
+        door!(CreateIndex, created),
+        door!(UpdateIndex, updated),
+        door!(DeleteIndex, deleted),
+        door!(IssueCredentials, issued),
+        door!(RevokeCredentials, |backend: &mut Backend, name: BindingName| {
+            backend.bindings.remove(&name.binding);
+            Ok(Empty {})
+        }),
+        door!(ListIndexes, |backend: &mut Backend, _: Empty| {
+            let indexes = backend.indexes.values().cloned().map(described).collect();
+            Ok(IndexList { indexes })
+        }),
+        door!(ListBindings, |backend: &mut Backend, _: Empty| {
+            let bindings = backend.bindings.values().map(|b| BindingDescription {
+                binding: b.binding.clone(),
+                instance: b.instance.clone(),
+                index: "any".parse().unwrap(),
+                role: b.role,
+                created: Timestamp::from_nanos(1),
+                expires: None,
+            });
+            Ok(BindingList { bindings: bindings.collect() })
+        }),
     ])
+}
+
+fn described(new: NewIndex) -> IndexDescription {
+    IndexDescription {
+        instance: new.instance,
+        scope: new.scope,
+        index: new.index.unwrap(),
+        backend: new.backend,
+        segment_count: new.segment_count,
+        retention_days: new.retention_days,
+        options: new.options,
+        created: Timestamp::from_nanos(1),
+    }
+}
+
+fn updated(backend: &mut Backend, change: IndexChange) -> Result<IndexDescription, Problem> {
+    if backend.updates_stuck {
+        return Err(Problem::unavailable("Stuck", "try again"));
+    }
+    backend.updates.push(change.clone());
+    let refused = backend.refused_days.is_some_and(|days| change.retention_days == Some(days));
+    let Some(there) = backend.indexes.get_mut(&change.instance) else {
+        return Err(Problem::not_found("UnknownInstance", "there is no such instance"));
+    };
+    (there.retention_days, there.options) = (change.retention_days, change.options);
+    if refused {
+        return Err(Problem::bad_request("BackendRefused", "the back-end refuses so many days"));
+    }
+    Ok(described(there.clone()))
+}
+
+fn deleted(backend: &mut Backend, name: InstanceName) -> Result<Empty, Problem> {
+    if backend.deletions_stuck {
+        return Err(Problem::unavailable("Stuck", "try again"));
+    }
+    if backend.not_empty {
+        return Err(Problem::conflict("NotEmpty", "the index holds events"));
+    }
+    backend.indexes.remove(&name.instance);
+    backend.bindings.retain(|_, b| b.instance != name.instance);
+    Ok(Empty {})
 }
 
 fn created(backend: &mut Backend, new: NewIndex) -> Result<IndexDescription, Problem> {
@@ -211,18 +324,13 @@ fn created(backend: &mut Backend, new: NewIndex) -> Result<IndexDescription, Pro
     if backend.indexes.insert(new.instance.clone(), new.clone()).is_none() {
         backend.creations += 1;
     }
-    Ok(IndexDescription {
-        instance: new.instance,
-        scope: new.scope,
-        index,
-        backend: new.backend,
-        segment_count: new.segment_count,
-        retention_days: new.retention_days,
-        created: types::Timestamp::from_nanos(1),
-    })
+    Ok(described(new))
 }
 
 fn issued(backend: &mut Backend, new: NewBinding) -> Result<Credentials, Problem> {
+    if backend.issues_stuck {
+        return Err(Problem::unavailable("Stuck", "try again"));
+    }
     let Some(index) = backend.indexes.get(&new.instance).and_then(|i| i.index.clone()) else {
         return Err(Problem::not_found("UnknownInstance", "there is no such instance"));
     };

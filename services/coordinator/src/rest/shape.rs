@@ -182,6 +182,8 @@ fn scaling_of(policy: ScalingPolicy, segments: usize) -> ScalingConfig {
 
 fn retention_of(policy: RetentionPolicy) -> RetentionConfig {
     match policy {
+        // Pravega's shape has one kind a stream: the finer limit of the two, its age, is shown.
+        RetentionPolicy::TimeAndSize { ms, .. } => retention_of(RetentionPolicy::Time { min_ms: ms, max_ms: Some(ms) }),
         RetentionPolicy::Time { min_ms, max_ms } => RetentionConfig {
             kind: RetentionKind::Days,
             value: whole_days(min_ms),

@@ -43,38 +43,51 @@ impl Situation<'_> {
     /// than the least or more than the most that the policy keeps; then it is a remembered cut.
     /// Source: Pravega, "Stream Retention", and its `StreamMetadataTasks`.
     pub fn pick(&self) -> Option<StreamCut> {
-        let (least, most) = self.limits();
-        match (self.consumed, self.policy) {
-            (None, RetentionPolicy::Time { .. }) => least.map(Recorded::cut),
-            (None, RetentionPolicy::Size { max_bytes, .. }) => {
-                let kept = self.bytes.saturating_sub(self.truncated_bytes);
-                let cut = if max_bytes.is_some_and(|max| kept > max) { most } else { least };
-                cut.map(Recorded::cut)
+        match self.policy {
+            RetentionPolicy::TimeAndSize { ms, bytes } => {
+                // The older a cut, the more lies behind it: those that either limit gives up are the first ones.
+                let too_much = |cut: &Recorded| self.age_ms(cut) >= ms || self.bytes_behind(cut) >= bytes;
+                self.cuts[..self.cuts.partition_point(too_much)].last().map(Recorded::cut)
             }
-            (Some(consumed), RetentionPolicy::Time { max_ms, .. }) => self.by_time(consumed, (least?, most?), max_ms),
-            (Some(consumed), RetentionPolicy::Size { min_bytes, max_bytes }) => {
+            RetentionPolicy::Time { min_ms, max_ms } => {
+                let (least, most) = self.limits(|cut| self.age_ms(cut), min_ms, max_ms);
+                match self.consumed {
+                    None => least.map(Recorded::cut),
+                    Some(consumed) => self.by_time(consumed, (least?, most?), max_ms),
+                }
+            }
+            RetentionPolicy::Size { min_bytes, max_bytes } => {
+                let (least, most) = self.limits(|cut| self.bytes_behind(cut), min_bytes, max_bytes);
+                let Some(consumed) = self.consumed else {
+                    let kept = self.bytes.saturating_sub(self.truncated_bytes);
+                    let cut = if max_bytes.is_some_and(|max| kept > max) { most } else { least };
+                    return cut.map(Recorded::cut);
+                };
                 self.by_size(consumed, (least, most), min_bytes, max_bytes)
             }
         }
     }
 
-    /// How much stays when the stream begins at a remembered cut: the age of the youngest event that goes, or the bytes behind it.
-    fn kept(&self, cut: &Recorded) -> u64 {
-        match self.policy {
-            RetentionPolicy::Time { .. } => u64::try_from(self.now.since(cut.at).as_millis()).unwrap_or(u64::MAX),
-            RetentionPolicy::Size { .. } => self.bytes.saturating_sub(cut.bytes),
-        }
+    /// The age of the youngest event that goes when the stream begins at a remembered cut.
+    fn age_ms(&self, cut: &Recorded) -> u64 {
+        u64::try_from(self.now.since(cut.at).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// How much stays when the stream begins at a remembered cut.
+    fn bytes_behind(&self, cut: &Recorded) -> u64 {
+        self.bytes.saturating_sub(cut.bytes)
     }
 
     /// The youngest cut that leaves at least the minimum, and the oldest of those that leave no more than the maximum. Where none
     /// leaves so little, the second is the first.
-    fn limits(&self) -> (Option<&Recorded>, Option<&Recorded>) {
-        let (min, max) = match self.policy {
-            RetentionPolicy::Time { min_ms, max_ms } => (min_ms, max_ms),
-            RetentionPolicy::Size { min_bytes, max_bytes } => (min_bytes, max_bytes),
-        };
-        let enough = &self.cuts[..self.cuts.partition_point(|cut| self.kept(cut) >= min)];
-        let most = enough.iter().find(|cut| max.is_none_or(|max| self.kept(cut) <= max));
+    fn limits(
+        &self,
+        kept: impl Fn(&Recorded) -> u64,
+        min: u64,
+        max: Option<u64>,
+    ) -> (Option<&Recorded>, Option<&Recorded>) {
+        let enough = &self.cuts[..self.cuts.partition_point(|cut| kept(cut) >= min)];
+        let most = enough.iter().find(|cut| max.is_none_or(|max| kept(cut) <= max));
         (enough.last(), most.or(enough.last()))
     }
 
@@ -89,7 +102,7 @@ impl Situation<'_> {
             Order::Before => Some(least.cut()),
             Order::Overlaps => self.before(consumed).map(Recorded::cut),
             Order::AtOrAfter => {
-                let too_old = self.cuts.partition_point(|cut| max_ms.is_some_and(|max| self.kept(cut) >= max));
+                let too_old = self.cuts.partition_point(|cut| max_ms.is_some_and(|max| self.age_ms(cut) >= max));
                 let Some(too_old) = self.cuts[..too_old].last() else { return Some(consumed.clone()) };
                 Some(match self.order(consumed, &too_old.cut()) {
                     Order::AtOrAfter => consumed.clone(),
@@ -110,7 +123,7 @@ impl Situation<'_> {
         min_bytes: u64,
         max_bytes: Option<u64>,
     ) -> Option<StreamCut> {
-        let kept = self.after(consumed).map_or(0, |cut| self.kept(cut));
+        let kept = self.after(consumed).map_or(0, |cut| self.bytes_behind(cut));
         if kept < min_bytes {
             let least = least?.cut();
             return match self.order(&least, consumed) {
@@ -119,7 +132,9 @@ impl Situation<'_> {
             };
         }
         if max_bytes.is_some_and(|max| kept > max) {
-            return Some(most.filter(|most| self.kept(most) < kept).map_or_else(|| consumed.clone(), Recorded::cut));
+            return Some(
+                most.filter(|most| self.bytes_behind(most) < kept).map_or_else(|| consumed.clone(), Recorded::cut),
+            );
         }
         Some(consumed.clone())
     }

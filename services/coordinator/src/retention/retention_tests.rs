@@ -39,6 +39,10 @@ fn size(min_bytes: u64, max_bytes: Option<u64>) -> RetentionPolicy {
     RetentionPolicy::Size { min_bytes, max_bytes }
 }
 
+fn either(s: u64, bytes: u64) -> RetentionPolicy {
+    RetentionPolicy::TimeAndSize { ms: s * 1_000, bytes }
+}
+
 /// At 65 s, when 650 bytes are there: cut n is 65 - 10n seconds old and leaves 650 - 100n bytes.
 fn picked(policy: RetentionPolicy, consumed: Option<(u64, u64)>) -> Option<(u64, u64)> {
     let (cuts, graph, now) = (six(), graph(), Timestamp::from_millis(65_000));
@@ -56,6 +60,10 @@ fn without_subscribers_the_policy_decides() {
         (time(20, None), Some((40, 40)), "the youngest cut that leaves the least"),
         (time(20, Some(20)), Some((40, 40)), "days: least and most are the same"),
         (time(20, Some(40)), Some((40, 40)), "everything older than the least goes"),
+        (either(20, 600), Some((40, 40)), "too old comes first"),
+        (either(60, 350), Some((30, 30)), "too much comes first"),
+        (either(20, 250), Some((40, 40)), "both at once"),
+        (either(60, 700), None, "neither too old nor too much"),
         (size(700, None), None, "there is not even the least"),
         (size(600, None), None, "no cut leaves the least"),
         (size(200, None), Some((40, 40)), "closest to the least and above it"),
@@ -146,6 +154,11 @@ fn a_cut_is_remembered_only_if_it_is_worth_it() {
     assert_eq!(record(&mut state, 1, &both(5)), 1);
     assert_eq!(record(&mut state, 100, &both(9)), 0, "80 bytes of 10 000");
     assert_eq!(record(&mut state, 100, &both(10)), 1);
+    let mut state = with_policy(Some(either(1_000, 10_000)));
+    assert_eq!(record(&mut state, 1, &both(5)), 1);
+    assert_eq!(record(&mut state, 10, &both(9)), 0, "neither a step in time nor one in bytes");
+    assert_eq!(record(&mut state, 11, &both(9)), 1, "a step in time");
+    assert_eq!(record(&mut state, 12, &both(14)), 1, "a step in bytes");
 }
 
 #[test]

@@ -223,7 +223,7 @@ pub(super) fn check_policies(
     let (least, most) = match retention {
         Some(RetentionPolicy::Time { min_ms, max_ms }) => (*min_ms, *max_ms),
         Some(RetentionPolicy::Size { min_bytes, max_bytes }) => (*min_bytes, *max_bytes),
-        None => (0, None),
+        Some(RetentionPolicy::TimeAndSize { .. }) | None => (0, None),
     };
     if most.is_some_and(|most| most < least) {
         return refuse("the most that a retention policy keeps is below the least");

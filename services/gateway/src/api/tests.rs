@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::fake::{Fake, FakeGrants, NOW_MS, PATIENCE, door};
 
+mod quotas;
 mod scaling;
 mod tails;
 

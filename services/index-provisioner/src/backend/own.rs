@@ -1,92 +1,199 @@
-//! Our own store: streams of the coordinator, NATS users of the tenants account, and HTTP tokens.
+//! Our own store: streams of the coordinator, quotas, NATS users of the tenants account, and HTTP tokens.
+
+mod shape;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use bus::{Bucket, BucketError, Bus};
+use futures::{StreamExt, TryStreamExt, stream};
+use types::IndexName;
 use wire::{
     Code, Problem,
-    coordinator::{CreateStream, DeleteStream, DescribeStream, NewStream, StreamName},
+    coordinator::{
+        CreateStream, DeleteStream, DescribeStream, ListSegments, SegmentsOf, StreamDescription, StreamName,
+        StreamUpdate, UpdateStream,
+    },
     encode,
-    index_provisioner::IndexDescription,
-    views::TokenGrant,
+    index_provisioner::{IndexDescription, Reclaim},
+    segment_store::{DescribeSegment, SegmentName},
+    views::{Quota, TokenGrant},
 };
 
+use self::shape::{Owner, differs, new_stream, owner_of, tags_of, update_of, without_owner};
 use crate::{
     accounts::Accounts,
-    backend::{Backend, Found},
+    backend::{Backend, Found, foreign},
     mint::Mint,
     state::Binding,
 };
+
+/// Segments that are asked for their ends at once.
+const SEGMENT_CALLS_MAX: usize = 16;
+/// Segments of one page.
+const SEGMENTS_PAGE: u32 = 1_000;
 
 /// The back-end `own`.
 #[derive(Clone)]
 pub(crate) struct Own {
     pub(crate) bus: Bus,
     pub(crate) tokens: Bucket,
+    pub(crate) quotas: Bucket,
     pub(crate) mint: Mint,
     pub(crate) accounts: Accounts,
 }
 
 impl Own {
-    /// Makes the bucket of tokens and the tenants account equal to the truth.
-    pub(crate) async fn rewrite(&self, live: &[(IndexDescription, Binding)]) -> Result<(), Problem> {
+    /// Makes the tenants account and the bucket of tokens equal to the truth.
+    pub(crate) async fn rewrite_tokens(&self, live: &[(IndexDescription, Binding)]) -> Result<(), Problem> {
         self.accounts.push().await?;
-        let shown = self.tokens.list("").await.map_err(problem)?;
         let grants = live.iter().map(|(index, binding)| (self.key(binding), encode(&grant(index, binding))));
-        let grants: BTreeMap<String, Vec<u8>> = grants.collect();
-        let kept: BTreeSet<&String> =
-            shown.iter().filter(|(k, e)| grants.get(k).is_some_and(|g| *g == e.value)).map(|(k, _)| k).collect();
-        for (key, _) in shown.iter().filter(|(key, _)| !grants.contains_key(key)) {
-            self.tokens.delete(key).await.map_err(problem)?;
-        }
-        for (key, grant) in grants.iter().filter(|(key, _)| !kept.contains(key)) {
-            self.tokens.put(key, grant.clone()).await.map_err(problem)?;
-        }
-        Ok(())
+        rewrite(&self.tokens, &grants.collect(), &BTreeSet::new()).await
+    }
+
+    /// Makes the bucket of quotas equal to the truth; of unsettled indexes it is left as it is.
+    pub(crate) async fn rewrite_quotas(
+        &self,
+        live: &[IndexDescription],
+        unsettled: &BTreeSet<IndexName>,
+    ) -> Result<(), Problem> {
+        let set = live.iter().filter(|index| index.options.quota != Quota::default());
+        let quotas = set.map(|index| (index.index.to_string(), encode(&index.options.quota))).collect();
+        rewrite(&self.quotas, &quotas, &unsettled.iter().map(ToString::to_string).collect()).await
     }
 
     fn key(&self, binding: &Binding) -> String {
         let there = &binding.description;
         self.mint.token_key(&there.binding, there.created)
     }
+
+    async fn stream(&self, index: &IndexName) -> Result<Option<StreamDescription>, Problem> {
+        match self.bus.call::<DescribeStream>(&(), &StreamName { index: index.clone() }).await {
+            Ok(there) => Ok(Some(there)),
+            Err(problem) if problem.code == Code::NotFound => Ok(None),
+            Err(problem) => Err(problem),
+        }
+    }
+
+    async fn change(&self, update: StreamUpdate) -> Result<(), Problem> {
+        self.bus.call::<UpdateStream>(&(), &update).await.map(drop)
+    }
+
+    /// An index without limits has no entry.
+    async fn show_quota(&self, index: &IndexDescription) -> Result<(), Problem> {
+        let quota = &index.options.quota;
+        if *quota == Quota::default() {
+            return self.quotas.delete(index.index.as_str()).await.map_err(problem);
+        }
+        self.quotas.put(index.index.as_str(), encode(quota)).await.map(drop).map_err(problem)
+    }
+
+    /// Makes what stands there this index, if it may become it.
+    async fn take_over(&self, index: &IndexDescription, there: StreamDescription) -> Result<(), Problem> {
+        match owner_of(&there.tags, &index.instance) {
+            Owner::Us if !differs(&there, index) => Ok(()),
+            Owner::Us => self.change(update_of(index, Some(tags_of(&there.tags, &index.instance)))).await,
+            Owner::Nobody if index.options.adopt => {
+                tracing::info!(index = %index.index, instance = %index.instance, "stream adopted");
+                self.change(update_of(index, Some(tags_of(&there.tags, &index.instance)))).await
+            }
+            Owner::Nobody => Err(foreign(format_args!(
+                "a stream {} is there already in scope {}; choose another name, or adopt it",
+                index.index, index.scope
+            ))),
+            Owner::Other => {
+                Err(foreign(format_args!("the stream {} belongs to another service instance", index.index)))
+            }
+        }
+    }
 }
 
 #[async_trait]
 impl Backend for Own {
+    fn check(&self, _before: Option<&IndexDescription>, index: &IndexDescription) -> Result<(), Problem> {
+        shape::check(index)
+    }
+
     async fn create(&self, index: &IndexDescription) -> Result<(), Problem> {
-        let new = NewStream {
-            retention_days: index.retention_days,
-            ..NewStream::fixed(index.scope.clone(), index.index.clone(), index.segment_count)
+        let there = match self.bus.call::<CreateStream>(&(), &new_stream(index)).await {
+            Ok(there) => Some(there),
+            // Ours that was changed since, or somebody else's.
+            Err(problem) if problem.kind == "StreamDiffers" => self.stream(&index.index).await?,
+            Err(problem) => return Err(problem),
         };
-        self.bus.call::<CreateStream>(&(), &new).await.map(|_| ())
+        let gone = || Problem::unavailable("UnknownIndex", "the stream was deleted while it was being created");
+        self.take_over(index, there.ok_or_else(gone)?).await?;
+        // Nobody can publish before there is a binding, and that is not before this returns.
+        self.show_quota(index).await
     }
 
     async fn update(&self, index: &IndexDescription) -> Result<(), Problem> {
-        match self.describe(index).await? {
-            Found::Same => Ok(()),
-            Found::Absent => Err(Problem::not_found("UnknownIndex", format_args!("there is no index {}", index.index))),
-            Found::Different => Err(Problem::bad_request(
-                "NotUpdatable",
-                "segments and retention of an index on the back-end own are fixed when it is created",
-            )),
-        }
+        // The only step that can be refused comes first.
+        self.change(update_of(index, None)).await?;
+        self.show_quota(index).await
     }
 
     async fn delete(&self, index: &IndexDescription) -> Result<(), Problem> {
-        self.bus.call::<DeleteStream>(&(), &StreamName { index: index.index.clone() }).await.map(|_| ())
+        let Some(there) = self.stream(&index.index).await?.filter(|there| there.scope == index.scope) else {
+            return Ok(());
+        };
+        if owner_of(&there.tags, &index.instance) == Owner::Other {
+            tracing::warn!(index = %index.index, "stream belongs to another service instance by now, and stays");
+            return Ok(());
+        }
+        match index.options.reclaim {
+            Reclaim::Fail if self.holds_events(index).await? => {
+                return Err(crate::ProvisionerError::NotEmpty(index.index.clone()).into());
+            }
+            Reclaim::Fail | Reclaim::Delete => {
+                self.bus.call::<DeleteStream>(&(), &StreamName { index: index.index.clone() }).await?;
+            }
+            Reclaim::Retain => {
+                let tags = Some(without_owner(&there.tags, &index.instance));
+                self.change(StreamUpdate { index: index.index.clone(), scaling: None, retention: None, tags }).await?;
+            }
+        }
+        self.quotas.delete(index.index.as_str()).await.map_err(problem)
     }
 
     async fn describe(&self, index: &IndexDescription) -> Result<Found, Problem> {
-        match self.bus.call::<DescribeStream>(&(), &StreamName { index: index.index.clone() }).await {
-            Ok(there) => {
-                let same = there.scope == index.scope
-                    && there.retention_days == index.retention_days
-                    && there.segments.len() == usize::from(index.segment_count);
-                Ok(if same { Found::Same } else { Found::Different })
+        Ok(match self.stream(&index.index).await? {
+            None => Found::Absent,
+            Some(there) if there.scope != index.scope => Found::Foreign,
+            Some(there) => match owner_of(&there.tags, &index.instance) {
+                Owner::Us => Found::Ours,
+                Owner::Nobody => Found::Unowned,
+                Owner::Other => Found::Foreign,
+            },
+        })
+    }
+
+    async fn holds_events(&self, index: &IndexDescription) -> Result<bool, Problem> {
+        let mut page = SegmentsOf { index: index.index.clone(), after: None, limit: SEGMENTS_PAGE };
+        loop {
+            let found = match self.bus.call::<ListSegments>(&(), &page).await {
+                Err(problem) if problem.code == Code::NotFound => return Ok(false),
+                found => found?,
+            };
+            page.after = found.segments.last().map(|node| node.segment);
+            let looks = found.segments.into_iter().map(|node| async move {
+                let name = SegmentName { segment: node.segment };
+                match self.bus.call::<DescribeSegment>(&node.container, &name).await {
+                    Ok(info) => Ok(info.end > info.start),
+                    // Truncated away meanwhile.
+                    Err(problem) if problem.code == Code::NotFound => Ok(false),
+                    Err(problem) => Err(problem),
+                }
+            });
+            let mut looks = stream::iter(looks).buffer_unordered(SEGMENT_CALLS_MAX);
+            while let Some(held) = looks.try_next().await? {
+                if held {
+                    return Ok(true);
+                }
             }
-            Err(problem) if problem.code == Code::NotFound => Ok(Found::Absent),
-            Err(problem) => Err(problem),
+            if !found.more {
+                return Ok(false);
+            }
         }
     }
 
@@ -96,12 +203,30 @@ impl Backend for Own {
         Ok(credentials)
     }
 
-    async fn revoke(&self, bindings: &[Binding]) -> Result<(), Problem> {
+    async fn revoke(&self, _index: &IndexDescription, bindings: &[Binding]) -> Result<(), Problem> {
         for binding in bindings {
             self.tokens.delete(&self.key(binding)).await.map_err(problem)?;
         }
         if bindings.is_empty() { Ok(()) } else { self.accounts.push().await }
     }
+}
+
+/// Makes a bucket hold just these entries; some others are left alone.
+async fn rewrite(
+    bucket: &Bucket,
+    entries: &BTreeMap<String, Vec<u8>>,
+    left_alone: &BTreeSet<String>,
+) -> Result<(), Problem> {
+    let shown = bucket.list("").await.map_err(problem)?;
+    let kept: BTreeSet<&String> =
+        shown.iter().filter(|(key, e)| entries.get(key).is_some_and(|v| *v == e.value)).map(|(key, _)| key).collect();
+    for (key, _) in shown.iter().filter(|(key, _)| !entries.contains_key(key) && !left_alone.contains(key)) {
+        bucket.delete(key).await.map_err(problem)?;
+    }
+    for (key, value) in entries.iter().filter(|(key, _)| !kept.contains(key)) {
+        bucket.put(key, value.clone()).await.map_err(problem)?;
+    }
+    Ok(())
 }
 
 fn grant(index: &IndexDescription, binding: &Binding) -> TokenGrant {
@@ -115,5 +240,5 @@ fn grant(index: &IndexDescription, binding: &Binding) -> TokenGrant {
 }
 
 fn problem(error: BucketError) -> Problem {
-    Problem::unavailable("TokensUnavailable", format_args!("the bucket of tokens does not answer: {error}"))
+    Problem::unavailable("TokensUnavailable", format_args!("a bucket does not answer: {error}")).unknown()
 }

@@ -1,17 +1,33 @@
 use super::*;
 use host::ControlState;
 use proptest::prelude::*;
-use wire::views::Role;
+use wire::{
+    index_provisioner::{IndexOptions, Reclaim},
+    views::Role,
+};
 
 fn index(instance: &str, name: &str, segment_count: u16) -> Command {
     let (instance, scope) = (instance.parse().unwrap(), "team".parse().unwrap());
-    let new = NewIndex { instance, scope, index: None, backend: OWN.into(), segment_count, retention_days: None };
+    let new = NewIndex {
+        instance,
+        scope,
+        index: None,
+        backend: OWN.into(),
+        segment_count,
+        retention_days: None,
+        options: IndexOptions::default(),
+    };
     Command::BeginIndex { new, index: name.parse().unwrap() }
 }
 
 fn binding(instance: &str, binding: &str, role: Role, ttl_seconds: Option<u64>, issued: Timestamp) -> Command {
     let new = NewBinding { instance: instance.parse().unwrap(), binding: binding.parse().unwrap(), role, ttl_seconds };
     Command::BeginBinding { new, issued, public_key: format!("U-{binding}-{}", issued.nanos()) }
+}
+
+fn change(instance: &str, days: u32) -> Command {
+    let options = IndexOptions { reclaim: Reclaim::Retain, adopt: true, ..IndexOptions::default() };
+    Command::BeginUpdate(IndexChange { instance: instance.parse().unwrap(), retention_days: Some(days), options })
 }
 
 fn run(state: &mut State, seconds: i64, command: Command) -> Result<Vec<Event>, ProvisionerError> {
@@ -120,8 +136,124 @@ fn deleting_an_index_revokes_its_bindings() {
 }
 
 #[test]
+fn a_change_is_begun_once_and_shows_when_it_is_made() {
+    let (i, mut state) = ("i".parse::<InstanceId>().unwrap(), bound(None));
+    let days = |state: &State| state.index(&i).unwrap().description.retention_days;
+    assert_eq!(run(&mut state, 4, change("j", 5)), Err(ProvisionerError::UnknownInstance("j".parse().unwrap())));
+    assert_eq!(run(&mut state, 4, change("i", 5)).unwrap().len(), 1);
+    assert_eq!((days(&state), state.index(&i).unwrap().wanted().retention_days), (None, Some(5)));
+    assert_eq!(run(&mut state, 5, change("i", 5)), Ok(vec![]), "a repeat goes on with it");
+    assert_eq!(run(&mut state, 5, change("i", 6)), Err(ProvisionerError::BeingUpdated(i.clone())));
+    // It can be used meanwhile.
+    run(&mut state, 5, binding("i", "c", Role::Read, None, at(5))).unwrap();
+    run(&mut state, 6, Command::EndUpdate(i.clone())).unwrap();
+    assert_eq!(days(&state), Some(5));
+    assert!(!state.index(&i).unwrap().description.options.adopt, "adoption is of the beginning");
+    assert_eq!(run(&mut state, 7, change("i", 5)), Ok(vec![]));
+    run(&mut state, 8, change("i", 6)).unwrap();
+    run(&mut state, 9, Command::AbandonUpdate(i.clone())).unwrap();
+    assert_eq!((days(&state), state.index(&i).unwrap().update.clone()), (Some(5), None));
+    for late in [Command::EndUpdate(i.clone()), Command::AbandonUpdate(i.clone())] {
+        assert_eq!(run(&mut state, 9, late), Ok(vec![]));
+    }
+    run(&mut state, 10, Command::BeginDeletion(i.clone())).unwrap();
+    assert_eq!(run(&mut state, 10, change("i", 7)), Err(ProvisionerError::NotReady(i)));
+}
+
+#[test]
+fn a_deletion_that_met_events_leaves_the_index_without_bindings() {
+    let (i, mut state) = ("i".parse::<InstanceId>().unwrap(), bound(None));
+    run(&mut state, 4, change("i", 5)).unwrap();
+    run(&mut state, 5, Command::BeginDeletion(i.clone())).unwrap();
+    run(&mut state, 6, Command::AbandonDeletion(i.clone())).unwrap();
+    assert_eq!(state.index(&i).unwrap().phase, Phase::Live);
+    assert_eq!((state.bindings().count(), state.revocations().len()), (0, 1), "a revoked key stays revoked");
+    assert!(state.index(&i).unwrap().update.is_some(), "the change goes on");
+    assert_eq!(run(&mut state, 7, Command::AbandonDeletion(i.clone())), Ok(vec![]));
+    // What never could be used goes in any case.
+    let mut state = State::default();
+    run(&mut state, 1, index("i", "shop", 2)).unwrap();
+    run(&mut state, 2, Command::BeginDeletion(i.clone())).unwrap();
+    assert_eq!(run(&mut state, 3, Command::AbandonDeletion(i)), Ok(vec![]));
+}
+
+#[test]
+fn bindings_without_a_user_revoke_no_key() {
+    let mut state = live();
+    let Command::BeginBinding { new, issued, .. } = binding("i", "b", Role::Write, None, at(3)) else { panic!() };
+    run(&mut state, 3, Command::BeginBinding { new, issued, public_key: String::new() }).unwrap();
+    run(&mut state, 4, Command::BeginRevocation("b".parse().unwrap())).unwrap();
+    assert!(state.revocations().is_empty());
+}
+
+#[test]
+fn options_have_bounds() {
+    let with = |retention_days, options| {
+        let Command::BeginIndex { new, index } = index("i", "shop", 1) else { panic!() };
+        Command::BeginIndex { new: NewIndex { retention_days, options, ..new }, index }
+    };
+    let backend = |entries: usize, chars: usize| IndexOptions {
+        backend: (0..entries).map(|n| (format!("k{n}"), "ä".repeat(chars))).collect(),
+        ..IndexOptions::default()
+    };
+    let bytes = |bytes_max| IndexOptions { bytes_max, ..IndexOptions::default() };
+    for (days, options, fits) in [
+        (Some(1), bytes(Some(1)), true),
+        (Some(0), bytes(None), false),
+        (None, bytes(Some(0)), false),
+        (None, backend(16, 255), true),
+        (None, backend(17, 1), false),
+        (None, backend(1, 256), false),
+    ] {
+        let decided = State::default().decide(with(days, options.clone()), at(1));
+        assert_eq!(decided.is_ok(), fits, "{days:?} {options:?}");
+    }
+}
+
+/// Written before indexes had options, changes or other back-ends; it must replay for ever.
+#[test]
+fn the_first_journal_still_replays() {
+    let old = |event: &[(&str, &str)]| event.iter().map(|(k, v)| format!(r#""{k}":{v}"#)).collect::<Vec<_>>().join(",");
+    let description = old(&[
+        ("instance", r#""i""#),
+        ("scope", r#""team""#),
+        ("index", r#""shop""#),
+        ("backend", r#""own""#),
+        ("segment_count", "2"),
+        ("retention_days", "7"),
+        ("created", "5"),
+    ]);
+    let events = [
+        format!(r#"{{"IndexBegun":{{{description}}}}}"#),
+        r#"{"IndexCreated":"i"}"#.to_owned(),
+        r#"{"BindingBegun":{"description":{"binding":"b","instance":"i","index":"shop","role":"write","created":6,"expires":null},
+            "ttl_seconds":null,"public_key":"U"}}"#
+            .to_owned(),
+        r#"{"BindingIssued":"b"}"#.to_owned(),
+    ];
+    let mut state = State::default();
+    for event in events {
+        let event: Event = serde_json::from_str(&event).unwrap();
+        state.apply(&event, at(1));
+    }
+    let index = state.index(&"i".parse().unwrap()).unwrap();
+    assert_eq!(
+        (index.phase, index.was_live, &index.description.options),
+        (Phase::Live, true, &IndexOptions::default())
+    );
+    // A snapshot of that time knows neither changes nor whether an index could ever be used.
+    let snapshot = format!(
+        r#"{{"indexes":{{"i":{{"description":{{{description}}},"phase":"Live"}}}},"by_index":{{"shop":"i"}},"bindings":{{}},"revocations":{{}}}}"#
+    );
+    let restored: State = serde_json::from_str(&snapshot).unwrap();
+    let there = restored.index(&"i".parse().unwrap()).unwrap();
+    assert_eq!((there.was_live, &there.update), (true, &None));
+}
+
+#[test]
 fn the_state_reads_what_it_writes() {
     let mut state = bound(Some(10));
+    run(&mut state, 4, change("i", 5)).unwrap();
     run(&mut state, 5, Command::BeginRevocation("b".parse().unwrap())).unwrap();
     assert_eq!(wire::decode::<State>(&wire::encode(&state)).unwrap(), state);
 }
@@ -129,7 +261,7 @@ fn the_state_reads_what_it_writes() {
 proptest! {
     #[test]
     fn names_belong_to_one_instance_and_keys_to_one_binding(
-        steps in prop::collection::vec((0u8..9, 0u8..3, 0u8..3, prop::option::of(1u64..20)), 1..60),
+        steps in prop::collection::vec((0u8..13, 0u8..3, 0u8..3, prop::option::of(1u64..20)), 1..80),
     ) {
         let mut state = State::default();
         for (seconds, (kind, a, b, ttl)) in (1i64..).zip(steps) {
@@ -145,7 +277,11 @@ proptest! {
                 5 => binding(&instance, &bound, Role::Admin, ttl, at(seconds)),
                 6 => Command::EndBinding(bind),
                 7 => Command::BeginRevocation(bind),
-                _ => Command::EndRevocation(bind),
+                8 => Command::EndRevocation(bind),
+                9 => change(&instance, u32::from(b) + 1),
+                10 => Command::EndUpdate(i),
+                11 => Command::AbandonUpdate(i),
+                _ => Command::AbandonDeletion(i),
             };
             // A refusal is fine; a panic or a broken rule is not.
             run(&mut state, seconds, command).ok();
@@ -153,6 +289,15 @@ proptest! {
                 prop_assert_eq!(&state.indexes[instance].description.index, name);
             }
             prop_assert_eq!(state.by_index.len(), state.indexes.len());
+            for index in state.indexes() {
+                prop_assert!(index.was_live || (index.phase != Phase::Live && index.update.is_none()));
+                let (is, wanted) = (&index.description, index.wanted());
+                prop_assert_eq!((&is.instance, &is.index, &is.scope), (&wanted.instance, &wanted.index, &wanted.scope));
+                // Nobody is let in before or after.
+                let usable = index.phase == Phase::Live;
+                let in_use = |b: &Binding| b.phase != BindingPhase::Revoking;
+                prop_assert!(usable || !state.bindings_of(&is.instance).any(in_use));
+            }
             for b in state.bindings() {
                 prop_assert!(state.indexes.contains_key(&b.description.instance));
                 let is_revoked = state.revocations.contains_key(&b.public_key);

@@ -18,20 +18,14 @@ mod scan;
 mod streams;
 mod window;
 
-use std::{path::PathBuf, time::Duration};
-
-use anyhow::Context;
-use host::{Host, StartError};
-use reqwest::StatusCode;
-use settings::{Common, Settings};
+use settings::Common;
 use types::{ContainerId, IndexName};
-use wire::{Call, Problem, Service};
 
-use super::{Connection, ToolError};
-use crate::{cli::SettingsArgs, process, screen::Screen};
-
-/// How long one call may take: a scale waits for every container that it touches.
-const CALL_WITHIN: Duration = Duration::from_secs(60);
+use super::{
+    Connection,
+    installation::{Admin, CALL_WITHIN, Installation, refused, time},
+};
+use crate::screen::Screen;
 
 const EXAMPLES: &str = "Examples:
   logboom admin containers                          with a local standalone
@@ -47,13 +41,7 @@ const EXAMPLES: &str = "Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct AdminArgs {
     #[command(flatten)]
-    settings: SettingsArgs,
-    /// NATS servers; without it those of the settings, else those of the local standalone
-    #[arg(long, env = "LOGBOOM_NATS")]
-    nats: Option<String>,
-    /// Credentials file of the platform account; needs --nats
-    #[arg(long, requires = "nats", value_name = "FILE")]
-    creds: Option<PathBuf>,
+    installation: Installation,
     #[command(subcommand)]
     command: AdminCommand,
 }
@@ -199,12 +187,12 @@ impl AdminArgs {
         if let AdminCommand::Password { user, acl } = &self.command {
             return password::print(user, acl, screen);
         }
-        let (settings, local) = self.settings(connection)?;
+        let (settings, local) = self.installation.settings(connection)?;
         if let AdminCommand::SetAsideSnapshots { yes, nats_is_gone } = self.command {
             anyhow::ensure!(yes, "this is for an installation whose JetStream is lost; if it is, repeat with --yes");
             return aside::set_aside(settings.section::<Common>()?, nats_is_gone, screen).await;
         }
-        let admin = Admin { host: connect(settings.section::<Common>()?).await?, screen };
+        let admin = Admin::connect(settings.section::<Common>()?, screen).await?;
         match self.command {
             AdminCommand::Nodes => admin.nodes_alive().await,
             AdminCommand::Containers => admin.containers().await,
@@ -241,50 +229,9 @@ impl AdminArgs {
             AdminCommand::Password { .. } | AdminCommand::SetAsideSnapshots { .. } => Ok(()),
         }
     }
-
-    /// The settings that lead to the installation, and whether it is the local standalone.
-    fn settings(&self, connection: &Connection) -> anyhow::Result<(Settings, bool)> {
-        let mut layers = self.settings.clone();
-        let local = connection.data.join("standalone.toml");
-        let named = !layers.files.is_empty();
-        if let Some(nats) = &self.nats {
-            layers.set.push(format!("common.nats_url={nats}"));
-            if let Some(creds) = &self.creds {
-                let creds = creds.canonicalize().with_context(|| format!("cannot read {}", creds.display()))?;
-                layers.set.push(format!("common.nats_creds=file:{}", creds.display()));
-            }
-        } else if !named && local.is_file() {
-            layers.files.insert(0, local.clone());
-        }
-        if let Some(ca) = &connection.ca {
-            layers.set.push(format!("common.tls_ca={}", ca.display()));
-        }
-        let is_local = layers.files.contains(&local);
-        // The replica's name is that of this process: two tools at once must not be taken for one.
-        layers.set.push(format!("common.replica=admin-{}", std::process::id()));
-        Ok((process::load(&layers)?, is_local))
-    }
-}
-
-async fn connect(common: Common) -> anyhow::Result<Host> {
-    let url = common.nats_url.clone();
-    Host::connect(Service::Gateway, common).await.map_err(|error| match error {
-        StartError::Bus(error) => ToolError::NoNats { url, reason: error.to_string() }.into(),
-        other => other.into(),
-    })
-}
-
-/// Somebody who may call everything.
-struct Admin {
-    host: Host,
-    screen: Screen,
 }
 
 impl Admin {
-    async fn call<C: Call>(&self, key: &C::Key, request: &C::Request) -> Result<C::Reply, ToolError> {
-        self.host.bus.call_within::<C>(key, request, CALL_WITHIN).await.map_err(refused)
-    }
-
     /// Refuses to open logs where the settings may be others than those of the installation.
     fn may_open_logs(&self, config: &segment_store::Config, sure: bool) -> anyhow::Result<()> {
         let (copies, tail) = (self.host.common.journal_replicas, config.tail_bytes_max);
@@ -296,26 +243,4 @@ impl Admin {
         );
         Ok(())
     }
-
-    /// A bar for work on so many things, where a person watches.
-    fn bar(&self, count: usize, what: &'static str) -> indicatif::ProgressBar {
-        if !self.screen.is_watched() {
-            return indicatif::ProgressBar::hidden();
-        }
-        let bar = indicatif::ProgressBar::new(count as u64).with_message(what);
-        let style = indicatif::ProgressStyle::with_template("{msg} {bar:30} {pos}/{len}");
-        style.map_or_else(|_| bar.clone(), |style| bar.clone().with_style(style))
-    }
-}
-
-/// A time for people.
-fn time(at: types::Timestamp) -> String {
-    jiff::Timestamp::from_nanosecond(at.nanos().into()).map_or_else(|_| at.to_string(), |time| time.to_string())
-}
-
-/// What a service refuses, with the number of the page that tells what to do.
-fn refused(problem: Problem) -> ToolError {
-    let status = StatusCode::from_u16(problem.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let page = problem.lb_code().map(|code| format!(" ({code})")).unwrap_or_default();
-    ToolError::Refused { status, message: format!("{problem}{page}") }
 }

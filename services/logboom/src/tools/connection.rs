@@ -101,6 +101,9 @@ pub(crate) enum ToolError {
         /// Why.
         source: reqwest::Error,
     },
+    /// A broker is to be asked, and none is known.
+    #[error("no broker is known: nothing runs here (start it with `./justw up`), or name it with --broker")]
+    NoBroker,
     /// NATS could not be reached.
     #[error(
         "cannot reach NATS at {url}: {reason}\n  is it running? `./justw up` starts everything; --settings, or --nats and --creds, name another installation"
@@ -134,7 +137,8 @@ impl Connection {
             http: http_client(tls.as_deref())?,
             tls,
             gateway: gateway.with_context(|| missing("gateway"))?,
-            broker: broker.with_context(|| missing("broker"))?,
+            // Those that only publish or query are told of a gateway and of no broker.
+            broker: broker.unwrap_or_default(),
             token: token.map(|t| t.trim().to_owned()).with_context(|| missing("token"))?,
             broker_auth: self.broker_auth.clone().or(password).unwrap_or_default(),
         })
@@ -163,7 +167,7 @@ pub(crate) struct Api {
     pub(crate) tls: Option<Arc<ClientConfig>>,
     /// The gateway's base URL.
     pub(crate) gateway: String,
-    /// The broker's base URL.
+    /// The broker's base URL; empty where none is known.
     pub(crate) broker: String,
     /// Bearer token for the gateway.
     pub(crate) token: String,
@@ -215,6 +219,9 @@ impl Api {
         path: &str,
         body: Option<&Value>,
     ) -> Result<(StatusCode, Value), ToolError> {
+        if self.broker.is_empty() {
+            return Err(ToolError::NoBroker);
+        }
         let (user, password) = self.broker_auth.split_once(':').unwrap_or((self.broker_auth.as_str(), ""));
         let mut request = self
             .http

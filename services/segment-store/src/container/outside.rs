@@ -7,18 +7,21 @@ use std::{
 
 use bus::SystemClock;
 use bytes::Bytes;
+use host::Quotas;
 use moka::sync::Cache;
 use store::Objects;
 use tokio::sync::{Mutex, Semaphore};
 use types::{Clock, ContainerId, Timestamp};
 use wire::{
+    Outcome, Problem,
     block::Block,
-    segment_store::{Append, ChunkMeta, ReadFrom, SegmentRead},
+    segment_store::{Append, Appended, ChunkMeta, ReadFrom, SegmentRead},
 };
 
 use crate::{
     container::{Container, columns, read::capped, tier2::failed},
     error::Error,
+    lane::to_u64,
 };
 
 /// Chunks kept, so that a reader who goes through one fetches it once.
@@ -34,11 +37,19 @@ const GONE_MAX: usize = 3;
 /// taken for repeats.
 const OWN_WRITERS: [&str; 2] = ["lane-", "job-"];
 
-/// Refuses a block that says what only a front door knows, or that comes under the name of one.
+/// What only programs outside need of a replica.
+pub(crate) struct Outside {
+    pub(crate) lender: Lender,
+    /// What the users of an index may still publish.
+    pub(crate) quotas: Quotas,
+}
+
+/// Refuses a block that says what only a front door knows, or that comes under the name of one; answers its events and their
+/// bytes.
 ///
 /// The message ids of all segments of a container share one memory, in which those received last stay: whoever chose the time of
 /// receipt could have everybody else's forgotten. Numbered events need no ids.
-pub(crate) fn check(append: &Append) -> Result<(), Error> {
+fn check(append: &Append) -> Result<(u64, u64), Error> {
     if OWN_WRITERS.iter().any(|prefix| append.writer.as_str().starts_with(prefix)) {
         return Err(Error::BadBlock(format!("writer {} has a name that belongs to the platform", append.writer)));
     }
@@ -46,7 +57,8 @@ pub(crate) fn check(append: &Append) -> Result<(), Error> {
     if (0..block.len()).any(|i| block.id(i) != 0) {
         return Err(Error::BadBlock("message ids are for what comes through a front door".to_owned()));
     }
-    Ok(())
+    let bytes: usize = block.iter().map(|event| event.payload.len()).sum();
+    Ok((to_u64(block.len()), to_u64(bytes)))
 }
 
 /// Reads chunks for others; clones share its memory.
@@ -119,6 +131,29 @@ impl Lender {
 }
 
 impl Container {
+    /// Appends what a writer outside the platform sends. Errors: those of [`Container::append`]; `OverQuota`, not applied.
+    pub(crate) async fn append_outside(
+        &self,
+        request: Append,
+        quotas: &Quotas,
+        deadline: Timestamp,
+    ) -> Result<Appended, Error> {
+        let (events, bytes) = check(&request)?;
+        let index = self.books.read().state.segments.get(&request.segment).map(|segment| segment.index.clone());
+        // Of a segment that is not here the append itself says what is known.
+        let Some(index) = index else { return self.append(request, deadline).await };
+        quotas.take(&index, events, bytes)?;
+        let answer = self.append(request, deadline).await;
+        let nothing_new = match &answer {
+            Ok(appended) => u64::from(appended.duplicate_count) >= events,
+            Err(error) => Problem::from(error.clone()).outcome == Outcome::NotApplied,
+        };
+        if nothing_new {
+            quotas.give_back(&index, events, bytes);
+        }
+        answer
+    }
+
     /// Answers a read with columns, also of what is in Tier 2. Bounds: as [`Container::read`].
     pub(crate) async fn read_inline(
         &self,

@@ -15,7 +15,8 @@ use wire::{
 use crate::{
     lane::{
         APPEND_WITHIN, Context, DRAIN_WITHIN,
-        gather::{Ask, Batch, Fate, reopen},
+        gather::{Ask, Batch, EVENT_OVERHEAD, Fate, reopen},
+        to_u64,
     },
     metrics,
 };
@@ -26,6 +27,8 @@ pub(crate) const TOO_LARGE: u32 = 10_054;
 pub(crate) const NO_STREAM: u32 = 10_059;
 /// JetStream's number for a store at its limit.
 pub(crate) const FULL: u32 = 10_077;
+/// JetStream's number for an account that has used up what it may.
+pub(crate) const OVER_QUOTA: u32 = 10_002;
 /// JetStream's number for a sealed stream.
 pub(crate) const SEALED: u32 = 10_109;
 /// JetStream's number for a store that is not available for the moment.
@@ -33,8 +36,8 @@ pub(crate) const NOT_READY: u32 = 10_008;
 
 /// Appends a block and answers everybody in it, unless its segment is sealed: then its events are given back.
 pub(crate) async fn deliver(context: &Arc<Context>, batch: Batch, stop: &CancellationToken) -> Fate {
-    let Batch { index, segment, append, sent, .. } = batch;
-    let count = u64::try_from(sent.len()).unwrap_or(u64::MAX);
+    let Batch { index, segment, append, sent, bytes } = batch;
+    let count = to_u64(sent.len());
     let block = append.block.clone();
     let problem = match persist(context, segment.container, append, stop).await {
         Ok(appended) => {
@@ -59,7 +62,11 @@ pub(crate) async fn deliver(context: &Arc<Context>, batch: Batch, stop: &Cancell
     for sent in &sent {
         refuse(&context.tenants, &sent.ask, code, &problem.message).await;
     }
-    if problem.outcome == Outcome::NotApplied { Fate::NotStored } else { Fate::Unknown }
+    if problem.outcome != Outcome::NotApplied {
+        return Fate::Unknown;
+    }
+    context.quotas.give_back(&index, count, to_u64(bytes.saturating_sub(sent.len() * EVENT_OVERHEAD)));
+    Fate::NotStored
 }
 
 /// Whether the segment certainly has nothing of the block and never will.

@@ -22,7 +22,7 @@ use wire::{
 /// A block is closed at this size: a full frame of the default settings.
 const BLOCK_BYTES_MAX: usize = 512 << 10;
 /// What an event counts besides its payload.
-const EVENT_OVERHEAD: usize = 128;
+pub(crate) const EVENT_OVERHEAD: usize = 128;
 /// Segments remembered without an event that waits; beyond it one gets a new writer when it is needed again.
 const IDLE_MAX: usize = 4_096;
 

@@ -14,6 +14,7 @@ mod fence;
 mod handover;
 mod lanes;
 mod process;
+mod quotas;
 mod room;
 mod stage;
 mod storage;

@@ -8,8 +8,8 @@ use store::{LIST_MAX, Objects, Put};
 use types::{Clock, Timestamp};
 use wire::Service;
 
-use super::connect;
 use crate::screen::Screen;
+use crate::tools::installation::connect;
 
 /// Where snapshots are.
 const SNAPSHOTS: &str = "snap/";

@@ -144,7 +144,7 @@ impl Admin {
     async fn opened(&self, index: &IndexName) -> anyhow::Result<BTreeMap<u32, Timestamp>> {
         let mut opened = BTreeMap::new();
         loop {
-            let from = opened.last_key_value().map_or(0, |(epoch, _)| epoch + 1);
+            let from = opened.last_key_value().map_or(0, |(epoch, _)| *epoch + 1);
             let page = self.call::<ListEpochs>(&(), &EpochsOf { index: index.clone(), from, limit: PAGE }).await?;
             let more = page.more && !page.epochs.is_empty();
             opened.extend(page.epochs.into_iter().map(|record| (record.epoch, record.at)));

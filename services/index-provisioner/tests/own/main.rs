@@ -1,66 +1,34 @@
-//! The provisioner through its doors, on a real nats-server in operator mode, with a coordinator of a few lines behind it.
+//! The back-end `own` through the provisioner's doors, on a real nats-server in operator mode, with a coordinator of a few lines behind.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+mod coordinator;
+mod options;
+
+use std::time::Duration;
 
 use anyhow::Result;
-use bus::{Bucket, Bus, BusOptions, Door, Doors};
+use bus::{Bucket, Bus, BusOptions};
 use host::{Host, InProcess, start_in_process};
 use index_provisioner::IndexProvisioner;
 use ring::digest;
 use testkit::{World, eventually};
-use types::IndexName;
 use wire::{
-    Code, Empty, Problem, Service,
-    coordinator::{CreateStream, DeleteStream, NewStream, StreamDescription},
-    decode,
+    Code, Empty, Service, decode,
     index_provisioner::{
-        BindingName, CreateIndex, Credentials, DeleteIndex, InstanceName, IssueCredentials, ListBindings, ListIndexes,
-        NewBinding, NewIndex, RevokeCredentials,
+        BindingName, CreateIndex, Credentials, DeleteIndex, IndexOptions, InstanceName, IssueCredentials, ListBindings,
+        ListIndexes, NewBinding, NewIndex, RevokeCredentials,
     },
     views::{Role, TOKENS, TokenGrant},
 };
 
-const SOON: Duration = Duration::from_secs(20);
+use self::coordinator::Coordinator;
 
-type Streams = Arc<Mutex<BTreeMap<IndexName, NewStream>>>;
+const SOON: Duration = Duration::from_secs(20);
 
 async fn provisioner(world: &World, replica: &str) -> Result<InProcess> {
     let settings = world.settings(replica, &["common.lease_ttl=1s"])?;
     Ok(start_in_process::<IndexProvisioner>(&settings, None).await?)
-}
-
-/// Keeps the names of streams; the name `taken` belongs to somebody else.
-async fn coordinator_doors(host: &Host) -> Result<(Streams, Vec<Door>)> {
-    let streams = Streams::default();
-    let doors = Doors::new(&host.bus, Service::Coordinator, &host.replica);
-    let (created, deleted) = (streams.clone(), streams.clone());
-    let create = doors
-        .serve::<CreateStream, _, _>(None, move |incoming| {
-            let new = incoming.request;
-            let answer = if new.index.as_str() == "taken" {
-                Err(Problem::conflict("IndexNameTaken", "index taken exists in another scope"))
-            } else {
-                created.lock().unwrap().insert(new.index.clone(), new.clone());
-                let created = types::Timestamp::from_nanos(1);
-                let stream = StreamDescription::new((0, created), new.scope, new.index, Vec::new());
-                Ok(StreamDescription { retention_days: new.retention_days, ..stream })
-            };
-            async move { answer }
-        })
-        .await?;
-    let delete = doors
-        .serve::<DeleteStream, _, _>(None, move |incoming| {
-            deleted.lock().unwrap().remove(&incoming.request.index);
-            async { Ok(Empty {}) }
-        })
-        .await?;
-    Ok((streams, vec![create, delete]))
 }
 
 fn index(instance: &str, index: Option<&str>) -> NewIndex {
@@ -71,6 +39,7 @@ fn index(instance: &str, index: Option<&str>) -> NewIndex {
         backend: "own".into(),
         segment_count: 0,
         retention_days: Some(7),
+        options: IndexOptions::default(),
     }
 }
 
@@ -108,12 +77,12 @@ async fn an_index_is_created_once_and_a_refusal_leaves_nothing() -> Result<()> {
     let world = World::start().await?;
     let provisioner = provisioner(&world, "a").await?;
     let host = Host::connect(Service::Gateway, world.common("test", &[])?).await?;
-    let (streams, _doors) = coordinator_doors(&host).await?;
+    let coordinator = Coordinator::open(&host).await?;
     let created = host.bus.call_within::<CreateIndex>(&(), &index("i", None), SOON).await?;
     assert!(created.index.as_str().starts_with("ix-"));
     assert_eq!((created.segment_count, created.retention_days), (2, Some(7)));
     assert_eq!(host.bus.call::<CreateIndex>(&(), &index("i", None)).await?, created);
-    assert_eq!(streams.lock().unwrap()[&created.index].segment_count, 2);
+    assert_eq!(coordinator.stream(created.index.as_str()).unwrap().segments.len(), 2);
     for (request, kind) in [
         (index("i", Some("other")), "InstanceDiffers"),
         (index("j", Some(created.index.as_str())), "IndexNameTaken"),
@@ -129,7 +98,7 @@ async fn an_index_is_created_once_and_a_refusal_leaves_nothing() -> Result<()> {
         let name = InstanceName { instance: instance.parse().unwrap() };
         host.bus.call::<DeleteIndex>(&(), &name).await?;
     }
-    assert!(streams.lock().unwrap().is_empty());
+    assert!(coordinator.is_empty());
     assert!(host.bus.call::<ListIndexes>(&(), &Empty {}).await?.indexes.is_empty());
     provisioner.stop().await?;
     Ok(())
@@ -140,7 +109,7 @@ async fn credentials_work_until_they_are_revoked() -> Result<()> {
     let world = World::start().await?;
     let provisioner = provisioner(&world, "a").await?;
     let host = Host::connect(Service::Gateway, world.common("test", &[])?).await?;
-    let (_, _doors) = coordinator_doors(&host).await?;
+    let _coordinator = Coordinator::open(&host).await?;
     host.bus.call_within::<CreateIndex>(&(), &index("i", Some("shop")), SOON).await?;
     let issued = host.bus.call::<IssueCredentials>(&(), &binding("b", Role::Write, None)).await?;
     assert_eq!(host.bus.call::<IssueCredentials>(&(), &binding("b", Role::Write, None)).await?, issued);
@@ -185,7 +154,7 @@ async fn deleting_an_index_cuts_its_applications_and_no_other() -> Result<()> {
     let world = World::start().await?;
     let provisioner = provisioner(&world, "a").await?;
     let host = Host::connect(Service::Gateway, world.common("test", &[])?).await?;
-    let (_, _doors) = coordinator_doors(&host).await?;
+    let _coordinator = Coordinator::open(&host).await?;
     for (instance, name) in [("i", "shop"), ("j", "other")] {
         host.bus.call_within::<CreateIndex>(&(), &index(instance, Some(name)), SOON).await?;
     }
@@ -208,7 +177,7 @@ async fn a_binding_ends_by_itself() -> Result<()> {
     let world = World::start().await?;
     let provisioner = provisioner(&world, "a").await?;
     let host = Host::connect(Service::Gateway, world.common("test", &[])?).await?;
-    let (_, _doors) = coordinator_doors(&host).await?;
+    let _coordinator = Coordinator::open(&host).await?;
     host.bus.call_within::<CreateIndex>(&(), &index("i", Some("shop")), SOON).await?;
     let issued = host.bus.call::<IssueCredentials>(&(), &binding("b", Role::Read, Some(2))).await?;
     assert!(issued.values["expires_at"].ends_with('Z'));
@@ -225,7 +194,7 @@ async fn a_new_leader_makes_tokens_and_account_true() -> Result<()> {
     let world = World::start().await?;
     let first = provisioner(&world, "a").await?;
     let host = Host::connect(Service::Gateway, world.common("test", &[])?).await?;
-    let (_, _doors) = coordinator_doors(&host).await?;
+    let _coordinator = Coordinator::open(&host).await?;
     host.bus.call_within::<CreateIndex>(&(), &index("i", Some("shop")), SOON).await?;
     let kept = host.bus.call::<IssueCredentials>(&(), &binding("kept", Role::Admin, None)).await?;
     let revoked = host.bus.call::<IssueCredentials>(&(), &binding("revoked", Role::Admin, None)).await?;

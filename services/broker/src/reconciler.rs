@@ -1,0 +1,157 @@
+//! What the leader does by itself: ends what is over, and looks for what the provisioner has and nothing of ours explains.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use bus::Bus;
+use host::Ledger;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use types::{BindingId, Clock, InstanceId};
+use wire::{
+    Empty, Problem,
+    index_provisioner::{BindingName, DeleteIndex, InstanceName, ListBindings, ListIndexes, RevokeCredentials},
+};
+
+use crate::{
+    audit::Audit,
+    effects::{CALL_MAX, Turns},
+    metrics,
+    state::{Command, State},
+};
+
+/// How often operations and bindings are looked at whose time may be over.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// Orphans that one look removes; the next look goes on.
+const REMOVALS_MAX: usize = 64;
+
+/// Follows the state while this replica leads.
+pub(crate) struct Reconciler {
+    pub(crate) ledger: Ledger<State>,
+    pub(crate) bus: Bus,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) audit: Audit,
+    pub(crate) turns: Turns,
+    /// How often the provisioner is asked what it has.
+    pub(crate) every: Duration,
+}
+
+/// Something that the provisioner has.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Found {
+    Index(InstanceId),
+    Binding(InstanceId, BindingId),
+}
+
+/// What is to be done about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// It belongs to something of ours.
+    Explained,
+    /// It was ours and is over: what created it was late.
+    Orphan,
+    /// We never heard of it, or long ago. It is told of and left alone: a lost journal must not cost anybody's events.
+    Stranger,
+}
+
+impl Found {
+    fn verdict(&self, state: &State) -> Verdict {
+        let (is_there, is_known) = match self {
+            Self::Index(id) => (state.instance(id).is_some(), state.knows_instance(id)),
+            // An instance that ends takes its bindings along.
+            Self::Binding(_, id) => (state.has_binding(id), state.knows_binding(id)),
+        };
+        match (is_there, is_known) {
+            (true, _) => Verdict::Explained,
+            (false, true) => Verdict::Orphan,
+            (false, false) => Verdict::Stranger,
+        }
+    }
+}
+
+impl Reconciler {
+    /// Works until the token is cancelled.
+    pub(crate) async fn run(self, token: CancellationToken) {
+        let mut ticks = interval(SWEEP_EVERY.min(self.every));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut look_at, mut suspects) = (Instant::now(), BTreeSet::new());
+        while token.run_until_cancelled(ticks.tick()).await.is_some() {
+            self.sweep().await;
+            if Instant::now() >= look_at {
+                match token.run_until_cancelled(self.look(&suspects)).await {
+                    Some(Ok(found)) => suspects = found,
+                    Some(Err(problem)) => tracing::warn!(%problem, "orphans could not be looked for"),
+                    None => return,
+                }
+                look_at = Instant::now() + self.every;
+            }
+        }
+    }
+
+    async fn sweep(&self) {
+        let now = self.clock.now();
+        let due = |state: &State| {
+            let events = state.sweep(now);
+            (!events.is_empty()).then(|| events.iter().filter_map(|event| self.audit.swept(state, event)).collect())
+        };
+        let Some(drafts) = self.ledger.read(due) else { return };
+        match self.audit.around_each(drafts, self.ledger.submit(Command::Sweep)).await {
+            Ok(events) => tracing::info!(count = events.len(), "operations given up and bindings ended"),
+            Err(problem) => tracing::warn!(%problem, "what is over could not be ended; it is tried again"),
+        }
+    }
+
+    /// Removes what was an orphan at the last look already, and answers with what is one now.
+    ///
+    /// Two looks, because a creation or a removal may be under way between the provisioner's answer and our state.
+    async fn look(&self, suspects: &BTreeSet<Found>) -> Result<BTreeSet<Found>, Problem> {
+        let found = self.found().await?;
+        let verdicts: Vec<_> = self.ledger.read(|state| found.iter().map(|one| one.verdict(state)).collect());
+        let of =
+            |wanted: Verdict| found.iter().zip(&verdicts).filter(move |(_, is)| **is == wanted).map(|(one, _)| one);
+        metrics::STRANGERS.set(of(Verdict::Stranger).count());
+        for stranger in of(Verdict::Stranger).filter(|one| !suspects.contains(one)).take(REMOVALS_MAX) {
+            tracing::warn!(?stranger, "provisioner has what no service instance or binding explains; it is left alone");
+        }
+        for orphan in of(Verdict::Orphan).filter(|one| suspects.contains(one)).take(REMOVALS_MAX) {
+            match self.remove(orphan).await {
+                Ok(true) => {
+                    metrics::ORPHANS.inc();
+                    tracing::warn!(?orphan, "orphan removed");
+                }
+                Ok(false) => {}
+                Err(problem) => {
+                    tracing::warn!(?orphan, %problem, "orphan could not be removed; the next look tries again")
+                }
+            }
+        }
+        Ok(of(Verdict::Orphan).chain(of(Verdict::Stranger)).cloned().collect())
+    }
+
+    async fn found(&self) -> Result<Vec<Found>, Problem> {
+        let indexes = self.bus.call_within::<ListIndexes>(&(), &Empty {}, CALL_MAX).await?.indexes;
+        let bindings = self.bus.call_within::<ListBindings>(&(), &Empty {}, CALL_MAX).await?.bindings;
+        let indexes = indexes.into_iter().map(|index| Found::Index(index.instance));
+        Ok(indexes.chain(bindings.into_iter().map(|b| Found::Binding(b.instance, b.binding))).collect())
+    }
+
+    /// True if it was still an orphan when its turn came: a new creation under the same id waits for the same turn.
+    async fn remove(&self, orphan: &Found) -> Result<bool, Problem> {
+        let (Found::Index(instance) | Found::Binding(instance, _)) = orphan;
+        let _turn = self.turns.of(instance).lock().await;
+        if !self.ledger.is_leader() || self.ledger.read(|state| orphan.verdict(state)) != Verdict::Orphan {
+            return Ok(false);
+        }
+        match orphan {
+            Found::Index(instance) => {
+                let name = InstanceName { instance: instance.clone() };
+                self.bus.call_within::<DeleteIndex>(&(), &name, CALL_MAX).await?;
+            }
+            Found::Binding(_, binding) => {
+                let name = BindingName { binding: binding.clone() };
+                self.bus.call_within::<RevokeCredentials>(&(), &name, CALL_MAX).await?;
+            }
+        }
+        Ok(true)
+    }
+}

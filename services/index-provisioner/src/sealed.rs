@@ -1,0 +1,220 @@
+//! Secrets of bindings that cannot be derived: sealed under keys of the settings, each bound to its own binding.
+//!
+//! A sealed value is `1, length of the key id, key id, nonce (12), AES-256-GCM of the values with its tag (16)`; everything before the
+//! ciphertext, the binding's id and its instant of issue are associated data. So a value opens for its own binding only, and not at
+//! all when a byte of it has changed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
+
+use bus::{Bucket, BucketError};
+use data_encoding::BASE64;
+use ring::{
+    aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
+    rand::{SecureRandom, SystemRandom},
+};
+use types::{BindingId, Timestamp};
+use wire::{Problem, index_provisioner::BindingDescription};
+
+use crate::{backend::unavailable, metrics};
+
+/// Bucket of sealed secrets; key = binding.
+pub(crate) const SEALED: &str = "lb_sealed";
+
+/// Keys that are known at once: one that seals, and those of earlier times.
+pub(crate) const KEYS_MAX: usize = 16;
+/// Bytes of a key.
+const KEY_BYTES: usize = 32;
+/// Characters of a key's id.
+const KEY_ID_MAX: usize = 32;
+/// What a sealed value begins with.
+const FORMAT: u8 = 1;
+
+/// Why a value cannot be sealed or opened; none of them says what is in it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SealedError {
+    /// The text of the keys is not one.
+    #[error("line {line}: {rule}")]
+    Keys {
+        /// Which.
+        line: usize,
+        /// What would be right.
+        rule: &'static str,
+    },
+    /// There is none at all.
+    #[error("it holds no key; write `ID:BASE64` of 32 random bytes")]
+    NoKey,
+    /// The key is not among those of the settings.
+    #[error(
+        "it was sealed with key {0:?}, which is not in index_provisioner.sealing_keys: put it back, below the first"
+    )]
+    UnknownKey(String),
+    /// Changed, cut off, or another binding's.
+    #[error("it is not what was sealed for this binding")]
+    Broken,
+    /// The system gave no random bytes, or the cipher refused.
+    #[error("the system gave no random bytes")]
+    Random,
+}
+
+/// The keys; the first seals, all open.
+pub(crate) struct SealingKeys {
+    keys: Vec<(String, LessSafeKey)>,
+}
+
+impl fmt::Debug for SealingKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.keys.iter().map(|(id, _)| id)).finish()
+    }
+}
+
+/// What a sealed value held.
+#[derive(Debug, PartialEq, Eq)]
+struct Opened {
+    plain: Vec<u8>,
+    /// Whether another key than the first sealed it.
+    is_old: bool,
+}
+
+impl SealingKeys {
+    /// Reads keys, one a line as `ID:BASE64`; empty lines and lines that begin with # count for nothing.
+    pub(crate) fn parse(text: &str) -> Result<Self, SealedError> {
+        let mut keys: Vec<(String, LessSafeKey)> = Vec::new();
+        for (number, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty() && !l.starts_with('#')) {
+            let refuse = |rule| SealedError::Keys { line: number + 1, rule };
+            let (id, key) = line.trim().split_once(':').ok_or_else(|| refuse("a key is written as ID:BASE64"))?;
+            let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+            if id.is_empty() || id.len() > KEY_ID_MAX || !id.bytes().all(fits) {
+                return Err(refuse("an id has 1 to 32 letters, digits, - and _"));
+            }
+            if keys.iter().any(|(known, _)| known == id) {
+                return Err(refuse("an id stands once"));
+            }
+            if keys.len() >= KEYS_MAX {
+                return Err(refuse("at most 16 keys are possible: drop those that seal nothing any more"));
+            }
+            let bytes = BASE64.decode(key.trim().as_bytes()).ok().filter(|bytes| bytes.len() == KEY_BYTES);
+            let key = bytes.and_then(|bytes| UnboundKey::new(&AES_256_GCM, &bytes).ok());
+            let key = key.ok_or_else(|| refuse("a key is the base64 of 32 bytes"))?;
+            keys.push((id.to_owned(), LessSafeKey::new(key)));
+        }
+        if keys.is_empty() { Err(SealedError::NoKey) } else { Ok(Self { keys }) }
+    }
+
+    fn seal(&self, label: &str, plain: &[u8]) -> Result<Vec<u8>, SealedError> {
+        let (id, key) = self.keys.first().ok_or(SealedError::NoKey)?;
+        let mut nonce = [0; NONCE_LEN];
+        SystemRandom::new().fill(&mut nonce).map_err(|_| SealedError::Random)?;
+        let mut sealed = vec![FORMAT, u8::try_from(id.len()).unwrap_or(u8::MAX)];
+        sealed.extend_from_slice(id.as_bytes());
+        sealed.extend_from_slice(&nonce);
+        let aad = associated(&sealed, label);
+        let mut text = plain.to_vec();
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        key.seal_in_place_append_tag(nonce, aad, &mut text).map_err(|_| SealedError::Random)?;
+        sealed.append(&mut text);
+        Ok(sealed)
+    }
+
+    fn open(&self, label: &str, sealed: &[u8]) -> Result<Opened, SealedError> {
+        let [FORMAT, length, rest @ ..] = sealed else { return Err(SealedError::Broken) };
+        let (id, rest) = rest.split_at_checked(usize::from(*length)).ok_or(SealedError::Broken)?;
+        let (nonce, text) = rest.split_at_checked(NONCE_LEN).ok_or(SealedError::Broken)?;
+        let known = self.keys.iter().position(|(known, _)| known.as_bytes() == id);
+        let known = known.ok_or_else(|| SealedError::UnknownKey(String::from_utf8_lossy(id).into_owned()))?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SealedError::Broken)?;
+        let aad = associated(&sealed[..sealed.len() - text.len()], label);
+        let mut text = text.to_vec();
+        let plain = self.keys[known].1.open_in_place(nonce, aad, &mut text).map_err(|_| SealedError::Broken)?;
+        Ok(Opened { plain: plain.to_vec(), is_old: known > 0 })
+    }
+}
+
+/// The head has its own length in it, so that no two pairs of head and label give the same bytes.
+fn associated(head: &[u8], label: &str) -> Aad<Vec<u8>> {
+    Aad::from([head, label.as_bytes()].concat())
+}
+
+/// What a value is sealed for: a binding id that is used again later is another binding.
+fn label(binding: &BindingId, issued: Timestamp) -> String {
+    format!("{SEALED}/{binding}/{}", issued.nanos())
+}
+
+/// The sealed secrets of an installation.
+#[derive(Debug, Clone)]
+pub(crate) struct Sealed {
+    bucket: Bucket,
+    keys: Arc<SealingKeys>,
+}
+
+impl Sealed {
+    pub(crate) fn new(bucket: Bucket, keys: SealingKeys) -> Self {
+        Self { bucket, keys: Arc::new(keys) }
+    }
+
+    /// Keeps the secrets of a binding, whatever was kept before; they are there when this returns.
+    pub(crate) async fn put(
+        &self,
+        binding: &BindingDescription,
+        values: &BTreeMap<String, String>,
+    ) -> Result<(), Problem> {
+        let label = label(&binding.binding, binding.created);
+        let sealed = self.keys.seal(&label, &wire::encode(values)).map_err(Problem::internal)?;
+        self.bucket.put(binding.binding.as_str(), sealed).await.map(drop).map_err(problem)
+    }
+
+    /// The secrets of a binding, if any were kept.
+    pub(crate) async fn get(&self, binding: &BindingDescription) -> Result<Option<BTreeMap<String, String>>, Problem> {
+        let Some(entry) = self.bucket.get(binding.binding.as_str()).await.map_err(problem)? else { return Ok(None) };
+        let opened = self.keys.open(&label(&binding.binding, binding.created), &entry.value);
+        let values = opened.and_then(|opened| wire::decode(&opened.plain).map_err(|_| SealedError::Broken));
+        let unreadable = |error| unavailable(format_args!("the sealed secret of {}: {error}", binding.binding));
+        values.map(Some).map_err(unreadable)
+    }
+
+    /// Forgets the secrets of a binding; forgetting what is not there succeeds.
+    pub(crate) async fn delete(&self, binding: &BindingDescription) -> Result<(), Problem> {
+        self.bucket.delete(binding.binding.as_str()).await.map_err(problem)
+    }
+
+    /// Forgets what belongs to no binding, and seals again what an old key has sealed. What no key opens stays, and is counted.
+    ///
+    /// Bounds: as many entries as there can be bindings, of some hundred bytes each.
+    pub(crate) async fn rewrite(&self, bindings: &BTreeSet<(BindingId, Timestamp)>) -> Result<(), Problem> {
+        let known: BTreeMap<&str, &(BindingId, Timestamp)> = bindings.iter().map(|b| (b.0.as_str(), b)).collect();
+        let (mut kept, mut unopened) = (0_usize, 0_usize);
+        for (key, entry) in self.bucket.list("").await.map_err(problem)? {
+            let Some((binding, issued)) = known.get(key.as_str()) else {
+                self.bucket.delete(&key).await.map_err(problem)?;
+                continue;
+            };
+            kept += 1;
+            let label = label(binding, *issued);
+            match self.keys.open(&label, &entry.value) {
+                Ok(opened) if opened.is_old => {
+                    let sealed = self.keys.seal(&label, &opened.plain).map_err(Problem::internal)?;
+                    self.bucket.update(&key, sealed, entry.revision).await.map_err(problem)?;
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    unopened += 1;
+                    tracing::error!(%binding, %error, "sealed secret cannot be opened");
+                }
+            }
+        }
+        metrics::SEALED.set(kept);
+        metrics::UNOPENED.set(unopened);
+        Ok(())
+    }
+}
+
+fn problem(error: BucketError) -> Problem {
+    Problem::unavailable("TokensUnavailable", format_args!("the bucket of sealed secrets does not answer: {error}"))
+        .unknown()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+use proptest::prelude::*;
+use testkit::World;
+use wire::views::Role;
+
+use super::*;
+
+/// Keys of the given ids, each with bytes of its own; the same id always has the same.
+fn keys(ids: &[&str]) -> SealingKeys {
+    let line = |id: &&str| format!("{id}:{}\n", BASE64.encode(&[id.as_bytes()[0]; KEY_BYTES]));
+    SealingKeys::parse(&ids.iter().map(line).collect::<String>()).unwrap()
+}
+
+#[test]
+fn what_was_sealed_opens_and_shows_nothing() {
+    let keys = keys(&["a"]);
+    let sealed = keys.seal("x", b"top secret").unwrap();
+    assert_eq!(keys.open("x", &sealed), Ok(Opened { plain: b"top secret".to_vec(), is_old: false }));
+    assert!(!sealed.windows(6).any(|bytes| bytes == b"secret"));
+    assert_ne!(keys.seal("x", b"top secret").unwrap(), sealed, "each time with a nonce of its own");
+    assert_eq!(format!("{keys:?}"), r#"["a"]"#);
+}
+
+#[test]
+fn only_the_right_key_for_the_right_binding_opens() {
+    let sealed = keys(&["a"]).seal("x", b"secret").unwrap();
+    assert_eq!(keys(&["b"]).open("x", &sealed), Err(SealedError::UnknownKey("a".into())));
+    assert_eq!(keys(&["a"]).open("y", &sealed), Err(SealedError::Broken), "another binding's");
+    let other = SealingKeys::parse(&format!("a:{}", BASE64.encode(&[9; KEY_BYTES]))).unwrap();
+    assert_eq!(other.open("x", &sealed), Err(SealedError::Broken), "another key of the same id");
+    // Two keys that both exist: a value that names the other one does not open.
+    let both = keys(&["a", "b"]);
+    let mut swapped = sealed.clone();
+    swapped[2] = b'b';
+    assert_eq!(both.open("x", &swapped), Err(SealedError::Broken));
+    assert_eq!(both.open("x", &sealed).unwrap().plain, b"secret");
+}
+
+#[test]
+fn a_rotated_key_still_opens_and_is_known_to_be_old() {
+    let sealed = keys(&["a"]).seal("x", b"secret").unwrap();
+    let rotated = keys(&["b", "a"]);
+    assert!(rotated.open("x", &sealed).unwrap().is_old);
+    let again = rotated.seal("x", b"secret").unwrap();
+    assert!(!rotated.open("x", &again).unwrap().is_old);
+    assert_eq!(keys(&["a"]).open("x", &again), Err(SealedError::UnknownKey("b".into())));
+}
+
+#[test]
+fn keys_that_are_none_are_refused_without_being_repeated() {
+    let good = BASE64.encode(&[1; KEY_BYTES]);
+    let many: String = (0..=KEYS_MAX).map(|n| format!("k{n}:{good}\n")).collect();
+    for (text, expected) in [
+        (String::new(), "no key"),
+        ("# nothing\n\n".into(), "no key"),
+        (good.clone(), "ID:BASE64"),
+        (format!("a b:{good}"), "1 to 32"),
+        (format!(":{good}"), "1 to 32"),
+        (format!("{}:{good}", "x".repeat(33)), "1 to 32"),
+        (format!("a:{good}\na:{good}"), "line 2: an id stands once"),
+        ("a:c2VjcmV0".into(), "32 bytes"),
+        ("a:not base64".into(), "32 bytes"),
+        (many, "at most 16"),
+    ] {
+        let refused = SealingKeys::parse(&text).unwrap_err().to_string();
+        assert!(refused.contains(expected), "{text:?}: {refused}");
+        assert!(!refused.contains(&good) && !refused.contains("c2Vj"), "{refused}");
+    }
+    let fine = SealingKeys::parse(&format!("# of 2026\n\nnew:{good}\r\n old:{good}\n"));
+    assert_eq!(format!("{:?}", fine.unwrap()), r#"["new", "old"]"#);
+}
+
+proptest! {
+    #[test]
+    fn nothing_that_was_changed_opens(at in 0usize..80, bit in 0u8..8, length in 0usize..80) {
+        let keys = keys(&["a", "b"]);
+        let sealed = keys.seal("x", b"forty bytes of something that is secret").unwrap();
+        let mut changed = sealed.clone();
+        if let Some(byte) = changed.get_mut(at) {
+            *byte ^= 1 << bit;
+            prop_assert!(keys.open("x", &changed).is_err());
+        }
+        let length = length.min(sealed.len() - 1);
+        prop_assert!(keys.open("x", &sealed[..length]).is_err());
+    }
+
+    #[test]
+    fn whatever_is_there_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+        prop_assert!(keys(&["a"]).open("x", &bytes).is_err());
+    }
+}
+
+fn binding(id: &str, issued: i64) -> BindingDescription {
+    BindingDescription {
+        binding: id.parse().unwrap(),
+        instance: "i".parse().unwrap(),
+        index: "shop".parse().unwrap(),
+        role: Role::Write,
+        created: Timestamp::from_nanos(issued),
+        expires: None,
+    }
+}
+
+fn named(all: &[&BindingDescription]) -> BTreeSet<(BindingId, Timestamp)> {
+    all.iter().map(|b| (b.binding.clone(), b.created)).collect()
+}
+
+#[tokio::test]
+async fn a_leader_seals_again_what_an_old_key_sealed_and_forgets_what_is_gone() {
+    let world = World::start().await.unwrap();
+    let host = host::Host::connect(wire::Service::Gateway, world.common("test", &[]).unwrap()).await.unwrap();
+    let bucket = host.bus.bucket(SEALED, None, 1).await.unwrap();
+    let (here, gone) = (binding("here", 1), binding("gone", 2));
+    let values: BTreeMap<String, String> = [("secret_key".to_owned(), "s3cr3t".to_owned())].into();
+    let old = Sealed::new(bucket.clone(), keys(&["a"]));
+    for binding in [&here, &gone] {
+        old.put(binding, &values).await.unwrap();
+    }
+    assert_eq!(old.get(&here).await.unwrap().as_ref(), Some(&values));
+    assert_eq!(old.get(&binding("nowhere", 1)).await.unwrap(), None);
+    // The same id issued later is another binding; the values of one moved to another do not open.
+    assert!(old.get(&binding("here", 9)).await.is_err());
+    let stolen = bucket.get("here").await.unwrap().unwrap().value;
+    bucket.put("gone", stolen).await.unwrap();
+    assert!(old.get(&gone).await.unwrap_err().message.contains("not what was sealed"));
+
+    let new = Sealed::new(bucket.clone(), keys(&["b", "a"]));
+    new.rewrite(&named(&[&here])).await.unwrap();
+    assert_eq!(bucket.get("gone").await.unwrap(), None);
+    let only_new = Sealed::new(bucket.clone(), keys(&["b"]));
+    assert_eq!(only_new.get(&here).await.unwrap(), Some(values));
+    let lost = old.get(&here).await.unwrap_err();
+    assert!(lost.is_transient() && lost.message.contains("\"b\""), "{lost}");
+    // A key that is missing must not lose anything.
+    old.rewrite(&named(&[&here])).await.unwrap();
+    assert!(only_new.get(&here).await.unwrap().is_some());
+    new.delete(&here).await.unwrap();
+    new.delete(&here).await.unwrap();
+    assert_eq!(new.get(&here).await.unwrap(), None);
+}
