@@ -175,7 +175,7 @@ fn starts() -> Vec<Row> {
         Row {
             input: "a broker without a password",
             answer: "exit 1",
-            says: &["broker.password is not set; it is needed to start"],
+            says: &["broker.password is not set; it, or a line of broker.credentials, is needed to start"],
             then: "",
             run: |w| {
                 Box::pin(async {

@@ -144,7 +144,8 @@ impl<S: ControlState> Ledger<S> {
             Ok((entry, expected)) if !entry.events.is_empty() => (entry, expected),
             // Nothing is appended, so no fence tells a leader whose time is over that it decided on an old state.
             unchanged => {
-                inner.confirm(&guard).await?;
+                drop(guard);
+                inner.confirm().await?;
                 return unchanged.map(|(entry, _)| entry.events);
             }
         };
@@ -162,8 +163,7 @@ impl<S: ControlState> Ledger<S> {
         if let Err(problem) = &found
             && !problem.is_transient()
         {
-            let guard = Arc::clone(&self.inner.write).lock_owned().await;
-            self.inner.confirm(&guard).await?;
+            self.inner.confirm().await?;
         }
         found
     }
@@ -213,13 +213,24 @@ impl<S: ControlState> Inner<S> {
         }
     }
 
-    /// Fails unless this replica leads and the journal ends where its state does.
-    async fn confirm(&self, _write: &OwnedMutexGuard<()>) -> Result<(), Problem> {
-        let last = self.journal.last_seq().await?;
+    /// Fails unless this replica leads, and nobody else has appended anything while it does.
+    ///
+    /// Others may decide and append meanwhile: only what the journal had when it was asked must be in the state.
+    async fn confirm(&self) -> Result<(), Problem> {
+        let term = *self.term.borrow();
+        if !term.leads() {
+            return Err(self.not_leader());
+        }
+        let last =
+            self.closing.run_until_cancelled(self.journal.last_seq()).await.ok_or_else(|| self.not_leader())??;
         if last > self.seq() {
+            // An append of its own may be on its way into the state.
+            drop(self.write.lock().await);
+        }
+        if last > self.seq() && *self.term.borrow() == term {
             self.step_down(&format!("the journal went on to {last} without it"));
         }
-        if *self.leader.borrow() { Ok(()) } else { Err(self.not_leader()) }
+        if *self.term.borrow() == term { Ok(()) } else { Err(self.not_leader()) }
     }
 
     /// Stops deciding at once; the driver gives the lease back, catches up and contends again.

@@ -85,7 +85,10 @@ pub struct Meter {
     limits: Limits,
     rate: Rate,
     bytes: Days,
+    /// Events that passed, as others are told: it only grows.
     events: u64,
+    /// Events that others were told of and that came to nothing; the next ones are not told again.
+    credit: u64,
     queries: u32,
     others: BTreeMap<Arc<str>, Heard>,
     changed: bool,
@@ -96,7 +99,7 @@ impl Meter {
     pub fn new(limits: Limits, now: Timestamp) -> Self {
         let rate = Rate::new(limits.events_per_second.unwrap_or(0), now);
         let (bytes, others) = (Days::default(), BTreeMap::new());
-        Self { limits, rate, bytes, events: 0, queries: 0, others, changed: false }
+        Self { limits, rate, bytes, events: 0, credit: 0, queries: 0, others, changed: false }
     }
 
     /// Changes the limits; what was taken stays taken.
@@ -124,7 +127,9 @@ impl Meter {
             self.rate.take(take.events, now).map_err(|wait| Refusal::Rate { limit, wait })?;
         }
         self.bytes.add(day, take.bytes);
-        self.events = self.events.saturating_add(take.events);
+        let told = take.events.min(self.credit);
+        self.credit -= told;
+        self.events = self.events.saturating_add(take.events - told);
         self.changed = true;
         Ok(())
     }
@@ -133,7 +138,7 @@ impl Meter {
     pub fn give_back(&mut self, take: Take, now: Timestamp) {
         self.rate.give_back(take.events);
         self.bytes.subtract(day_of(now), take.bytes);
-        // The number of events that others are told only grows.
+        self.credit = self.credit.saturating_add(take.events);
         self.changed = true;
     }
 
@@ -252,6 +257,20 @@ mod tests {
             assert!(meter.take(event(0), at(0)).is_err());
             meter.give_back(both, at(0));
         }
+    }
+
+    #[test]
+    fn what_comes_to_nothing_again_and_again_is_told_once() {
+        let now = Timestamp::from_millis(0);
+        let mut meter = Meter::new(limits(1_000, 10, 1), now);
+        for _ in 0..1_000 {
+            meter.take(event(1), now).unwrap();
+            meter.give_back(event(1), now);
+        }
+        assert_eq!((meter.tell(now).events, meter.tell(now).bytes), (1, 0));
+        meter.take(event(1), now).unwrap();
+        meter.take(event(1), now).unwrap();
+        assert_eq!(meter.tell(now).events, 2, "the one that was told before stands for the first of these");
     }
 
     #[test]

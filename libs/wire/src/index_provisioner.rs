@@ -112,6 +112,9 @@ pub struct InstanceName {
 pub struct BindingName {
     /// The binding.
     pub binding: BindingId,
+    /// Its instance, where it is known: then what is being done for the instance ends first.
+    #[serde(default)]
+    pub instance: Option<InstanceId>,
 }
 
 /// A log index.

@@ -14,6 +14,7 @@ use bus::Bus;
 use host::Ledger;
 use tokio::time::timeout;
 use types::{Clock, InstanceId};
+use wire::Problem;
 
 use crate::{
     audit::Audit,
@@ -90,7 +91,7 @@ impl Desk {
         let answer = match subject {
             Subject::Catalog => Ok(self.catalog(asked)),
             Subject::Instance { instance } => match method {
-                Method::Get => self.fetch(asked, instance),
+                Method::Get => self.fetch(asked, instance).await,
                 Method::Put => self.provision(asked, instance).await,
                 Method::Patch => self.update(asked, instance).await,
                 Method::Delete => self.deprovision(asked, instance).await,
@@ -126,6 +127,15 @@ impl Desk {
             }
         };
         timeout(patience, wait).await.ok().flatten()
+    }
+
+    /// An answer that something is not there, unless somebody else leads who may know better.
+    async fn sure(&self, absent: Answer) -> Answer {
+        let nothing = Problem::not_found("UnknownInstance", "it is not in the state of this replica");
+        match self.ledger.sure::<()>(Err(nothing)).await {
+            Err(unsure) if unsure.is_transient() => unsure.into(),
+            _ => absent,
+        }
     }
 
     fn dashboard_url(&self, index: &types::IndexName) -> String {

@@ -181,7 +181,7 @@ impl Effects {
             }
             Work::Revoke { id, instance, token } => {
                 let _turn = self.turns.of(&instance).lock().await;
-                let name = BindingName { binding: id.clone() };
+                let name = BindingName { binding: id.clone(), instance: Some(instance.clone()) };
                 self.bus.call_within::<RevokeCredentials>(&(), &name, CALL_MAX).await?;
                 Ok(Command::EndBinding { id, token, failure: None })
             }

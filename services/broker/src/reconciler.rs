@@ -148,7 +148,7 @@ impl Reconciler {
                 self.bus.call_within::<DeleteIndex>(&(), &name, CALL_MAX).await?;
             }
             Found::Binding(_, binding) => {
-                let name = BindingName { binding: binding.clone() };
+                let name = BindingName { binding: binding.clone(), instance: None };
                 self.bus.call_within::<RevokeCredentials>(&(), &name, CALL_MAX).await?;
             }
         }

@@ -115,7 +115,7 @@ fn value<T: serde::de::DeserializeOwned>(parameters: &Value, key: &str) -> Resul
 }
 
 /// A whole number; JSON clients may write it as `7.0`.
-fn number<T: TryFrom<u64>>(parameters: &Value, key: &str) -> Result<Option<T>, Unfit> {
+pub(crate) fn number<T: TryFrom<u64>>(parameters: &Value, key: &str) -> Result<Option<T>, Unfit> {
     let Some(value) = parameters.get(key) else { return Ok(None) };
     let whole = value.as_u64().or_else(|| {
         let float = value.as_f64().filter(|f| f.fract() == 0.0 && (0.0..1e15).contains(f))?;

@@ -39,7 +39,9 @@ impl Door {
         index: &'a IndexName,
         (events, bytes): (u64, u64),
     ) -> Result<Taken<'a>, Problem> {
-        let (events, bytes) = if is_bound(principal) { (events, bytes) } else { (0, 0) };
+        if !is_bound(principal) {
+            return Ok(Taken { door: self, index, events: 0, bytes: 0 });
+        }
         self.quotas.take(index, events, bytes)?;
         Ok(Taken { door: self, index, events, bytes })
     }

@@ -67,7 +67,7 @@ impl Handler<Incoming<RevokeCredentials>> for Desk {
 
     fn handle(&mut self, incoming: Incoming<RevokeCredentials>, _: &mut Context<Self>) -> Self::Result {
         let work = self.work.clone();
-        Box::pin(async move { work.revoke(incoming.request.binding).await.map(|()| Empty {}) })
+        Box::pin(async move { work.revoke(incoming.request).await.map(|()| Empty {}) })
     }
 }
 

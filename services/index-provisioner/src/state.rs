@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use types::{BindingId, IndexName, InstanceId, Timestamp};
 use wire::{
     Service,
-    index_provisioner::{BindingDescription, IndexChange, IndexDescription, NewBinding, NewIndex},
+    index_provisioner::{BindingDescription, IndexChange, IndexDescription, NewBinding, NewIndex, Reclaim},
 };
 
 pub(crate) use self::decide::{asked, changed};
@@ -84,6 +84,13 @@ impl Index {
     /// What it is to be: what it is being changed to, else what it is.
     pub fn wanted(&self) -> &IndexDescription {
         self.update.as_ref().unwrap_or(&self.description)
+    }
+
+    /// What becomes of its events: of a change that has not ended, the more careful side.
+    pub fn reclaim(&self) -> Reclaim {
+        let sides = [self.description.options.reclaim, self.wanted().options.reclaim];
+        let careful = [Reclaim::Fail, Reclaim::Retain].into_iter().find(|policy| sides.contains(policy));
+        careful.unwrap_or_default()
     }
 }
 

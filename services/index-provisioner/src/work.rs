@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use types::{BindingId, Clock, InstanceId};
 use wire::{
     Code, Outcome, Problem,
-    index_provisioner::{Credentials, IndexChange, IndexDescription, NewBinding, NewIndex, Reclaim},
+    index_provisioner::{BindingName, Credentials, IndexChange, IndexDescription, NewBinding, NewIndex, Reclaim},
 };
 
 use self::turns::Turns;
@@ -96,7 +96,7 @@ impl Work {
     pub(crate) async fn delete_index(&self, instance: InstanceId) -> Result<(), Problem> {
         let _turn = self.turns.take(&instance).await;
         if let Some(index) = self.index(&instance).filter(|index| index.phase == Phase::Live)
-            && index.wanted().options.reclaim == Reclaim::Fail
+            && index.reclaim() == Reclaim::Fail
         {
             let backend = self.backend(&index)?;
             if bounded("look", backend.holds_events(index.wanted())).await? {
@@ -121,10 +121,14 @@ impl Work {
     }
 
     /// Revokes the credentials of a binding; nobody can use them when this returns.
-    pub(crate) async fn revoke(&self, id: BindingId) -> Result<(), Problem> {
-        let instance = self.ledger.read(|state| state.binding(&id).map(|b| b.description.instance.clone()));
-        let Some(instance) = instance else { return Ok(()) };
-        let _turn = self.turns.take(&instance).await;
+    pub(crate) async fn revoke(&self, name: BindingName) -> Result<(), Problem> {
+        let id = name.binding;
+        let known = self.ledger.read(|state| state.binding(&id).map(|b| b.description.instance.clone()));
+        // One that is not known may be just about to be issued, in the turn of its instance.
+        let _turn = match known.or(name.instance) {
+            Some(instance) => Some(self.turns.take(&instance).await),
+            None => None,
+        };
         self.ledger.submit(Command::BeginRevocation(id.clone())).await?;
         self.finish_binding(&id).await.map(|_| ())
     }
@@ -226,6 +230,7 @@ impl Work {
         let backend = self.backend(index)?;
         let bindings: Vec<Binding> = self.ledger.read(|state| state.bindings_of(instance).cloned().collect());
         let mut doomed = index.wanted().clone();
+        doomed.options.reclaim = index.reclaim();
         if !bindings.is_empty() {
             bounded("revoke", backend.revoke(&doomed, &bindings)).await?;
         }
@@ -234,7 +239,8 @@ impl Work {
             // Nobody could write to what was never ready: events in it were there before, and are not ours to delete.
             if !index.was_live {
                 let held = bounded("look", backend.holds_events(&doomed)).await?;
-                doomed.options.reclaim = if held { Reclaim::Retain } else { Reclaim::Delete };
+                let keep = held || doomed.options.adopt;
+                doomed.options.reclaim = if keep { Reclaim::Retain } else { Reclaim::Delete };
             }
             let deleted = bounded("delete", backend.delete(&doomed)).await;
             if deleted.as_ref().is_err_and(|problem| problem.kind == "NotEmpty") {

@@ -13,6 +13,7 @@ use crate::{
     error::UNKNOWN_BINDING,
     osb::{Answer, Body, own_id},
     state::{BindingRequest, Command, Event, Kind, NewBind, Operation, Phase},
+    wanted::number,
 };
 
 impl Desk {
@@ -101,7 +102,7 @@ impl Desk {
         let new = NewBind {
             request,
             role: role(&parameters),
-            ttl_seconds: parameters.get("ttl_seconds").and_then(Value::as_u64),
+            ttl_seconds: number(&parameters, "ttl_seconds").map_err(|unfit| Answer::bad_request(unfit.to_string()))?,
             identity: asked.identity.clone(),
             seconds_max: chosen.plan.maximum_polling_duration,
         };
@@ -141,7 +142,9 @@ impl Desk {
         let id: BindingId = binding.parse().map_err(|_| unknown())?;
         let now = self.clock.now();
         let there = self.ledger.read(|state| state.binding(&instance, &id).cloned());
-        let there = there.filter(|b| b.phase == Phase::Live && !b.is_over(now)).ok_or_else(unknown)?;
+        let Some(there) = there.filter(|b| b.phase == Phase::Live && !b.is_over(now)) else {
+            return Err(self.sure(unknown()).await);
+        };
         let mut body = self.credentials(asked.version, &id, &there).await?;
         let parameters = serde_json::from_str(&there.request.parameters).unwrap_or_default();
         let known = self.catalog.current().known(&there.request.service_id, &there.request.plan_id);
@@ -157,7 +160,7 @@ impl Desk {
         let id: BindingId = binding.parse().map_err(|_| gone())?;
         // Whether it exists comes first; for instances it is the other way round.
         if self.ledger.read(|state| state.binding(&instance, &id).is_none()) {
-            return Err(gone());
+            return Err(self.sure(gone()).await);
         }
         let (service_id, _) = ids(asked)?;
         let asynchronous = self.catalog.current().offering(&service_id).is_some_and(|o| o.asynchronous);

@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 use types::{BindingId, Timestamp};
-use wire::index_provisioner::{IssueCredentials, NewBinding};
+use wire::index_provisioner::{BindingName, IssueCredentials, NewBinding, RevokeCredentials};
 
 use crate::{
     desk::Desk,
     osb::{Answer, Version},
-    state::Binding,
+    state::{Binding, Phase},
 };
 
 /// The port of a NATS URL that names none.
@@ -20,6 +20,7 @@ impl Desk {
     /// The credentials of a live binding. They are derived anew each time, so that they are stored nowhere.
     pub(super) async fn credentials(&self, version: Version, id: &BindingId, there: &Binding) -> Result<Value, Answer> {
         let issued = self.bus.call::<IssueCredentials>(&(), &new_binding(id, there)).await?;
+        self.still(id, there).await?;
         let mut values = issued.values;
         // The addresses of our own doors, for credentials that open them; another back-end names its own.
         let ours = values.contains_key("token");
@@ -48,6 +49,27 @@ impl Desk {
             }
         }
         Ok(body)
+    }
+}
+
+impl Desk {
+    /// An unbind may have overtaken the issue, which then made credentials that nobody would revoke.
+    async fn still(&self, id: &BindingId, there: &Binding) -> Result<(), Answer> {
+        let instance = &there.request.instance;
+        let now = self.ledger.read(|state| {
+            let now = state.binding(instance, id)?;
+            Some((now.phase, now.operation.token == there.operation.token))
+        });
+        match now {
+            Some((Phase::Live, true)) => return Ok(()),
+            None | Some((Phase::Ending, _)) => {
+                let name = BindingName { binding: id.clone(), instance: Some(instance.clone()) };
+                self.bus.call::<RevokeCredentials>(&(), &name).await?;
+            }
+            // Another one of this id, which has its own credentials.
+            Some(_) => {}
+        }
+        Err(Answer::not_found("the service binding was unbound meanwhile"))
     }
 }
 

@@ -81,10 +81,12 @@ impl Desk {
         }
     }
 
-    pub(super) fn fetch(&self, asked: &Asked, instance: &str) -> Result<Answer, Answer> {
+    pub(super) async fn fetch(&self, asked: &Asked, instance: &str) -> Result<Answer, Answer> {
         let unknown = || Answer::not_found("there is no such service instance");
         let id: InstanceId = instance.parse().map_err(|_| unknown())?;
-        let there = self.ledger.read(|state| state.instance(&id).cloned()).ok_or_else(unknown)?;
+        let Some(there) = self.ledger.read(|state| state.instance(&id).cloned()) else {
+            return Err(self.sure(unknown()).await);
+        };
         match there.phase {
             Phase::Live => {}
             Phase::Updating => return Err(Answer::concurrency()),
@@ -111,7 +113,7 @@ impl Desk {
         let gone = || Answer::gone("there is no such service instance");
         let id: InstanceId = instance.parse().map_err(|_| gone())?;
         if self.ledger.read(|state| state.instance(&id).is_none()) {
-            return Err(gone());
+            return Err(self.sure(gone()).await);
         }
         // A plan that left the catalog can still be deprovisioned.
         let asynchronous = self.catalog.current().offering(&service_id).is_some_and(|o| o.asynchronous);

@@ -154,7 +154,7 @@ async fn a_bind_is_handed_out_as_an_operation_when_it_takes_long() -> Result<()>
 async fn a_binding_is_rotated() -> Result<()> {
     let f = with_instance().await?;
     let (old, new) = (binding("i", "old"), binding("i", "new"));
-    let parameters = json!({ "role": "write", "ttl_seconds": 600 });
+    let parameters = json!({ "role": "write", "ttl_seconds": 600.0 });
     assert_eq!(f.ask("PUT", &old, Some(&bind_body(parameters.clone()))).await.0, 201);
     // 71: the body says nothing else.
     let rotation = json!({ "predecessor_binding_id": "old" });

@@ -136,12 +136,13 @@ impl S3 {
             ("tagging", xml::tagging(&tags)),
             ("publicAccessBlock", xml::public_access_block()),
             ("encryption", xml::encryption()),
-            ("lifecycle", xml::lifecycle(index.retention_days)),
         ];
         // Over plain HTTP it would lock everybody out, us too.
         if self.buckets.http.is_tls() {
             steps.push(("policy", policy::of_bucket(&self.buckets.signer.region, bucket)));
         }
+        // Last: of an adoption that fails before, no rule stays that deletes somebody's objects.
+        steps.push(("lifecycle", xml::lifecycle(index.retention_days)));
         for (what, body) in steps {
             match self.buckets.put(bucket, what, body).await {
                 Err(error) if error.code() == "NotImplemented" && DISPENSABLE.contains(&what) => {

@@ -48,7 +48,7 @@ fn binding(binding: &str, role: Role, ttl_seconds: Option<u64>) -> NewBinding {
 }
 
 fn named(binding: &str) -> BindingName {
-    BindingName { binding: binding.parse().unwrap() }
+    BindingName { binding: binding.parse().unwrap(), instance: None }
 }
 
 /// Connects as the application that has the credentials.

@@ -88,7 +88,7 @@ pub(crate) fn binding(instance: &str, binding: &str, role: Role) -> NewBinding {
 }
 
 pub(crate) fn of(binding: &str) -> BindingName {
-    BindingName { binding: binding.parse().unwrap() }
+    BindingName { binding: binding.parse().unwrap(), instance: None }
 }
 
 /// A bucket as an application opens it with its credentials.

@@ -102,7 +102,7 @@ impl Stage {
     }
 
     async fn unbind(&self, binding: &str) -> Result<(), Problem> {
-        let name = BindingName { binding: binding.parse().unwrap() };
+        let name = BindingName { binding: binding.parse().unwrap(), instance: None };
         self.host.bus.call_within::<RevokeCredentials>(&(), &name, SOON).await.map(drop)
     }
 
