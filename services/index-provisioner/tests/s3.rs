@@ -327,7 +327,7 @@ async fn what_is_wrong_with_the_server_is_said_and_secrets_are_not() -> Result<(
     let server = S3Server::serve("eu-central-1").await?;
     let stage = Stage::begin(server.endpoint(), server.admin(), &["index_provisioner.s3.iam=false"]).await?;
     server.set(S3Faults { ahead: Duration::from_secs(7_200), ..S3Faults::default() });
-    let problem = stage.attempt::<CreateIndex>(&index("i", "shop")).await.unwrap_err();
+    let problem = stage.refused::<CreateIndex>(&index("i", "shop")).await;
     assert!(problem.message.contains("the clock of this host is"), "{problem}");
     server.set(S3Faults::default());
     stage.call::<CreateIndex>(&index("i", "shop")).await?;
@@ -338,7 +338,7 @@ async fn what_is_wrong_with_the_server_is_said_and_secrets_are_not() -> Result<(
     // A key with a wrong secret: the message says so, and holds neither secret.
     let wrong = (server.admin().0, "a-wrong-secret");
     let stage = Stage::begin(server.endpoint(), wrong, &[]).await?;
-    let problem = stage.attempt::<CreateIndex>(&index("k", "late")).await.unwrap_err();
+    let problem = stage.refused::<CreateIndex>(&index("k", "late")).await;
     assert!(problem.is_transient() && problem.message.contains("SignatureDoesNotMatch"), "{problem}");
     assert!(!problem.message.contains("a-wrong-secret") && !problem.message.contains(server.admin().1));
     stage.end().await

@@ -8,7 +8,7 @@ use index_provisioner::IndexProvisioner;
 use store::{Objects, S3Options};
 use testkit::World;
 use wire::{
-    Call, Problem, Service,
+    Call, Code, Problem, Service,
     index_provisioner::{BindingName, IndexOptions, InstanceName, NewBinding, NewIndex},
     views::Role,
 };
@@ -17,6 +17,8 @@ use wire::{
 const CALL_MAX: Duration = Duration::from_secs(40);
 /// How long a call is repeated that cannot succeed.
 const ATTEMPT_MAX: Duration = Duration::from_secs(3);
+/// How often a reason is asked for.
+const REFUSALS: usize = 5;
 
 /// A world in which a provisioner runs.
 pub(crate) struct Stage {
@@ -58,6 +60,18 @@ impl Stage {
     /// The same for a call that is not expected to succeed: the provisioner goes on with it afterwards.
     pub(crate) async fn attempt<C: Call<Key = ()>>(&self, request: &C::Request) -> Result<C::Reply, Problem> {
         self.host.bus.call_within::<C>(&(), request, ATTEMPT_MAX).await
+    }
+
+    /// Why it does not succeed. The last repeat inside a call may begin too late to be answered, then it is asked again.
+    pub(crate) async fn refused<C: Call<Key = ()>>(&self, request: &C::Request) -> Problem {
+        for _ in 0..REFUSALS {
+            if let Err(problem) = self.attempt::<C>(request).await
+                && problem.code != Code::Deadline
+            {
+                return problem;
+            }
+        }
+        panic!("{} was never refused", C::NAME)
     }
 
     pub(crate) async fn end(self) -> Result<()> {
