@@ -86,7 +86,7 @@ impl Leader {
 
     /// Tells the probes what keeps the leader from its work.
     async fn try_to_serve(&self) -> Result<(), Problem> {
-        let ended = self.serve().await;
+        let ended = Box::pin(self.serve()).await;
         self.host.condition(LEADING, ended.as_ref().err().map(ToString::to_string));
         ended
     }

@@ -138,7 +138,7 @@ async fn moto_takes_our_buckets_users_and_policies_and_enforces_them() -> Result
     // With the reader's key still out, and an object in it: both go with the index.
     stage.call::<DeleteIndex>(&named("i")).await?;
     assert!(read.get("a/1").await.is_err());
-    let strangers = stage.attempt::<IssueCredentials>(&binding("i", "late", Role::Read)).await.unwrap_err();
+    let strangers = stage.refused::<IssueCredentials>(&binding("i", "late", Role::Read)).await;
     assert_eq!(strangers.kind, "UnknownInstance");
     eventually(SOON, async || stage.call::<DeleteIndex>(&named("j")).await.is_ok()).await;
     stage.end().await
