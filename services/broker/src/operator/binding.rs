@@ -2,7 +2,7 @@
 //!
 //! A service binding is begun in three steps: the status remembers its id, then the broker is asked, then the Secret holds its
 //! credentials. Only when the Secret holds those of the last one are the ones before it unbound; so a crash at any step neither
-//! loses a service binding nor takes credentials away that are in use.
+//! loses a service binding nor revokes credentials that the Secret still holds. Pods see a changed Secret a minute later or so.
 
 use std::{collections::BTreeMap, time::Duration};
 
