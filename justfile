@@ -25,10 +25,11 @@ walk *args: tools
     cargo build --workspace --bins --locked
     {{ quote(target / "debug/logboom") }} walk {{ args }}
 
-# Everything that must hold before a change is done.
-test: tools fmt-check lint doc
+# Everything that must hold before a change is done; arguments go to every test binary.
+test *args: tools fmt-check lint doc
     cargo build --workspace --bins --locked
-    cargo test --workspace --locked
+    tools/run-tests {{ args }}
+    cargo test --workspace --locked --doc
 
 # Format all sources.
 fmt:
@@ -59,6 +60,7 @@ generate: tools
     UPDATE=1 cargo test --workspace --locked --test reference
     UPDATE=1 cargo test --workspace --locked --test bad_input -- guide
     UPDATE=1 cargo test --workspace --locked --test kubernetes -- dashboard
+    UPDATE=1 cargo test --workspace --locked golden
 
 # Figures; asserts none. Takes a release build.
 bench *args: tools
@@ -78,6 +80,13 @@ chaos *args: tools
     done; \
     if [ -n "${LB_SEEDS:-}" ]; then rest+=(every_seed); fi; \
     cargo test --workspace --locked --test chaos -- --nocapture "${rest[@]}"
+
+# Feed whatever comes to one of `tests/fuzz/fuzz_targets` for some seconds; what breaks it is kept in `tests/fuzz/artifacts`. Builds for minutes.
+fuzz name seconds="60":
+    command -v cargo-fuzz >/dev/null || cargo install --locked --root {{ quote(tools) }} cargo-fuzz@0.13.2
+    words={{ quote(justfile_directory() / "tests/fuzz/dictionaries" / name + ".txt") }}; \
+    cargo fuzz run --fuzz-dir tests/fuzz --sanitizer none {{ name }} -- -max_total_time={{ seconds }} -timeout=10 -rss_limit_mb=2048 \
+        $(if [ -f "$words" ]; then echo "-dict=$words"; fi)
 
 # The container image.
 image:

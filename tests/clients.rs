@@ -1,4 +1,4 @@
-//! Clients with a binding's credentials: async-nats, nats-py and the `nats` command, all unmodified, and our own.
+//! Clients with a binding's credentials: those of Rust, Python, Go, Java and Node and the `nats` command, all unmodified, and our own.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -8,6 +8,8 @@
 
 #[path = "clients/guide.rs"]
 mod guide;
+#[path = "clients/languages.rs"]
+mod languages;
 #[path = "clients/outside.rs"]
 mod outside;
 #[path = "clients/tool.rs"]

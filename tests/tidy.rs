@@ -270,7 +270,7 @@ fn the_readme_names_the_two_commands() {
         assert!(readme.contains(command), "README.md does not name `{command}`");
     }
     let justfile = text("justfile");
-    for recipe in ["\nup ", "\ntest:"] {
+    for recipe in ["\nup ", "\ntest "] {
         assert!(justfile.contains(recipe), "justfile has no recipe{recipe}");
     }
     assert!(text(".ci/run").contains("./justw test"), ".ci/run runs what the README's test command runs");
@@ -416,4 +416,34 @@ fn dependencies_are_built_once_unless_listed() {
     let listed: BTreeSet<_> = deny().duplicates.into_values().flatten().collect();
     none("built in several versions and not listed in deny.toml", twice.difference(&listed).cloned().collect());
     none("listed in deny.toml and no longer built twice: remove it", listed.difference(&twice).cloned().collect());
+}
+
+/// Packages of a lock file with their versions.
+fn locked(path: &str) -> BTreeSet<(String, String)> {
+    let value = |block: &str, key: &str| {
+        let line = block.lines().find_map(|line| line.strip_prefix(key).map(str::to_owned));
+        line.unwrap_or_default().trim_matches('"').to_owned()
+    };
+    let text = text(path);
+    text.split("[[package]]").skip(1).map(|block| (value(block, "name = "), value(block, "version = "))).collect()
+}
+
+#[test]
+fn what_is_fuzzed_is_what_is_shipped() {
+    let manifest = text("tests/fuzz/Cargo.toml");
+    let targets = sources(&["tests/fuzz/fuzz_targets"]);
+    let declared = manifest.matches("[[bin]]").count();
+    assert!(declared > 0 && declared == targets.len(), "{declared} targets are declared, {} are there", targets.len());
+    for (path, target) in targets {
+        let name = Path::new(&path).file_stem().unwrap().to_string_lossy().into_owned();
+        let stands = manifest.contains(&format!("name = \"{name}\"\npath = \"fuzz_targets/{name}.rs\""));
+        assert!(stands && target.contains(&format!("logboom_fuzz::{name}(")), "{name} is a target under its own name");
+    }
+    let shipped = locked("Cargo.lock");
+    let other = locked("tests/fuzz/Cargo.lock").into_iter().filter(|package| !shipped.contains(package));
+    let other = other.filter(|(name, _)| shipped.iter().any(|(known, _)| known == name));
+    none(
+        "other versions are fuzzed than are shipped: copy Cargo.lock over tests/fuzz/Cargo.lock and run `cargo fetch` there",
+        other.map(|(name, version)| format!("{name} {version}")).collect(),
+    );
 }

@@ -313,6 +313,8 @@ fn the_servers_of_a_cluster_take_their_configuration() {
             .args(["-t", "--config"])
             .arg(etc.join("nats.conf"))
             .env("POD_NAME", "nats-0")
+            .envs([("ROUTE_USER", "routes"), ("ROUTE_PASSWORD", "a-password")])
+            .envs([0, 1, 2].map(|n| (format!("ROUTE_{n}"), format!("nats://routes:a-password@nats-{n}:6222"))))
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&checked.stderr).into_owned();

@@ -37,10 +37,10 @@ async fn refused(mut ask: impl AsyncFnMut() -> Result<Seen>) -> Result<Seen> {
 fn small() -> Vec<Row> {
     vec![
         Row {
-            input: "lines above what is left of the day",
+            input: "lines above what a day takes",
             answer: "429 QuotaBytes",
-            says: &["log index small takes 10 bytes on a day of UTC: try again in "],
-            then: "none of them is kept; send them again after `Retry-After`",
+            says: &["log index small takes 10 bytes on a day of UTC, and these are 14: send less at once"],
+            then: "none of them is kept; above what is left of the day there is a `Retry-After`, here no time helps",
             run: |w| {
                 Box::pin(async {
                     let own = binding(w).await?;
@@ -58,7 +58,7 @@ fn small() -> Vec<Row> {
         Row {
             input: "the same with `js.publish()`",
             answer: "429 (10002)",
-            says: &["QuotaBytes: log index small takes 10 bytes on a day of UTC: try again in "],
+            says: &["QuotaBytes: log index small takes 10 bytes on a day of UTC, and these are 19: send less at once"],
             then: "nothing is kept; without a reply subject nobody is told",
             run: |w| {
                 Box::pin(async {

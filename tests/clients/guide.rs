@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::tool;
 
 /// The code of the guide in a language, block by block.
-fn blocks(language: &str) -> Vec<String> {
+pub(crate) fn blocks(language: &str) -> Vec<String> {
     let guide = std::fs::read_to_string(root().join("docs/guide/credentials.md")).unwrap();
     let fence = format!("```{language}\n");
     let begun = guide.split(&fence).skip(1);
@@ -20,15 +20,10 @@ fn blocks(language: &str) -> Vec<String> {
 }
 
 /// Runs a program with the keys of a binding as variables, as the guide says.
-fn run(program: &Path, argument: &Path, dir: &Workdir, credentials: &Value, path: Option<&Path>) -> Output {
-    let mut command = Command::new(program);
-    command.arg(argument).current_dir(dir.path()).env("HOME", dir.path());
+pub(crate) fn run(command: &mut Command, dir: &Workdir, credentials: &Value) -> Output {
+    command.current_dir(dir.path()).env("HOME", dir.path());
     for (key, value) in credentials.as_object().unwrap() {
         command.env(key.to_uppercase(), value.as_str().unwrap());
-    }
-    if let Some(path) = path {
-        let before = std::env::var("PATH").unwrap_or_default();
-        command.env("PATH", format!("{}:{before}", path.display()));
     }
     command.env("NATS_CREDS_FILE", dir.path().join("nats.creds")).output().unwrap()
 }
@@ -40,11 +35,11 @@ fn said(output: &Output) -> String {
 }
 
 /// Binds and answers all keys.
-async fn credentials(up: &Standalone, index: &str) -> Value {
+pub(crate) async fn credentials(up: &Standalone, index: &str) -> Value {
     up.api.provision(index, 1).await.unwrap();
     let (service, plan) = up.api.plan().await.unwrap();
     let body = json!({ "service_id": service, "plan_id": plan, "parameters": { "role": "admin" } });
-    let path = format!("/v2/service_instances/{index}-instance/service_bindings/guide");
+    let path = format!("/v2/service_instances/{index}-instance/service_bindings/{index}-guide");
     let bound = Answer::of(up.api.broker(Method::PUT, &path).json(&body)).await.unwrap().ok().unwrap();
     bound["credentials"].clone()
 }
@@ -60,7 +55,7 @@ async fn the_examples_of_the_guide_do_what_they_say() {
 
     let script = dir.path().join("publish.py");
     std::fs::write(&script, blocks("python").first().unwrap()).unwrap();
-    let acknowledged = said(&run(&python, &script, &dir, &credentials, None));
+    let acknowledged = said(&run(Command::new(&python).arg(&script), &dir, &credentials));
     assert!(acknowledged.parse::<u64>().is_ok(), "{acknowledged}");
     assert_eq!(up.api.count("SELECT count(*) AS n FROM guided").await.unwrap(), 1);
 
@@ -72,10 +67,14 @@ async fn the_examples_of_the_guide_do_what_they_say() {
         }
         let script = dir.path().join("example.sh");
         std::fs::write(&script, &block).unwrap();
-        let path = nats.as_deref().and_then(Path::parent);
+        let mut shell = Command::new("/bin/sh");
+        shell.arg(&script);
+        if let Some(path) = nats.as_deref().and_then(Path::parent) {
+            let before = std::env::var("PATH").unwrap_or_default();
+            shell.env("PATH", format!("{}:{before}", path.display()));
+        }
         // Twice: what has an id or an idempotency key is stored once.
-        let first = said(&run(Path::new("/bin/sh"), &script, &dir, &credentials, path));
-        let again = said(&run(Path::new("/bin/sh"), &script, &dir, &credentials, path));
+        let [first, again] = [0, 1].map(|_| said(&run(&mut shell, &dir, &credentials)));
         assert!(!first.is_empty() && !again.is_empty(), "{block}");
         ran += 1;
     }

@@ -30,27 +30,11 @@ impl Bed {
         Some(bed)
     }
 
-    /// The same with everything that is in the repository, in one namespace.
-    pub(crate) async fn start_with_everything() -> Option<Self> {
-        let bed = Self::start().await?;
-        let everything = bed.everything();
-        bed.settle(&everything);
-        Some(bed)
-    }
-
     /// A kustomization with the base and every component there is; with TLS at the end, which changes what others bring.
     pub(crate) fn everything(&self) -> PathBuf {
         let mut components = components();
         components.sort_by_key(|name| name == "tls");
-        let up = "../".repeat(self.dir.path().components().count() - 1);
-        let to = |path: &str| format!("  - {up}{}\n", root().join(path).strip_prefix("/").unwrap().display());
-        let components: String = components.iter().map(|name| to(&format!("k8s/components/{name}"))).collect();
-        let text = format!(
-            "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nnamespace: {NAMESPACE}\n\
-             resources:\n{}components:\n{components}",
-            to("k8s/base")
-        );
-        fs::write(self.dir.path().join("kustomization.yaml"), text).unwrap();
+        overlay(self.dir.path(), "k8s/base", &components);
         self.dir.path().to_owned()
     }
 
@@ -97,6 +81,19 @@ impl Bed {
         all.extend(self.list("apis/batch/v1", "jobs").await);
         all
     }
+}
+
+/// Writes a kustomization of something in the repository with components.
+pub(crate) fn overlay(dir: &Path, of: &str, components: &[String]) {
+    let up = "../".repeat(dir.components().count() - 1);
+    let to = |path: &str| format!("  - {up}{}\n", root().join(path).strip_prefix("/").unwrap().display());
+    let components: String = components.iter().map(|name| to(&format!("k8s/components/{name}"))).collect();
+    let text = format!(
+        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nnamespace: {NAMESPACE}\n\
+         resources:\n{}components:\n{components}",
+        to(of)
+    );
+    fs::write(dir.join("kustomization.yaml"), text).unwrap();
 }
 
 /// The names of the components.

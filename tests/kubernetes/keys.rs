@@ -6,7 +6,7 @@ use std::{
 };
 
 use data_encoding::BASE64;
-use logboom_tests::{logboom, root};
+use logboom_tests::logboom;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -19,11 +19,11 @@ pub(crate) async fn secret(bed: &Bed, name: &str, key: &str) -> String {
     String::from_utf8(BASE64.decode(value.as_bytes()).unwrap()).unwrap()
 }
 
-/// The command of the Job's container with its volume at `dir`, and what a kubelet mounts and sets for the ServiceAccount.
-pub(crate) async fn command(bed: &Bed, account: &str, dir: &Path) -> Command {
-    let job = bed.api.get(&format!("/apis/batch/v1/namespaces/{NAMESPACE}/jobs/keys")).await.unwrap();
-    let pod = &job["spec"]["template"]["spec"];
-    assert_eq!((&pod["serviceAccountName"], &pod["automountServiceAccountToken"]), (&json!("keys"), &json!(true)));
+/// The command of a Job's container with its volume at `dir`, and what a kubelet mounts and sets for the ServiceAccount.
+pub(crate) async fn command(bed: &Bed, job: &str, account: &str, dir: &Path) -> Command {
+    let made = bed.api.get(&format!("/apis/batch/v1/namespaces/{NAMESPACE}/jobs/{job}")).await.unwrap();
+    let pod = &made["spec"]["template"]["spec"];
+    assert_eq!((&pod["serviceAccountName"], &pod["automountServiceAccountToken"]), (&json!(job), &json!(true)));
     let container = &pod["containers"][0];
     let mounted = container["volumeMounts"][0]["mountPath"].as_str().unwrap();
     let args = container["args"].as_array().unwrap().iter().map(|arg| match arg.as_str().unwrap() {
@@ -39,8 +39,13 @@ pub(crate) async fn command(bed: &Bed, account: &str, dir: &Path) -> Command {
 }
 
 async fn run(bed: &Bed, account: &str) -> Output {
+    run_job(bed, "keys", account).await
+}
+
+/// Runs the command of a Job as an account.
+pub(crate) async fn run_job(bed: &Bed, job: &str, account: &str) -> Output {
     let dir = tempfile::tempdir().unwrap();
-    let mut command = command(bed, account, dir.path()).await;
+    let mut command = command(bed, job, account, dir.path()).await;
     tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
 
@@ -50,55 +55,54 @@ async fn kept(bed: &Bed) -> Vec<(Value, Value)> {
     all.into_iter().map(|secret| (secret["metadata"]["name"].clone(), secret["data"].clone())).collect()
 }
 
-async fn delete(bed: &Bed, name: &str) {
+pub(crate) async fn delete(bed: &Bed, name: &str) {
     let path = format!("/api/v1/namespaces/{NAMESPACE}/secrets/{name}");
     let (status, answer) = bed.api.ask(Method::DELETE, &path, bed.api.admin(), None).await.unwrap();
     assert!(status.is_success(), "{answer}");
 }
 
-fn succeeded(output: &Output) {
+pub(crate) fn succeeded(output: &Output) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-#[tokio::test]
-async fn the_job_makes_the_secrets_once_however_often_it_runs() {
-    let Some(bed) = Bed::start().await else { return };
-    bed.settle(&root().join("k8s/base"));
-    assert!(kept(&bed).await.is_empty());
-
+pub(crate) async fn the_job_makes_the_secrets_once_however_often_it_runs(bed: &Bed) {
+    let all = bed.list("api/v1", "secrets").await;
+    for secret in &all {
+        delete(bed, secret["metadata"]["name"].as_str().unwrap()).await;
+    }
     // Two pods of one Job at once: a node that was thought lost comes back.
-    let (one, other) = tokio::join!(run(&bed, "keys"), run(&bed, "keys"));
+    let (one, other) = tokio::join!(run(bed, "keys"), run(bed, "keys"));
     succeeded(&one);
     succeeded(&other);
-    let first = kept(&bed).await;
+    let first = kept(bed).await;
     let names: Vec<_> = first.iter().map(|(name, _)| name.as_str().unwrap()).collect();
-    assert_eq!(names, ["logboom-broker", "logboom-keyring", "logboom-keys"]);
-    let password = secret(&bed, "logboom-keys", "broker.password").await;
-    assert_eq!(secret(&bed, "logboom-broker", "password").await, password.trim());
-    assert_eq!(secret(&bed, "logboom-broker", "username").await, "admin");
-    let ring: Value = serde_json::from_str(&secret(&bed, "logboom-keyring", "keyring.json").await).unwrap();
-    assert_eq!(secret(&bed, "logboom-keys", "operator.seed").await, ring["operator_seed"].as_str().unwrap());
-    every_mounted_key_is_there(&bed).await;
+    assert_eq!(names, ["logboom-broker", "logboom-keyring", "logboom-keys", "logboom-routes"]);
+    let password = secret(bed, "logboom-keys", "broker.password").await;
+    assert_eq!(secret(bed, "logboom-broker", "password").await, password.trim());
+    assert_eq!(secret(bed, "logboom-broker", "username").await, "admin");
+    let ring: Value = serde_json::from_str(&secret(bed, "logboom-keyring", "keyring.json").await).unwrap();
+    assert_eq!(secret(bed, "logboom-keys", "operator.seed").await, ring["operator_seed"].as_str().unwrap());
+    every_mounted_key_is_there(bed).await;
 
-    succeeded(&run(&bed, "keys").await);
-    assert_eq!(kept(&bed).await, first, "a later run keeps everything");
+    succeeded(&run(bed, "keys").await);
+    assert_eq!(kept(bed).await, first, "a later run keeps everything");
 
     // A run that was cut short after the first Secret: the next one goes on with the same root of trust.
-    delete(&bed, "logboom-keys").await;
-    delete(&bed, "logboom-broker").await;
-    succeeded(&run(&bed, "keys").await);
-    assert_eq!(secret(&bed, "logboom-keys", "operator.seed").await, ring["operator_seed"].as_str().unwrap());
-    assert_eq!(secret(&bed, "logboom-keys", "tenants.seed").await, ring["tenants_seed"].as_str().unwrap());
+    delete(bed, "logboom-keys").await;
+    delete(bed, "logboom-broker").await;
+    succeeded(&run(bed, "keys").await);
+    assert_eq!(secret(bed, "logboom-keys", "operator.seed").await, ring["operator_seed"].as_str().unwrap());
+    assert_eq!(secret(bed, "logboom-keys", "tenants.seed").await, ring["tenants_seed"].as_str().unwrap());
 
     // Keys that somebody made by hand stay, and no other key ring comes beside them.
-    delete(&bed, "logboom-keyring").await;
-    delete(&bed, "logboom-broker").await;
-    succeeded(&run(&bed, "keys").await);
-    let names: Vec<_> = kept(&bed).await.into_iter().map(|(name, _)| name).collect();
-    assert_eq!(names, ["logboom-broker", "logboom-keys"]);
+    delete(bed, "logboom-keyring").await;
+    delete(bed, "logboom-broker").await;
+    succeeded(&run(bed, "keys").await);
+    let names: Vec<_> = kept(bed).await.into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["logboom-broker", "logboom-keys", "logboom-routes"]);
 
     // Another account is told what it lacks.
-    let refused = run(&bed, "gateway").await;
+    let refused = run(bed, "gateway").await;
     let words = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(3), "{words}");
     assert!(words.contains("system:serviceaccount:logboom:gateway") && words.contains("forbidden"), "{words}");

@@ -1,16 +1,21 @@
 //! Who may open a connection to whom, computed from the NetworkPolicies as Kubernetes would.
 
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::IpAddr,
+};
 
 use logboom_tests::root;
 use serde_json::Value;
 
-use crate::bed::Bed;
+use crate::built::built;
 
 /// A pod, or the place where one would be.
 struct Peer {
     name: String,
     namespace: &'static str,
+    labels: BTreeMap<String, String>,
     /// Labels of the namespace besides its name.
     namespace_labels: Vec<(&'static str, &'static str)>,
     /// Its named ports.
@@ -19,16 +24,12 @@ struct Peer {
 
 impl Peer {
     fn elsewhere(namespace: &'static str, labels: &[(&'static str, &'static str)]) -> Self {
-        Self { name: namespace.to_owned(), namespace, namespace_labels: labels.to_vec(), ports: Vec::new() }
+        let (name, labels) = (namespace.to_owned(), labels.to_vec());
+        Self { name, namespace, labels: BTreeMap::new(), namespace_labels: labels, ports: Vec::new() }
     }
 
     fn label(&self, key: &str) -> Option<&str> {
-        let ours = self.namespace == "logboom";
-        match key {
-            "app.kubernetes.io/name" => Some(&self.name),
-            "app.kubernetes.io/part-of" if ours => Some("logboom"),
-            _ => None,
-        }
+        self.labels.get(key).map(String::as_str)
     }
 
     fn namespace_label(&self, key: &str) -> Option<&str> {
@@ -51,7 +52,7 @@ fn selects<'a>(selector: &Value, label: impl Fn(&str) -> Option<&'a str>) -> boo
         })
 }
 
-/// Whether one entry of `from` or `to` means this peer. A block of addresses means pods nowhere: networks differ in that.
+/// Whether one entry of `from` or `to` means this peer. A block of addresses means pods nowhere: they have private ones.
 fn means(entry: &Value, peer: &Peer) -> bool {
     let pod = entry.get("podSelector").is_none_or(|selector| selects(selector, |key| peer.label(key)));
     match (entry.get("namespaceSelector"), entry.get("ipBlock")) {
@@ -61,17 +62,21 @@ fn means(entry: &Value, peer: &Peer) -> bool {
     }
 }
 
+/// The policies that are asked about a pod in one direction.
+fn asked<'a>(policies: &'a [Value], kind: &'a str, pod: &'a Peer) -> impl Iterator<Item = &'a Value> {
+    policies.iter().map(|policy| &policy["spec"]).filter(move |spec| {
+        spec["policyTypes"].as_array().unwrap().iter().any(|one| one == kind)
+            && selects(&spec["podSelector"], |key| pod.label(key))
+    })
+}
+
 /// Whether the policies of one pod allow a connection in one direction; those of other namespaces are not ours to say.
 fn allows(policies: &[Value], direction: &str, pod: &Peer, other: &Peer, to: &Peer, port: u64) -> bool {
     if pod.namespace != "logboom" {
         return true;
     }
     let (kind, list) = if direction == "ingress" { ("Ingress", "from") } else { ("Egress", "to") };
-    let mine = policies.iter().map(|policy| &policy["spec"]).filter(|spec| {
-        spec["policyTypes"].as_array().unwrap().iter().any(|one| one == kind)
-            && selects(&spec["podSelector"], |key| pod.label(key))
-    });
-    let mut mine = mine.peekable();
+    let mut mine = asked(policies, kind, pod).peekable();
     if mine.peek().is_none() {
         return true;
     }
@@ -87,21 +92,52 @@ fn allows(policies: &[Value], direction: &str, pod: &Peer, other: &Peer, to: &Pe
     })
 }
 
+/// Whether a block such as `10.0.0.0/8` has an address.
+fn holds(block: &Value, address: IpAddr) -> bool {
+    let (network, bits) = block.as_str().unwrap().split_once('/').unwrap();
+    let value = |address: IpAddr| match address {
+        IpAddr::V4(v4) => (32_u32, u128::from(u32::from(v4))),
+        IpAddr::V6(v6) => (128, u128::from(v6)),
+    };
+    let ((width, network), (own, address)) = (value(network.parse().unwrap()), value(address));
+    let rest = width - bits.parse::<u32>().unwrap();
+    width == own && network.checked_shr(rest).unwrap_or(0) == address.checked_shr(rest).unwrap_or(0)
+}
+
+/// Whether a pod may open a connection to an address that is no pod's of ours.
+fn reaches(policies: &[Value], pod: &Peer, address: &str, port: u64) -> bool {
+    let address = address.parse().unwrap();
+    let has = |block: &Value| {
+        let mut except = block["except"].as_array().into_iter().flatten();
+        holds(&block["cidr"], address) && !except.any(|block| holds(block, address))
+    };
+    let within = |rule: &Value| {
+        let first = rule["port"].as_u64();
+        first.is_some_and(|first| (first..=rule["endPort"].as_u64().unwrap_or(first)).contains(&port))
+    };
+    asked(policies, "Egress", pod).flat_map(|spec| spec["egress"].as_array().into_iter().flatten()).any(|rule| {
+        let to = rule["to"].as_array().into_iter().flatten().filter_map(|entry| entry.get("ipBlock"));
+        to.into_iter().any(has) && rule["ports"].as_array().unwrap().iter().any(within)
+    })
+}
+
 /// The pods of the workloads, and those of others around them.
-async fn peers(bed: &Bed) -> Vec<Peer> {
+fn peers(all: &[Value]) -> Vec<Peer> {
     let mut peers = vec![
         Peer::elsewhere("team", &[]),
         Peer::elsewhere("monitoring", &[]),
         Peer::elsewhere("catalog", &[("logboom.io/platform", "true")]),
     ];
-    for workload in bed.workloads().await {
-        let container = &workload["spec"]["template"]["spec"]["containers"][0];
-        let ports = container["ports"].as_array().into_iter().flatten();
+    for workload in all.iter().filter(|one| one["spec"]["template"].is_object()) {
+        let template = &workload["spec"]["template"];
+        let ports = template["spec"]["containers"][0]["ports"].as_array().into_iter().flatten();
         let ports =
             ports.map(|port| (port["name"].as_str().unwrap().to_owned(), port["containerPort"].as_u64().unwrap()));
+        let labels = template["metadata"]["labels"].as_object().unwrap().iter();
         peers.push(Peer {
             name: workload["metadata"]["name"].as_str().unwrap().to_owned(),
             namespace: "logboom",
+            labels: labels.map(|(key, value)| (key.clone(), value.as_str().unwrap().to_owned())).collect(),
             namespace_labels: Vec::new(),
             ports: ports.collect(),
         });
@@ -109,14 +145,16 @@ async fn peers(bed: &Bed) -> Vec<Peer> {
     peers
 }
 
+fn policies(all: &[Value]) -> Vec<Value> {
+    all.iter().filter(|one| one["kind"] == "NetworkPolicy").cloned().collect()
+}
+
 #[tokio::test]
 async fn only_the_needed_connections_are_open() {
-    let Some(bed) = Bed::start().await else { return };
-    bed.settle(&root().join("k8s/overlays/prod"));
-    let policies = bed.list("apis/networking.k8s.io/v1", "networkpolicies").await;
+    let Some(all) = built("k8s/overlays/prod", &[]).await else { return };
+    let (policies, peers) = (policies(&all), peers(&all));
     let files = fs::read_dir(root().join("k8s/components/network")).unwrap().count();
     assert_eq!(policies.len(), files - 1, "a policy in each file but the kustomization");
-    let peers = peers(&bed).await;
     let mut open = BTreeSet::new();
     for from in &peers {
         for to in &peers {
@@ -139,4 +177,118 @@ async fn only_the_needed_connections_are_open() {
         needed.insert(one.to_owned());
     }
     assert_eq!(open, needed);
+}
+
+/// Addresses that only the hosts, the clusters and the clouds of whoever runs us have; the last one of each kind first.
+const PRIVATE: [&str; 36] = [
+    "10.255.255.255",
+    "10.0.0.0",
+    "172.31.255.255",
+    "172.16.0.0",
+    "192.168.255.255",
+    "192.168.0.0",
+    "100.127.255.255",
+    "100.64.0.0",
+    "127.0.0.1",
+    "0.0.0.0",
+    "169.254.169.254",
+    "::1",
+    "::",
+    "fdff:ffff::1",
+    "fc00::1",
+    "fd00:ec2::254",
+    "fe80::1",
+    "64:ff9b:1::a9fe:a9fe",
+    "192.0.0.192",
+    "198.19.255.255",
+    "198.18.0.0",
+    "255.255.255.255",
+    "240.0.0.0",
+    // As a gateway of NAT64 writes them.
+    "64:ff9b::10.255.255.255",
+    "64:ff9b::10.0.0.0",
+    "64:ff9b::172.31.255.255",
+    "64:ff9b::172.16.0.0",
+    "64:ff9b::192.168.255.255",
+    "64:ff9b::100.127.255.255",
+    "64:ff9b::127.0.0.1",
+    "64:ff9b::0.0.0.0",
+    "64:ff9b::169.254.169.254",
+    "64:ff9b::192.0.0.192",
+    "64:ff9b::198.19.255.255",
+    "64:ff9b::255.255.255.255",
+    "64:ff9b::240.0.0.0",
+];
+/// Those beside them.
+const PUBLIC: [&str; 17] = [
+    "9.255.255.255",
+    "11.0.0.0",
+    "172.15.255.255",
+    "172.32.0.0",
+    "192.167.255.255",
+    "192.169.0.0",
+    "100.128.0.0",
+    "169.253.0.1",
+    "2606:4700::1",
+    "fbff::1",
+    "192.0.1.0",
+    "198.17.255.255",
+    "198.20.0.0",
+    "64:ff9b::9.255.255.255",
+    "64:ff9b::172.32.0.0",
+    "64:ff9b::192.0.1.0",
+    "64:ff9b::100.128.0.0",
+];
+/// Where clouds tell a host's secrets.
+const METADATA: [&str; 4] = ["169.254.169.254", "64:ff9b::169.254.169.254", "fd00:ec2::254", "fe80::1"];
+const API_SERVER: [&str; 3] = ["10.0.0.1", "10.1.2.3", "fd12::1"];
+
+#[tokio::test]
+async fn nobody_reaches_private_addresses_who_must_not() {
+    let Some(all) = built("k8s/overlays/prod", &[]).await else { return };
+    let (policies, peers) = (policies(&all), peers(&all));
+    let pod = |name: &str| peers.iter().find(|peer| peer.name == name).unwrap();
+    let check = |name: &str, address: &str, port: u64, expected: bool| {
+        assert_eq!(reaches(&policies, pod(name), address, port), expected, "{name} -> {address}:{port}");
+    };
+    for service in wire::Service::ALL.map(wire::Service::as_str) {
+        for address in PUBLIC {
+            check(service, address, 443, true);
+            check(service, address, 6443, service == "alerter");
+        }
+        API_SERVER.iter().for_each(|address| check(service, address, 6443, false));
+        // Object storage may be near; not so for the alerter, whose receivers tenants name.
+        for (address, port) in [("10.0.0.0", 443), ("192.168.0.0", 9_000), ("fc00::1", 9_000)] {
+            check(service, address, port, service != "alerter");
+        }
+        for port in [443, 9_000] {
+            METADATA.iter().for_each(|address| check(service, address, port, false));
+        }
+    }
+    for port in [80, 443, 4222, 7780, 8080, 8089, 9_000, 65_535] {
+        check("alerter", "11.0.0.0", port, true);
+        PRIVATE.iter().for_each(|address| check("alerter", address, port, false));
+    }
+    check("alerter", "11.0.0.0", 25, false);
+    // Its own back-ends may be near, but never where a cloud tells its secrets.
+    for (name, port) in [("index-provisioner", 8_089), ("keys", 443)] {
+        check(name, "10.0.0.0", port, true);
+        METADATA.iter().for_each(|address| check(name, address, port, false));
+    }
+    PUBLIC.iter().for_each(|address| check("nats", address, 443, false));
+}
+
+#[tokio::test]
+async fn the_api_server_is_asked_by_those_who_need_it() {
+    for (component, asking) in [("operator", "broker"), ("elastic", "job-manager")] {
+        let Some(all) = built("k8s/overlays/prod", &[component]).await else { return };
+        let policies = policies(&all);
+        for peer in peers(&all).iter().filter(|peer| peer.namespace == "logboom") {
+            // On 443 there may be object storage, too.
+            for address in API_SERVER {
+                let expected = [asking, "keys"].contains(&peer.name.as_str());
+                assert_eq!(reaches(&policies, peer, address, 6443), expected, "{} -> {address}", peer.name);
+            }
+        }
+    }
 }

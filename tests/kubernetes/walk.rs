@@ -41,13 +41,13 @@ fn steps() -> Vec<(String, String)> {
 }
 
 /// A cluster without kubelets, and what plays them.
-struct Walk {
-    bed: Bed,
+struct Walk<'a> {
+    bed: &'a Bed,
     dir: Workdir,
     services: Option<Standalone>,
 }
 
-impl Walk {
+impl Walk<'_> {
     /// Runs commands of the guide as their reader would, and gives what they print.
     fn shell(&self, commands: &str) -> String {
         let kubectl = self.bed.command();
@@ -66,7 +66,7 @@ impl Walk {
     /// A kubelet starts the Job's pod, which makes the Secrets, and then the services, which have their keys from there.
     async fn start_pods(&mut self) {
         let dir = self.dir.path().join("job");
-        let mut job = command(&self.bed, "keys", &dir).await;
+        let mut job = command(self.bed, "keys", "keys", &dir).await;
         let done = tokio::task::spawn_blocking(move || job.output().unwrap()).await.unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         let data = self.dir.path().join("data");
@@ -75,7 +75,7 @@ impl Walk {
         for name in ["logboom-keyring", "logboom-keys"] {
             let found = self.bed.api.get(&format!("/api/v1/namespaces/logboom/secrets/{name}")).await.unwrap();
             for key in found["data"].as_object().unwrap().keys() {
-                fs::write(keys.join(key), secret(&self.bed, name, key).await).unwrap();
+                fs::write(keys.join(key), secret(self.bed, name, key).await).unwrap();
             }
         }
         self.services = Some(Standalone::start_on(&data, &[]).await.unwrap());
@@ -138,8 +138,8 @@ impl Walk {
 
     async fn osb(&self, method: Method, path: &str, body: Option<&Value>) -> Answer {
         let api = &self.services.as_ref().unwrap().api;
-        let user = secret(&self.bed, "logboom-broker", "username").await;
-        let password = secret(&self.bed, "logboom-broker", "password").await;
+        let user = secret(self.bed, "logboom-broker", "username").await;
+        let password = secret(self.bed, "logboom-broker", "password").await;
         let request = api.bare(method, &format!("{}{path}", api.broker)).basic_auth(user, Some(password));
         let request = request.header("X-Broker-API-Version", "2.14");
         let request = if let Some(body) = body { request.json(body) } else { request };
@@ -179,13 +179,12 @@ impl Walk {
     }
 }
 
-#[tokio::test]
-async fn the_guide_goes_from_apply_to_a_log_line() {
+/// Nothing is applied yet; at the end the overlay `dev` is there, with its Secrets, and the namespace of a team.
+pub(crate) async fn the_guide_goes_from_apply_to_a_log_line(bed: &Bed) {
     let steps = steps();
     let headings: Vec<_> = steps.iter().map(|(heading, _)| heading.as_str()).collect();
     let expected = ["Apply", "Secrets", "Register the broker", "Ask for an index", "Publish", "Find the line"];
     assert_eq!(headings, expected, "what is done between the commands goes by the headings");
-    let Some(bed) = Bed::start().await else { return };
     let mut walk = Walk { bed, dir: Workdir::new("kubernetes").unwrap(), services: None };
     for (heading, commands) in steps {
         if heading == "Publish" {

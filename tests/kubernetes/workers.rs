@@ -2,11 +2,14 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use logboom_tests::{Standalone, eventually, root};
+use logboom_tests::{Standalone, eventually};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, NAMESPACE};
+use crate::{
+    bed::{Bed, NAMESPACE},
+    built::built,
+};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -34,26 +37,17 @@ async fn wait_for_workers(bed: &Bed, wanted: u64) {
 /// Two that count the same workers would undo each other's work.
 #[tokio::test]
 async fn the_component_takes_the_autoscaler_of_task_workers_away() {
-    let Some(bed) = Bed::start().await else { return };
-    let dir = tempfile::tempdir().unwrap();
-    let up = "../".repeat(dir.path().components().count() - 1);
-    let to = |path: &str| format!("{up}{}", root().join(path).strip_prefix("/").unwrap().display());
-    let text = format!("resources:\n- {}\ncomponents:\n- {}\n", to("k8s/overlays/prod"), to("k8s/components/elastic"));
-    fs::write(dir.path().join("kustomization.yaml"), text).unwrap();
-    let built = bed.run(bed.command().arg("kustomize").arg(dir.path()));
-    let autoscaled: Vec<_> =
-        built.split("\n---\n").filter(|one| one.contains("kind: HorizontalPodAutoscaler")).collect();
-    assert_eq!(autoscaled.len(), 1, "{autoscaled:?}");
-    assert!(autoscaled[0].contains("name: gateway"), "{autoscaled:?}");
+    let Some(all) = built("k8s/overlays/prod", &["elastic"]).await else { return };
+    let autoscaled = all.iter().filter(|one| one["kind"] == "HorizontalPodAutoscaler");
+    assert!(autoscaled.map(|one| &one["metadata"]["name"]).eq(["gateway"]));
 }
 
-#[tokio::test]
-async fn task_workers_follow_the_slots_that_jobs_want() {
-    let Some(bed) = Bed::start_with_everything().await else { return };
-    wait_for_workers(&bed, 1).await;
+/// The base is there with every component.
+pub(crate) async fn task_workers_follow_the_slots_that_jobs_want(bed: &Bed) {
+    wait_for_workers(bed, 1).await;
     let set = [
         "job_manager.resources=kubernetes".to_owned(),
-        format!("job_manager.resources_kubeconfig={}", kubeconfig(&bed).await.display()),
+        format!("job_manager.resources_kubeconfig={}", kubeconfig(bed).await.display()),
         "job_manager.resources_workers_max=3".to_owned(),
         "job_manager.resources_cooldown=1s".to_owned(),
         "job_manager.resources_shrink_after=1s".to_owned(),
@@ -77,12 +71,12 @@ async fn task_workers_follow_the_slots_that_jobs_want() {
     };
     // Four slots of two workers; the one that there is has two. No pod comes here, so the job waits on.
     submit("first").await;
-    wait_for_workers(&bed, 2).await;
+    wait_for_workers(bed, 2).await;
     // Eight slots would want four workers, one more than there may be.
     submit("second").await;
-    wait_for_workers(&bed, 3).await;
+    wait_for_workers(bed, 3).await;
     for job in ["first", "second"] {
         api.ask(Method::DELETE, &format!("/api/v1/jobs/{job}"), None).await.unwrap().ok().unwrap();
     }
-    wait_for_workers(&bed, 1).await;
+    wait_for_workers(bed, 1).await;
 }

@@ -1,9 +1,17 @@
 //! Transactions: all or nothing, through scales, failures and silence.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
+use anyhow::ensure;
 use client::Client;
-use logboom_tests::{Cluster, Options, Seen, Streams};
+use logboom_tests::{Cluster, Options, Seen, Streams, eventually};
 use tokio::time::sleep;
 use types::IndexName;
 use wire::{Outcome, coordinator::TransactionPhase};
@@ -140,24 +148,35 @@ async fn s04_commits_while_the_stream_scales() {
     stage.streams.check_epochs().await.unwrap();
 }
 
+async fn through(done: &AtomicUsize, enough: usize) {
+    let counted = eventually("transactions", LONG, async || {
+        let count = done.load(Ordering::Relaxed);
+        ensure!(count >= enough, "{count} of {enough}");
+        Ok(())
+    });
+    counted.await.unwrap();
+}
+
 /// Two of everything; each process dies once while transactions go on and the stream scales.
 #[tokio::test]
 async fn s02_transactions_through_failovers() {
     let mut cluster = Cluster::start_with(Options::storage(2, 2).set(HASTE)).await.unwrap();
     let (client, streams) = on(&cluster, "failing", 2).await;
-    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stop = Arc::new(AtomicBool::new(false));
+    let done = Arc::new(AtomicUsize::new(0));
     let mut writers = Vec::new();
     for writer in 0..3 {
-        let (client, index, stop) = (client.clone(), streams.index.clone(), stop.clone());
+        let (client, index, stop, done) = (client.clone(), streams.index.clone(), stop.clone(), done.clone());
         writers.push(tokio::spawn(async move {
             let mut committed = Vec::new();
             for number in 0.. {
-                if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                if stop.load(Ordering::Relaxed) {
                     return committed;
                 }
                 let name = format!("w{writer}-{number}");
                 if transact(&client, &index, &name, 6, number % 4 != 3).await {
                     committed.push(name);
+                    done.fetch_add(1, Ordering::Relaxed);
                 }
             }
             committed
@@ -166,18 +185,20 @@ async fn s02_transactions_through_failovers() {
     for (round, victim) in
         ["segment-store/a", "coordinator/a", "segment-store/b", "coordinator/b"].into_iter().enumerate()
     {
+        // Some of them go through between any two deaths.
+        through(&done, 3 * round).await;
         sleep(Duration::from_millis(400)).await;
         cluster.kill9(victim).unwrap();
         let scaled = if round % 2 == 0 { streams.split(round).await } else { streams.merge(round).await };
         scaled.unwrap();
         cluster.restart(victim).await.unwrap();
     }
-    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    through(&done, 12).await;
+    stop.store(true, Ordering::Relaxed);
     let mut committed = Vec::new();
     for writer in writers {
         committed.extend(writer.await.unwrap());
     }
-    assert!(committed.len() > 10, "only {} transactions", committed.len());
     let seen = witness(&client, &streams).await;
     assert_exact(&seen, &counts(&committed, 6));
     assert_contiguous(&seen, &committed);

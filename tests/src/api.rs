@@ -10,6 +10,8 @@ use crate::{Binding, Table};
 
 /// A request longer than this is a hang.
 const REQUEST_WITHIN: Duration = Duration::from_secs(60);
+/// Less than the servers keep what is idle, so that no request goes into a connection that is just being closed.
+const IDLE_MAX: Duration = Duration::from_secs(2);
 
 /// Gateway and broker with the secrets of their administrator.
 #[derive(Debug, Clone)]
@@ -68,7 +70,7 @@ impl Api {
         // The HTTP client asks for a TLS provider even where it speaks plain HTTP; who comes second may fail.
         TLS.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
         Ok(Self {
-            http: reqwest::Client::builder().no_proxy().timeout(REQUEST_WITHIN).build()?,
+            http: reqwest::Client::builder().no_proxy().timeout(REQUEST_WITHIN).pool_idle_timeout(IDLE_MAX).build()?,
             gateway: gateway.to_owned(),
             broker: broker.to_owned(),
             nats_url: nats_url.to_owned(),

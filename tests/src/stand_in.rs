@@ -12,8 +12,8 @@ use types::{BindingId, InstanceId, Timestamp};
 use wire::{
     Empty, Problem, Service,
     index_provisioner::{
-        BindingDescription, BindingList, CreateIndex, Credentials, DeleteIndex, IndexDescription, IndexList,
-        IssueCredentials, ListBindings, ListIndexes, NewBinding, RevokeCredentials, UpdateIndex,
+        BindingDescription, BindingList, BindingsOf, CreateIndex, Credentials, DeleteIndex, IndexDescription,
+        IndexList, IndexesOf, IssueCredentials, ListBindings, ListIndexes, NewBinding, RevokeCredentials, UpdateIndex,
     },
 };
 
@@ -62,16 +62,18 @@ impl StandIn {
                 made.bindings.retain(|_, binding| binding.instance != name.instance);
                 Ok(Empty {})
             }),
-            door!(ListIndexes, |made: &mut Made, _: Empty| Ok(IndexList {
-                indexes: made.indexes.values().cloned().collect()
+            door!(ListIndexes, |made: &mut Made, _: IndexesOf| Ok(IndexList {
+                indexes: made.indexes.values().cloned().collect(),
+                more: false,
             })),
             door!(IssueCredentials, issue),
             door!(RevokeCredentials, |made: &mut Made, name: wire::index_provisioner::BindingName| {
                 made.bindings.remove(&name.binding);
                 Ok(Empty {})
             }),
-            door!(ListBindings, |made: &mut Made, _: Empty| Ok(BindingList {
-                bindings: made.bindings.values().cloned().collect()
+            door!(ListBindings, |made: &mut Made, _: BindingsOf| Ok(BindingList {
+                bindings: made.bindings.values().cloned().collect(),
+                more: false,
             })),
         ];
         Ok(Self { made, _doors: open })

@@ -120,6 +120,12 @@ impl Bucket {
         Ok(self.last(key).await?.filter(|s| !s.removed).map(|s| Entry { revision: s.seq, value: s.payload }))
     }
 
+    /// The number of a key's last change, also of its removal, and what it holds; 0 if nothing was ever written to it.
+    pub async fn version(&self, key: &str) -> Result<(u64, Option<Bytes>), BucketError> {
+        let last = self.last(key).await?;
+        Ok(last.map_or((0, None), |stored| (stored.seq, (!stored.removed).then_some(stored.payload))))
+    }
+
     /// Sets a key whatever it held and returns the new revision.
     pub async fn put(&self, key: &str, value: impl Into<Bytes>) -> Result<u64, BucketError> {
         self.write(key, Write::Put(&value.into()), None).await
@@ -145,7 +151,7 @@ impl Bucket {
         }
     }
 
-    /// Sets a key whose entry has this revision. Errors: `Conflict`.
+    /// Sets a key whose last change has this revision; 0 if there was none, a removal counts as one. Errors: `Conflict`.
     pub async fn update(&self, key: &str, value: impl Into<Bytes>, revision: u64) -> Result<u64, BucketError> {
         self.write(key, Write::Put(&value.into()), Some(revision)).await
     }

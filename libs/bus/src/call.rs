@@ -79,8 +79,13 @@ impl Bus {
     }
 
     fn call_headers(&self, name: &str, request_id: &str, until: Instant) -> HeaderMap {
-        let deadline = SystemClock.now() + until.saturating_duration_since(Instant::now());
+        let within = until.saturating_duration_since(Instant::now());
+        let deadline = SystemClock.now() + within;
         let mut map = HeaderMap::new();
+        // The clock of a program outside is its own affair.
+        if self.delegate().is_some() {
+            headers::set(&mut map, header::WITHIN, &within.as_millis().to_string());
+        }
         headers::set(&mut map, header::DEADLINE, &deadline.nanos().to_string());
         headers::set(&mut map, header::CALLER, self.name());
         headers::set(&mut map, header::SCHEMA, &format!("{name}/1"));

@@ -41,9 +41,11 @@ pub struct BusOptions {
     pub name: String,
     /// Where replies arrive; `None` is `_INBOX`.
     pub inbox_prefix: Option<String>,
-    /// Whom to believe, and which certificate to show, where a URL begins with `tls://` or the server demands TLS; `None` believes
-    /// the authorities of the system.
+    /// Whom to believe, and which certificate to show; with it nothing but TLS is spoken. `None` believes the authorities of the
+    /// system where a URL begins with `tls://` or the server demands TLS.
     pub tls: Option<Arc<ClientConfig>>,
+    /// Whether a server behind a `nats://` URL may speak plain text although `tls` is given.
+    pub plain_allowed: bool,
 }
 
 impl fmt::Debug for BusOptions {
@@ -54,6 +56,7 @@ impl fmt::Debug for BusOptions {
             .field("name", &self.name)
             .field("inbox_prefix", &self.inbox_prefix)
             .field("tls", &self.tls.is_some())
+            .field("plain_allowed", &self.plain_allowed)
             .finish()
     }
 }
@@ -285,6 +288,11 @@ fn distrust(error: &ConnectError) -> Option<String> {
                     "{reason}; the server demands a certificate that it trusts: common.tls_certificate"
                 ));
             }
+            Some(rustls::Error::InvalidMessage(_)) => {
+                return Some(
+                    "the server does not speak TLS, and common.tls_ca or a tls:// URL insists on it".to_owned(),
+                );
+            }
             Some(_) | None => cause = error.source(),
         }
     }
@@ -322,7 +330,7 @@ fn nats_options(options: &BusOptions, tell: watch::Sender<Link>) -> Result<Conne
     if let Some(tls) = &options.tls {
         nats = nats.tls_client_config(ClientConfig::clone(tls));
     }
-    if options.tls.is_some() || options.url.contains("tls://") {
+    if (options.tls.is_some() && !options.plain_allowed) || options.url.contains("tls://") {
         // A server tells of others before anything is encrypted: whoever stands in between could name one of his own, and
         // the names of honest ones are addresses, for which there is no certificate.
         nats = nats.require_tls(true).ignore_discovered_servers();

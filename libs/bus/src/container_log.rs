@@ -246,8 +246,8 @@ impl ContainerLog {
             return Ok(());
         }
         let log = &*self.0;
-        log.bus.purge(&log.stream, &log.frame, seq).await?;
-        log.bus.purge(&log.stream, &log.operation, seq).await?;
+        log.bus.purge(&log.stream, Some(&log.frame), seq).await?;
+        log.bus.purge(&log.stream, Some(&log.operation), seq).await?;
         self.recount().await
     }
 }

@@ -428,11 +428,59 @@ fn leader_of(message: &Message) -> Result<Option<Generation>, Problem> {
 
 fn origin_of(message: &Message, now: Timestamp) -> Origin {
     let get = |name| headers::get(message.headers.as_ref(), name).map(str::to_owned);
-    let deadline = get(header::DEADLINE).and_then(|nanos| nanos.parse().ok()).map(Timestamp::from_nanos);
+    let within =
+        get(header::WITHIN).and_then(|millis| millis.parse().ok()).map(|millis| now + Duration::from_millis(millis));
+    let until = || get(header::DEADLINE).and_then(|nanos| nanos.parse().ok()).map(Timestamp::from_nanos);
     Origin {
         caller: get(header::CALLER).unwrap_or_else(|| "unknown".to_owned()),
-        deadline: deadline.unwrap_or(now + CALL_DEADLINE),
+        deadline: within.or_else(until).unwrap_or(now + CALL_DEADLINE),
         request_id: get(header::REQUEST_ID).unwrap_or_else(fresh_id),
         traceparent: get(header::TRACEPARENT),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_nats::HeaderMap;
+
+    use super::*;
+
+    #[test]
+    fn a_time_from_receipt_goes_before_an_instant_of_the_callers_clock() {
+        let now = Timestamp::from_millis(1_700_000_000_000);
+        let default = now + CALL_DEADLINE;
+        let (past, second) = ("1000000000", now + Duration::from_secs(1));
+        let instant = second.nanos().to_string();
+        for (within, deadline, expected) in [
+            (None, None, default),
+            (None, Some(instant.as_str()), second),
+            (None, Some(past), Timestamp::from_nanos(1_000_000_000)),
+            (None, Some("soon"), default),
+            (Some("1000"), None, second),
+            // The caller's clock is behind, or ahead.
+            (Some("1000"), Some(past), second),
+            (Some("1000"), Some("9223372036854775807"), second),
+            (Some("0"), Some(instant.as_str()), now),
+            (Some("18446744073709551615"), None, Timestamp::MAX),
+            (Some("-1"), Some(instant.as_str()), second),
+            (Some("soon"), None, default),
+        ] {
+            let mut headers = HeaderMap::new();
+            for (name, value) in [(header::WITHIN, within), (header::DEADLINE, deadline)] {
+                if let Some(value) = value {
+                    headers::set(&mut headers, name, value);
+                }
+            }
+            let message = Message {
+                subject: "lb.v1.x".into(),
+                reply: None,
+                payload: Bytes::new(),
+                headers: Some(headers),
+                status: None,
+                description: None,
+                length: 0,
+            };
+            assert_eq!(origin_of(&message, now).deadline, expected, "{within:?} {deadline:?}");
+        }
     }
 }

@@ -258,9 +258,12 @@ impl Bus {
             .map_err(|error| BusError::Refused { what: format!("stream {stream}"), reason: error.to_string() })
     }
 
-    /// Removes the messages of a subject below a sequence.
-    pub(crate) async fn purge(&self, stream: &str, subject: &str, below: u64) -> Result<(), BusError> {
-        let body = json!({ "filter": subject, "seq": below });
+    /// Removes the messages of a subject below a sequence; without a subject all of them, and what is next has at least this one.
+    pub(crate) async fn purge(&self, stream: &str, subject: Option<&str>, below: u64) -> Result<(), BusError> {
+        let body = match subject {
+            Some(subject) => json!({ "filter": subject, "seq": below }),
+            None => json!({ "seq": below }),
+        };
         let answer = self.api::<Value>(&format!("STREAM.PURGE.{stream}"), &body).await?;
         answer
             .map(|_| ())

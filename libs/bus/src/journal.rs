@@ -113,6 +113,13 @@ impl Journal {
         Follower { pull: Pull::new(&self.bus, &self.stream, &self.subject, after), stream: self.stream.clone() }
     }
 
+    /// Makes the journal begin right behind a sequence, which it has not reached; whatever it has below goes, its fence too.
+    ///
+    /// For a journal that takes the place of a lost one. Repeating it, also after others have gone on, removes nothing more.
+    pub async fn begin_behind(&self, seq: u64) -> Result<(), BusError> {
+        self.bus.purge(&self.stream, None, seq + 1).await
+    }
+
     /// Removes the events below a sequence; the last event always stays, for it carries the fence.
     pub async fn purge_below(&self, seq: u64) -> Result<(), BusError> {
         let last = self.last_seq().await?;
@@ -120,7 +127,7 @@ impl Journal {
         if below <= 1 {
             return Ok(());
         }
-        self.bus.purge(&self.stream, &self.subject, below).await
+        self.bus.purge(&self.stream, Some(&self.subject), below).await
     }
 }
 

@@ -17,7 +17,7 @@ use ring::hmac;
 use serde::{Deserialize, Serialize};
 use types::Timestamp;
 
-pub use claims::{AccountSpec, UserSpec, account_jwt, user_jwt};
+pub use claims::{AccountSpec, CLAIMS_UPDATES, UserSpec, account_jwt, user_jwt};
 pub use config::{ClusterSpec, ServerSpec, TlsSpec, cluster_config, server_config};
 pub use delegation::Signer;
 
@@ -112,15 +112,17 @@ pub fn creds_file(jwt: &str, seed: &str) -> String {
 
 /// Whether credentials may subscribe to a subject, as far as their text says.
 ///
-/// Credentials that were issued by an older release may lack what this one needs.
+/// Credentials that were issued by an older release may lack what this one needs. Those that list nothing may everything.
 pub fn creds_may_subscribe(creds: &str, subject: &str) -> bool {
     let claims = || {
         let jwt = creds.lines().find(|line| line.split('.').count() == 3)?;
         let body = BASE64URL_NOPAD.decode(jwt.split('.').nth(1)?.as_bytes()).ok()?;
         serde_json::from_slice::<serde_json::Value>(&body).ok()
     };
-    let allowed = claims().and_then(|claims| claims["nats"]["sub"]["allow"].as_array().cloned());
-    allowed.is_some_and(|allowed| allowed.iter().any(|one| one == subject))
+    let Some(claims) = claims() else { return false };
+    let Some(allowed) = claims["nats"]["sub"]["allow"].as_array() else { return true };
+    let covers = |one: &str| one == subject || one.strip_suffix('>').is_some_and(|start| subject.starts_with(start));
+    allowed.iter().filter_map(serde_json::Value::as_str).any(covers)
 }
 
 /// Makes a fresh user and gives the text of its `.creds` file; `make` describes the user of the given public key.
@@ -163,6 +165,14 @@ mod tests {
         let creds = issue_creds(|key| UserSpec::front_door("f", key), &ring.tenants_seed, ring.created).unwrap();
         assert!(creds_may_subscribe(&creds, "lane.>") && creds_may_subscribe(&creds, wire::delegation::OUTER_FILTER));
         assert!(!creds_may_subscribe(&creds, "logs.>") && !creds_may_subscribe("a.b.c", "lane.>"));
+        for (allowed, expected) in
+            [(None, true), (Some("$SYS.>"), true), (Some(CLAIMS_UPDATES), true), (Some("_INBOX.>"), false)]
+        {
+            let sub_allow = allowed.into_iter().map(str::to_owned).collect();
+            let user = |key| UserSpec { sub_allow, ..UserSpec::platform("s", key) };
+            let creds = issue_creds(user, &ring.system_seed, ring.created).unwrap();
+            assert_eq!(creds_may_subscribe(&creds, CLAIMS_UPDATES), expected, "{allowed:?}");
+        }
     }
 
     #[test]

@@ -33,6 +33,14 @@ async fn values_change_by_compare_and_set() {
     let third = bucket.create("k", "4").await.unwrap();
     assert!(third > second);
     bucket.delete("k").await.unwrap();
+    // A version is of every change, removals too; only what was never written to has none.
+    assert_eq!(bucket.version("other").await.unwrap(), (0, None));
+    bucket.delete("never-there").await.unwrap();
+    let (removed, nothing) = bucket.version("never-there").await.unwrap();
+    assert!(removed > third && nothing.is_none());
+    assert!(matches!(bucket.update("never-there", "1", 0).await, Err(BucketError::Conflict { .. })));
+    let written = bucket.update("never-there", "1", removed).await.unwrap();
+    assert_eq!(bucket.version("never-there").await.unwrap(), (written, Some("1".into())));
     bucket.delete("never-there").await.unwrap();
     for bad in ["", ".a", "a.", "a..b", "a*", "a b", ">"] {
         assert!(matches!(bucket.put(bad, "x").await, Err(BucketError::Bus(_))), "{bad:?}");
@@ -76,7 +84,8 @@ async fn a_watch_tells_what_is_there_then_ready_then_changes_and_expiry() {
     assert_eq!(next().await, "s.c=-");
     // Nobody renews it.
     assert_eq!(next().await, "s.a=-");
-    assert!(bucket.list("").await.unwrap().is_empty());
+    // The other key was written a moment later, so it is gone a moment later.
+    eventually("an empty bucket", async || bucket.list("").await.unwrap().is_empty()).await;
 
     let mut empty = bucket.watch("nothing.");
     assert_eq!(soon("ready", empty.next()).await, Change::Ready);

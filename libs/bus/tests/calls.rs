@@ -208,11 +208,11 @@ async fn what_is_too_large_or_malformed_is_said_to_be() {
     let _door = doors.serve::<wire::alerter::ObserveRows, _, _>(None, |_| async { Ok(Empty {}) }).await.unwrap();
     let _list = doors
         .serve::<wire::alerter::ListRules, _, _>(None, |_| async {
-            Ok(wire::alerter::RuleList { rules: vec![large_rule()] })
+            Ok(wire::alerter::RuleList { rules: vec![large_rule()], more: false })
         })
         .await
         .unwrap();
-    let problem = bus.call::<wire::alerter::ListRules>(&(), &Empty {}).await.unwrap_err();
+    let problem = bus.call::<wire::alerter::ListRules>(&(), &Default::default()).await.unwrap_err();
     assert_eq!(problem.code, Code::Internal);
     assert!(problem.message.contains("larger"), "{problem}");
 
@@ -235,6 +235,7 @@ fn large_rule() -> wire::alerter::RuleDescription {
             summary: String::new(),
         },
         instances: Vec::new(),
+        instance_count: 0,
         pending_count: 0,
         created: types::Timestamp::from_millis(0),
     }

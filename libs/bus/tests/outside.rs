@@ -213,6 +213,16 @@ async fn what_is_forged_or_anothers_is_refused_by_the_door_or_by_nats() {
     assert_eq!(stage.seen(), 0);
     assert!(ask(Some(&good), own.clone()).await.is_err(), "this is an answer and no problem");
     assert_eq!(stage.seen(), 1);
+    // A clock that stands at the epoch is no hindrance to who says how long it waits.
+    for (within, seen) in [(None, 1), (Some("0"), 1), (Some("5000"), 2)] {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::DELEGATION, good.as_str());
+        headers.insert(header::DEADLINE, "1");
+        within.into_iter().for_each(|millis| headers.insert(header::WITHIN, millis));
+        let answer = client.request_with_headers(subject.clone(), headers, own.clone().into()).await.unwrap();
+        let refused = wire::decode::<Problem>(&answer.payload).ok().map(|problem| problem.kind);
+        assert_eq!((refused.as_deref(), stage.seen()), ((seen == 1).then_some("Deadline"), seen), "{within:?}");
+    }
 
     // Under another's subject nothing arrives, whatever is shown.
     for subject in [
@@ -232,7 +242,7 @@ async fn what_is_forged_or_anothers_is_refused_by_the_door_or_by_nats() {
         let _forbidden = client.subscribe(subject).await.unwrap();
         hears(&mut told, "permissions violation for subscription").await;
     }
-    assert_eq!(stage.seen(), 1);
+    assert_eq!(stage.seen(), 2);
 }
 
 /// Answers are published with the platform's rights, and the server does not check reply subjects.

@@ -1,8 +1,9 @@
 //! The Tier-2 file: consecutive events of one segment as one valid Parquet file; bytes in, bytes out.
 //!
-//! Owns the layout ([`write()`]), its reading back ([`read`], [`read_range`]), the summary in the footer ([`ChunkInfo`])
-//! and the seal that finds every damaged or missing byte before a decoder sees it.
-//! Deliberately does not know: object storage, names of objects, how events become columns, queries.
+//! Owns the layout ([`write()`]), its reading back ([`read`], [`read_range`]), the summary in the footer ([`ChunkInfo`]),
+//! the seal that finds every damaged or missing byte before a decoder sees it, and how copies in exports and archives are called
+//! ([`copy_name`], [`part`]).
+//! Deliberately does not know: object storage, names of the objects of an installation, how events become columns, queries.
 //!
 //! Any Parquet reader takes the file as it is. What is ours in it:
 //! - The seal, in the gap after Parquet's leading magic that other readers skip: `LBCHUNK1`, the length of the file
@@ -38,6 +39,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod copy;
 mod counters;
 mod encode;
 mod info;
@@ -49,11 +51,12 @@ use arrow::error::ArrowError;
 use parquet::errors::ParquetError;
 use types::{Offset, SegmentId};
 
+pub use copy::{copied_range, copies_of, copy_name, part};
 pub use counters::{CELLS_MAX, Counters};
 pub use encode::{Encoded, ROW_GROUP_ROWS, write, write_of};
 pub use info::{ChunkInfo, VERSION, info};
 pub use origin::Origin;
-pub use read::{READ_BATCH_ROWS, read, read_range, read_rows};
+pub use read::{READ_BATCH_ROWS, read, read_range, read_rows, read_run};
 
 /// Says why a chunk could not be written or read.
 #[derive(Debug, thiserror::Error)]

@@ -1,12 +1,14 @@
 //! A chunk back to batches.
 
+use std::ops::Range;
+
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use bytes::Bytes;
 use parquet::arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder};
-use types::Offset;
+use types::{Offset, SegmentId};
 
 use crate::{
-    Error,
+    ChunkInfo, Error,
     info::{open, plain},
 };
 
@@ -25,21 +27,53 @@ pub fn read(bytes: Bytes) -> Result<Vec<RecordBatch>, Error> {
 /// Names that the chunk does not have are skipped: columns are inferred, so another chunk may have them. An offset
 /// past the chunk gives no batch; one before it all rows. Bounds, errors: as [`read`].
 pub fn read_range(bytes: Bytes, from: Offset, projection: Option<&[String]>) -> Result<Vec<RecordBatch>, Error> {
-    decode(bytes, from, None, projection)
+    decode(bytes, from, None, None, projection)
 }
 
-/// Reads at most so many rows from the given offset on, in offset order. Bounds, errors: as [`read`].
-pub fn read_rows(bytes: Bytes, from: Offset, rows_max: usize) -> Result<Vec<RecordBatch>, Error> {
-    decode(bytes, from, Some(rows_max), None)
+/// The same of a chunk that somebody named as the one that holds a run of a segment's events to the end of the run.
+///
+/// Errors: besides, `Segment` and `Gap` for a chunk of another segment or of other offsets.
+pub fn read_run(
+    bytes: Bytes,
+    segment: SegmentId,
+    run: Range<Offset>,
+    projection: Option<&[String]>,
+) -> Result<Vec<RecordBatch>, Error> {
+    decode(bytes, run.start, Some((segment, run.end)), None, projection)
+}
+
+/// Reads at most so many rows of such a run, from its beginning on. Bounds, errors: as [`read_run`].
+pub fn read_rows(
+    bytes: Bytes,
+    segment: SegmentId,
+    run: Range<Offset>,
+    rows_max: usize,
+) -> Result<Vec<RecordBatch>, Error> {
+    decode(bytes, run.start, Some((segment, run.end)), Some(rows_max), None)
+}
+
+/// Whether this is the chunk of a run that it was named for.
+fn check(info: &ChunkInfo, from: Offset, (segment, to): (SegmentId, Offset)) -> Result<(), Error> {
+    if info.segment != segment {
+        return Err(Error::Segment { offset: info.first, found: info.segment.to_string(), expected: segment });
+    }
+    let other = |expected, found: Offset| Error::Gap { expected, found: i64::try_from(found).unwrap_or(i64::MAX) };
+    match info.last + 1 {
+        _ if from < info.first => Err(other(from, info.first)),
+        end if end != to => Err(other(to, end)),
+        _ => Ok(()),
+    }
 }
 
 fn decode(
     bytes: Bytes,
     from: Offset,
+    wanted: Option<(SegmentId, Offset)>,
     rows_max: Option<usize>,
     projection: Option<&[String]>,
 ) -> Result<Vec<RecordBatch>, Error> {
     let (info, footer) = open(&bytes)?;
+    wanted.map_or(Ok(()), |wanted| check(&info, from, wanted))?;
     if from > info.last {
         return Ok(Vec::new());
     }

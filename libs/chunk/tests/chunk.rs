@@ -12,7 +12,7 @@ use arrow::{
     datatypes::{DataType, Field, Int64Type, Schema, TimeUnit},
 };
 use bytes::Bytes;
-use chunk::{Error, ROW_GROUP_ROWS, info, read, read_range, write};
+use chunk::{Error, Origin, ROW_GROUP_ROWS, info, part, read, read_range, read_rows, read_run, write, write_of};
 use types::{SegmentId, Severity, Timestamp};
 
 const SEGMENT: SegmentId = SegmentId { stream: 7, epoch: 1, number: 3 };
@@ -135,6 +135,42 @@ fn a_range_begins_anywhere_and_projects() {
     assert_eq!(offsets(&some).first(), Some(&9_000));
     let none = read_range(chunk.bytes, 9_000, Some(&[])).unwrap();
     assert_eq!(none.iter().map(RecordBatch::num_rows).sum::<usize>(), usize::try_from(rows).unwrap() - 8_960);
+}
+
+#[test]
+fn a_chunk_that_is_not_the_one_that_was_named_is_refused() {
+    let chunk = write(SEGMENT, 40, &[batch(40, 10)]).unwrap().bytes;
+    let other = SegmentId { number: 4, ..SEGMENT };
+    let named = |segment, run| read_run(chunk.clone(), segment, run, None).map(|batches| offsets(&batches).len());
+    assert_eq!((named(SEGMENT, 40..50).unwrap(), named(SEGMENT, 47..50).unwrap()), (10, 3));
+    for (segment, run, why) in [
+        (other, 40..50, "of segment \"7-1-3\", the chunk of 7-1-4"),
+        (SEGMENT, 39..50, "offset 40 stands where 39 belongs"),
+        (SEGMENT, 40..49, "offset 50 stands where 49 belongs"),
+        (SEGMENT, 40..51, "offset 50 stands where 51 belongs"),
+    ] {
+        let said = named(segment, run.clone()).unwrap_err().to_string();
+        assert!(said.contains(why), "{said}");
+        assert_eq!(read_rows(chunk.clone(), segment, run, 2).unwrap_err().to_string(), said);
+    }
+    assert_eq!(offsets(&read_rows(chunk, SEGMENT, 41..50, 2).unwrap()), [41, 42]);
+}
+
+#[test]
+fn a_part_of_a_chunk_is_a_chunk() {
+    let origin = Origin {
+        index: "shop".parse().unwrap(),
+        scope: "team".parse().unwrap(),
+        range: types::KeyRange::split_evenly(2)[1],
+    };
+    let whole = write_of(SEGMENT, Some(&origin), 40, &[batch(40, 10)]).unwrap();
+    assert_eq!(part(whole.bytes.clone(), &whole.meta, (40, 50)).unwrap().bytes, whole.bytes);
+    let some = part(whole.bytes.clone(), &whole.meta, (43, 46)).unwrap();
+    assert_eq!(offsets(&read_run(some.bytes, SEGMENT, 43..46, None).unwrap()), [43, 44, 45]);
+    assert_eq!((some.meta.first, some.meta.last, some.meta.origin), (43, 45, Some(origin)));
+    for beyond in [(39, 45), (45, 51)] {
+        assert!(part(whole.bytes.clone(), &whole.meta, beyond).is_err(), "{beyond:?}");
+    }
 }
 
 #[test]

@@ -59,7 +59,7 @@ impl Patience {
         self.unknown |= problem.outcome == Outcome::Unknown;
         let pause = backoff(self.failures, problem, rand::random_range(0.0..1.0));
         self.failures += 1;
-        (problem.is_transient() && pause < self.left()).then_some(pause)
+        (problem.is_transient() && !is_too_much(problem) && pause < self.left()).then_some(pause)
     }
 
     /// The last problem, with an unknown outcome if any attempt's was.
@@ -89,7 +89,12 @@ pub(crate) fn backoff(failures: u32, problem: &Problem, roll: f64) -> Duration {
 
 /// Whether the index has taken what its plan allows: the writer is to wait, however long that takes.
 pub(crate) fn is_over_quota(problem: &Problem) -> bool {
-    matches!(problem.kind.as_str(), "QuotaBytes" | "QuotaRate")
+    matches!(problem.kind.as_str(), "QuotaBytes" | "QuotaRate") && !is_too_much(problem)
+}
+
+/// Whether it is more than the plan of the index lets pass on any day: no waiting helps, so no time of it is advised.
+pub(crate) fn is_too_much(problem: &Problem) -> bool {
+    problem.kind == "QuotaBytes" && problem.retry_after_ms.is_none()
 }
 
 #[cfg(test)]
@@ -145,9 +150,14 @@ mod tests {
 
     #[test]
     fn what_is_not_transient_is_not_repeated() {
-        for problem in
-            [Problem::bad_request("Bad", "x"), Problem::not_found("UnknownSegment", "x"), Problem::internal("x")]
-        {
+        let too_much = Problem { retry_after_ms: None, ..Problem::throttled("QuotaBytes", "x") };
+        assert!(!is_over_quota(&too_much));
+        for problem in [
+            too_much,
+            Problem::bad_request("Bad", "x"),
+            Problem::not_found("UnknownSegment", "x"),
+            Problem::internal("x"),
+        ] {
             assert_eq!(Patience::new(Duration::from_secs(9)).pause_after(&problem), None, "{}", problem.kind);
         }
     }

@@ -22,6 +22,8 @@ const READ_BYTES_MAX: u32 = 768 << 10;
 const PARK_MAX: Duration = Duration::from_secs(10);
 /// How long transient failures are repeated beyond the wait: a take-over of the container.
 pub(crate) const GRACE: Duration = Duration::from_secs(15);
+/// Pause after an empty answer that came before its time.
+const EARLY_PAUSE: Duration = Duration::from_millis(50);
 /// Times in a row that a named chunk may be gone before that is a defect.
 const GONE_MAX: u32 = 3;
 
@@ -69,7 +71,8 @@ impl SegmentReader {
             match step {
                 Ok(true) => {}
                 Ok(false) if self.sealed_end || Instant::now() >= until => return Ok(None),
-                Ok(false) => {}
+                // Answered before its time, as a store does that is about to end.
+                Ok(false) => tokio::time::sleep(EARLY_PAUSE).await,
                 Err(problem) => match patience.pause_after(&problem) {
                     Some(pause) => {
                         debug!(segment = %self.segment.segment, cursor = self.cursor, %problem, "read repeated");
@@ -106,14 +109,10 @@ impl SegmentReader {
             }
             return Ok(true);
         };
-        let from = self.cursor;
-        let decoded = tokio::task::spawn_blocking(move || chunk::read_range(bytes, from, None)).await;
+        let (segment, run) = (self.segment.segment, self.cursor..chunk.to);
+        let decoded = tokio::task::spawn_blocking(move || chunk::read_run(bytes, segment, run, None)).await;
         let damaged = |e: &dyn std::fmt::Display| Problem::internal(format_args!("chunk {}: {e}", chunk.key));
-        let batches = decoded.map_err(|e| damaged(&e))?.map_err(|e| damaged(&e))?;
-        if batches.iter().map(rows).sum::<u64>() != chunk.to - from {
-            return Err(damaged(&format_args!("it does not hold the offsets {from} to {}", chunk.to)));
-        }
-        self.queued.extend(batches);
+        self.queued.extend(decoded.map_err(|e| damaged(&e))?.map_err(|e| damaged(&e))?);
         self.cursor = chunk.to;
         self.chunks.pop_front();
         Ok(true)
@@ -134,7 +133,8 @@ impl SegmentReader {
         if from != self.cursor {
             return Err(Problem::internal(format_args!("asked for offset {}, answered from {from}", self.cursor)));
         }
-        self.sealed_end = sealed && next == end && chunks.is_empty();
+        // Beyond the end stands who read an index that was restored from less.
+        self.sealed_end = sealed && next >= end && chunks.is_empty();
         if !chunks.is_empty() {
             self.chunks = chunks.into();
             return Ok(true);

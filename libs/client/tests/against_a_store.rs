@@ -105,9 +105,14 @@ async fn an_answer_that_does_not_hold_what_it_says_is_never_given_out() {
     let mut wrong_chunk = chunk(&stage, "chunks/short", 0, 4).await;
     wrong_chunk.to = 9;
     let gone = || Ok(chunks(0, vec![meta("chunks/gone", 0, 9)]));
-    let answers = vec![Ok(short), Ok(tail(2, 4)), Ok(chunks(0, vec![wrong_chunk])), gone(), gone(), gone(), gone()];
+    let other = SegmentId { number: 7, ..SEGMENT };
+    let foreign = chunk::write(other, 0, &[to_batch(other, 0, [RawEvent { payload: b"x", received: Timestamp::MIN }])]);
+    stage.objects.put_if_absent("chunks/foreign", foreign.unwrap().bytes).await.unwrap();
+    let foreign = Ok(chunks(0, vec![meta("chunks/foreign", 0, 1)]));
+    let wrong = Ok(chunks(0, vec![wrong_chunk]));
+    let answers = vec![Ok(short), Ok(tail(2, 4)), wrong, foreign, gone(), gone(), gone(), gone()];
     let _ = script::<ReadSegment>(&mut stage, answers).await;
-    for case in ["too few rows", "other rows", "a short chunk", "a chunk that is nowhere"] {
+    for case in ["too few rows", "other rows", "a short chunk", "another segment's chunk", "a chunk that is nowhere"] {
         let problem = stage.client.reader(RANGE, 0).next(Duration::ZERO).await.unwrap_err();
         assert_eq!(problem.kind, "Internal", "{case}: {problem}");
     }
@@ -123,6 +128,20 @@ async fn the_end_of_a_sealed_segment_is_told_at_once() {
     assert_eq!(reader.next(Duration::from_secs(60)).await.unwrap().unwrap().num_rows(), 2);
     assert!(reader.at_end());
     assert!(reader.next(Duration::from_secs(60)).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_store_that_answers_too_early_is_not_asked_without_a_pause() {
+    let mut stage = Stage::new().await;
+    let nothing = || SegmentRead { columns: Bytes::new(), ..tail(2, 2) };
+    let beyond = SegmentRead { sealed: true, end: 1, ..nothing() };
+    let mut answers: Vec<_> = (0..1_000).map(|_| Ok(nothing())).collect();
+    answers[0] = Ok(beyond);
+    let asked = script::<ReadSegment>(&mut stage, answers).await;
+    let mut reader = stage.client.reader(RANGE, 2);
+    assert!(reader.next(Duration::from_secs(60)).await.unwrap().is_none(), "nothing ever comes behind a sealed end");
+    assert!(reader.next(Duration::from_millis(200)).await.unwrap().is_none());
+    assert!(asked.lock().unwrap().len() <= 1 + 5, "{}", asked.lock().unwrap().len());
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use parquet::{
     },
 };
 use store::Objects;
-use types::Offset;
+use types::{Offset, SegmentId};
 use wire::{Problem, segment_store::ChunkMeta};
 
 /// Schemas that are kept in memory; beyond it the older half is forgotten.
@@ -100,18 +100,19 @@ impl Chunks {
         self.objects.get_range(&chunk.key, range).await.map_err(|error| unreadable(chunk, &error))
     }
 
-    /// The rows of a chunk from an offset on, with the named columns or with all.
+    /// The rows of a segment's chunk from an offset on, with the named columns or with all.
     pub async fn read(
         &self,
+        segment: SegmentId,
         chunk: &ChunkMeta,
         from: Offset,
         columns: Option<&[String]>,
     ) -> Result<Vec<RecordBatch>, Problem> {
         let bytes = self.objects.get(&chunk.key).await.map_err(|error| unreadable(chunk, &error))?;
         let columns = columns.map(<[String]>::to_vec);
-        let key = chunk.key.clone();
+        let (key, run) = (chunk.key.clone(), from..chunk.to);
         // Decoding takes milliseconds of CPU for each MiB, which would hold up every other task of the thread.
-        tokio::task::spawn_blocking(move || chunk::read_range(bytes, from, columns.as_deref()))
+        tokio::task::spawn_blocking(move || chunk::read_run(bytes, segment, run, columns.as_deref()))
             .await
             .map_err(|error| Problem::internal(format_args!("reading chunk {key} ended early: {error}")))?
             .map_err(|error| Problem::internal(format_args!("chunk {key} cannot be read: {error}")))
@@ -125,9 +126,11 @@ fn unreadable(chunk: &ChunkMeta, error: &dyn std::fmt::Display) -> Problem {
 #[cfg(test)]
 mod tests {
     use arrow::array::{ArrayRef, Int64Array, StringArray, TimestampNanosecondArray};
-    use types::{SegmentId, Timestamp};
+    use types::Timestamp;
 
     use super::*;
+
+    const SEGMENT: SegmentId = SegmentId { stream: 1, epoch: 0, number: 0 };
 
     async fn stored(columns: usize) -> (tempfile::TempDir, Chunks, ChunkMeta) {
         let directory = tempfile::tempdir().unwrap();
@@ -141,7 +144,7 @@ mod tests {
         ];
         batch.extend((0..columns).map(|i| (format!("a_rather_long_column_name_{i}"), ints())));
         let batch = RecordBatch::try_from_iter(batch).unwrap();
-        let encoded = chunk::write(SegmentId { stream: 1, epoch: 0, number: 0 }, 0, &[batch]).unwrap();
+        let encoded = chunk::write(SEGMENT, 0, &[batch]).unwrap();
         let meta = ChunkMeta {
             key: "c/1".into(),
             from: 0,
@@ -162,7 +165,7 @@ mod tests {
             assert_eq!(chunks.schema(&meta).await.unwrap().fields().len(), 4 + columns);
             drop(directory);
             assert_eq!(chunks.schema(&meta).await.unwrap().fields().len(), 4 + columns, "remembered");
-            assert_eq!(chunks.read(&meta, 0, None).await.unwrap_err().kind, "ChunkUnreadable");
+            assert_eq!(chunks.read(SEGMENT, &meta, 0, None).await.unwrap_err().kind, "ChunkUnreadable");
         }
     }
 
@@ -170,9 +173,9 @@ mod tests {
     async fn rows_are_read_by_column_from_an_offset_on() {
         let (_directory, chunks, meta) = stored(1).await;
         let names = ["_offset".to_owned(), "no_such".to_owned()];
-        let rows = chunks.read(&meta, 1, Some(&names)).await.unwrap();
+        let rows = chunks.read(SEGMENT, &meta, 1, Some(&names)).await.unwrap();
         assert_eq!((rows[0].num_rows(), rows[0].num_columns()), (1, 1));
-        let schema = chunks.read(&meta, 0, None).await.unwrap()[0].schema();
+        let schema = chunks.read(SEGMENT, &meta, 0, None).await.unwrap()[0].schema();
         assert_eq!(schema, chunks.schema(&meta).await.unwrap(), "the footer and the rows agree");
     }
 

@@ -147,6 +147,19 @@ mod tests {
         }
     }
 
+    /// Workers of two releases speak with each other while one is exchanged for the other.
+    #[test]
+    fn golden_frames_are_read_for_ever() {
+        let header =
+            Header { len: 8, kind: Kind::Credit, flags: 2, channel: 0x1234, opening: 7, seq: 9, backlog: 1 << 40 };
+        let golden = *b"\x08\0\0\0\x06\x02\x34\x12\x07\0\0\0\x09\0\0\0\0\0\0\0\0\x01\0\0";
+        assert_eq!((header.encode(), Header::decode(&golden)), (golden, Ok(header)));
+        let id = ChannelId { job: "job-1".parse().unwrap(), attempt: 2, edge: 3, from: 4, to: 5 };
+        let golden = b"\x02\0\0\0\x03\0\0\0\x04\0\0\0\x05\0\0\0job-1";
+        assert_eq!((encode_id(&id).as_slice(), decode_id(golden)), (golden.as_slice(), Ok(id)));
+        assert_eq!(Kind::ALL.map(|kind| kind as u8), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    }
+
     #[test]
     fn lengths_are_checked_before_the_body() {
         let mut header =

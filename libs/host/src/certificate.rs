@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use settings::{Common, SecretRef};
-use tls::{Files, Tls};
+use tls::{Files, Tls, Validity};
 use tokio::time::{MissedTickBehavior, interval};
 use types::Timestamp;
 
@@ -12,14 +12,16 @@ use crate::{
     watch::{Seen, Watch},
 };
 
-/// The note under which `/readyz` tells that new files are not taken.
-const NOTE: &str = "certificate";
-/// A certificate that ends sooner is warned of; whoever renews by hand needs some days.
-const WARNED_WITHIN: Duration = Duration::from_secs(7 * DAY_SECONDS);
-const DAY_SECONDS: u64 = 24 * 3_600;
+/// The task that follows the process's own files, and the note under which `/readyz` tells that new ones are not taken.
+pub(crate) const OWN: &str = "certificate";
+/// A certificate that ends soon is told of so often.
+const TOLD_EVERY: Duration = Duration::from_secs(DAY_SECONDS.unsigned_abs());
+const DAY_SECONDS: i64 = 24 * 3_600;
 
-/// Reads what the settings name.
-pub(crate) fn open(common: &Common) -> Result<Tls, StartError> {
+/// Reads the certificate, key and authorities that the settings name.
+///
+/// Errors: whatever is wrong with one of the files.
+pub fn tls_of(common: &Common) -> Result<Tls, StartError> {
     let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
     let key = match common.tls_key.reference() {
         Some(SecretRef::File(path)) => Some(PathBuf::from(path)),
@@ -28,74 +30,116 @@ pub(crate) fn open(common: &Common) -> Result<Tls, StartError> {
     Ok(Tls::open(Files { certificate: path(&common.tls_certificate), key, ca: path(&common.tls_ca) })?)
 }
 
-/// Looks at the files again and again; what is good is used from then on, what is not is told once.
-pub(crate) async fn follow(host: Host) {
-    if *host.tls.files() == Files::default() {
+/// Looks at files again and again; what is good is used from then on, what is not is told once.
+pub(crate) async fn follow(host: Host, tls: Tls, what: &'static str) {
+    if *tls.files() == Files::default() {
         return;
     }
     let mut ticks = interval(host.common.tls_reload_interval.0);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut watch = Watch::default();
-    measure(&host);
-    warn_of_end(&host);
+    let (mut watch, mut reminder) = (Watch::default(), Reminder::default());
     loop {
+        measure(&host, &tls, &mut reminder);
         tokio::select! {
             () = host.stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let tls = host.tls.clone();
-        let outcome = host.cpu(move || tls.reload().map_err(|error| error.to_string())).await;
+        let looked = tls.clone();
+        let outcome = host.cpu(move || looked.reload().map_err(|error| error.to_string())).await;
         match watch.look(outcome) {
             Seen::Same => {}
             Seen::Changed => {
                 metrics::CERTIFICATES.with("taken").inc();
-                host.note(NOTE, None);
-                tracing::info!(days = days_left(&host), "certificate files changed, new connections use them");
-                warn_of_end(&host);
+                host.note(what, None);
+                tracing::info!(what, days = days_left(&host, &tls), "files changed, new connections use them");
             }
-            Seen::Mended => host.note(NOTE, None),
+            Seen::Mended => host.note(what, None),
             Seen::Broken(reason) => {
                 metrics::CERTIFICATES.with("refused").inc();
-                tracing::error!(%reason, "certificate files changed and cannot be used, the former ones stay in use");
-                host.note(NOTE, Some(format!("new files cannot be used, the former ones stay in use: {reason}")));
+                tracing::error!(what, %reason, "files changed and cannot be used, the former ones stay in use");
+                host.note(what, Some(format!("new files cannot be used, the former ones stay in use: {reason}")));
             }
         }
-        measure(&host);
     }
 }
 
-fn measure(host: &Host) {
-    if let Some(days) = days_left(host) {
-        metrics::CERTIFICATE_DAYS.with(host.service.as_str()).set(days);
+fn measure(host: &Host, tls: &Tls, reminder: &mut Reminder) {
+    let Some(validity) = tls.validity() else { return };
+    let now = host.clock.now();
+    let left = seconds_between(now, validity.ends);
+    metrics::CERTIFICATE_EXPIRES.with(host.service.as_str()).set(left);
+    if !reminder.is_due(validity, now) {
+        return;
     }
-}
-
-fn warn_of_end(host: &Host) {
-    if host.tls.expires().is_some_and(|end| end < host.clock.now() + WARNED_WITHIN) {
-        tracing::warn!(days = days_left(host), "certificate ends soon, renew its file; no restart is needed");
+    let days = left.div_euclid(DAY_SECONDS);
+    if left < 0 {
+        tracing::error!(days, "certificate has ended and others refuse it, renew its file; no restart is needed");
+    } else {
+        tracing::warn!(days, "certificate ends soon, renew its file; no restart is needed");
     }
 }
 
 /// Whole days; below zero when it has ended.
-fn days_left(host: &Host) -> Option<i64> {
-    host.tls.expires().map(|end| days_between(host.clock.now(), end))
+fn days_left(host: &Host, tls: &Tls) -> Option<i64> {
+    tls.expires().map(|end| seconds_between(host.clock.now(), end).div_euclid(DAY_SECONDS))
 }
 
-fn days_between(now: Timestamp, end: Timestamp) -> i64 {
-    let day = i64::try_from(DAY_SECONDS).unwrap_or(i64::MAX).saturating_mul(1_000_000_000);
-    end.nanos().saturating_sub(now.nanos()).div_euclid(day)
+/// Whole seconds; below zero when the end has passed.
+fn seconds_between(now: Timestamp, end: Timestamp) -> i64 {
+    end.nanos().saturating_sub(now.nanos()).div_euclid(1_000_000_000)
+}
+
+/// What was told of the end of a certificate.
+#[derive(Debug, Default)]
+struct Reminder {
+    told: Option<(Validity, Timestamp)>,
+}
+
+impl Reminder {
+    /// Whether to tell it now: from when it should be renewed, at the first look and then daily; at once for another certificate.
+    fn is_due(&mut self, validity: Validity, now: Timestamp) -> bool {
+        let lately = self.told.is_some_and(|(of, at)| of == validity && now < at + TOLD_EVERY);
+        let due = validity.renewed_from() <= now && !lately;
+        if due {
+            self.told = Some((validity, now));
+        }
+        due
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn at(hours: i64) -> Timestamp {
+        Timestamp::from_millis(1_800_000_000_000 + hours * 3_600_000)
+    }
+
     #[test]
-    fn days_are_whole_and_go_below_zero() {
-        let at = |hours: i64| Timestamp::from_millis(1_800_000_000_000 + hours * 3_600_000);
-        for (hours, days) in [(0, 0), (23, 0), (24, 1), (49, 2), (-1, -1), (-25, -2)] {
-            assert_eq!(days_between(at(0), at(hours)), days, "{hours}");
+    fn seconds_go_below_zero() {
+        for (hours, seconds) in [(0, 0), (24, DAY_SECONDS), (-1, -3_600)] {
+            assert_eq!(seconds_between(at(0), at(hours)), seconds, "{hours}");
         }
-        assert!(days_between(at(0), Timestamp::MAX) > 50_000);
+        assert!(seconds_between(at(0), Timestamp::MAX) > 50_000 * DAY_SECONDS);
+    }
+
+    #[test]
+    fn an_end_that_is_near_is_told_at_the_start_and_daily() {
+        let yearly = |ends: i64| Validity { begins: at(ends - 365 * 24), ends: at(ends) };
+        let far = yearly(40 * 24);
+        for (what, looks) in [
+            ("from a month before", vec![(far, 0, false), (far, 239, false), (far, 240, true), (far, 241, false)]),
+            ("daily", vec![(far, 300, true), (far, 323, false), (far, 324, true), (far, 348, true)]),
+            ("after its end, too", vec![(far, 41 * 24, true), (far, 41 * 24 + 1, false), (far, 42 * 24, true)]),
+            (
+                "another one at once",
+                vec![(far, 300, true), (yearly(35 * 24), 301, true), (yearly(90 * 24), 302, false)],
+            ),
+        ] {
+            let mut reminder = Reminder::default();
+            for (validity, hours, due) in looks {
+                assert_eq!(reminder.is_due(validity, at(hours)), due, "{what}: {hours}");
+            }
+        }
     }
 }

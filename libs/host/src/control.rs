@@ -36,8 +36,20 @@ pub(crate) struct Entry<E> {
     pub replica: ReplicaId,
     /// Identity of the journal, born with its first entry: tells this journal from another one of the same name.
     pub journal: String,
+    /// What the journal goes on from, where the one before it was lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovered: Option<Recovered>,
     /// What happened, in order.
     pub events: Vec<E>,
+}
+
+/// A state that outlived its journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Recovered {
+    /// Identity of the lost journal.
+    pub journal: String,
+    /// Where the state stood in it; this journal begins right behind.
+    pub seq: u64,
 }
 
 /// The entry without its events.
@@ -45,6 +57,8 @@ pub(crate) struct Entry<E> {
 pub(crate) struct Head {
     pub id: String,
     pub journal: String,
+    #[serde(default)]
+    pub recovered: Option<Recovered>,
 }
 
 /// A state and where in which journal it stands.
@@ -89,12 +103,15 @@ impl<S: ControlState> Applied<S> {
         if seq != self.seq + 1 {
             return Err(Misfit::Gap { applied: self.seq, seq });
         }
-        if self.journal.is_empty() {
-            self.journal.clone_from(&entry.journal);
-        } else if self.journal != entry.journal {
+        let continues = match &entry.recovered {
+            Some(from) => from.journal == self.journal && from.seq == self.seq,
+            None => self.journal.is_empty() || self.journal == entry.journal,
+        };
+        if !continues {
             let (expected, found) = (self.journal.clone(), entry.journal.clone());
             return Err(Misfit::Foreign { seq, expected, found });
         }
+        self.journal.clone_from(&entry.journal);
         for event in &entry.events {
             self.state.apply(event, entry.at);
         }
@@ -160,7 +177,14 @@ mod tests {
 
     fn entry(journal: &str, at: i64, events: Vec<i64>) -> Vec<u8> {
         let replica = "a".parse().unwrap();
-        let entry = Entry { id: "id".into(), at: Timestamp::from_nanos(at), replica, journal: journal.into(), events };
+        let entry = Entry {
+            id: "id".into(),
+            at: Timestamp::from_nanos(at),
+            replica,
+            journal: journal.into(),
+            recovered: None,
+            events,
+        };
         encode_entry(&entry).unwrap()
     }
 
@@ -180,12 +204,33 @@ mod tests {
     }
 
     #[test]
+    fn a_journal_that_goes_on_from_a_snapshot_fits_exactly_that_state() {
+        let going_on = |journal: &str, seq| {
+            let replica = "a".parse().unwrap();
+            let recovered = Some(Recovered { journal: journal.into(), seq });
+            let (at, events) = (Timestamp::from_nanos(9), Vec::<i64>::new());
+            encode_entry(&Entry { id: "id".into(), at, replica, journal: "new".into(), recovered, events }).unwrap()
+        };
+        let mut applied = Applied::<Sum>::empty();
+        assert!(matches!(applied.take(1, &going_on("j", 1)), Err(Misfit::Foreign { .. })), "an empty state");
+        applied.take(1, &entry("j", 5, vec![1])).unwrap();
+        for misfit in [going_on("other", 1), going_on("j", 2)] {
+            assert!(matches!(applied.take(2, &misfit), Err(Misfit::Foreign { .. })));
+        }
+        applied.take(2, &going_on("j", 1)).unwrap();
+        assert!(matches!(applied.take(3, &entry("j", 10, vec![1])), Err(Misfit::Foreign { .. })), "what was lost");
+        applied.take(3, &entry("new", 10, vec![1])).unwrap();
+        assert_eq!((applied.state.0, applied.seq, applied.journal.as_str()), (2, 3, "new"));
+    }
+
+    #[test]
     fn an_entry_has_a_bound() {
         let entry = Entry {
             id: String::new(),
             at: Timestamp::default(),
             replica: "a".parse().unwrap(),
             journal: String::new(),
+            recovered: None,
             events: vec!["x".repeat(ENTRY_BYTES_MAX)],
         };
         assert_eq!(encode_entry(&entry).unwrap_err().kind, "CommandTooLarge");

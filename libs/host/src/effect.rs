@@ -1,27 +1,26 @@
 //! What only a leader does: open command doors, and finish what its state shows as begun.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    future::Future,
-    time::Duration,
-};
+mod free;
+mod turns;
+
+use std::{future::Future, time::Duration};
 
 use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use wire::Problem;
 
+use self::free::{Chosen, Places};
+pub use self::{
+    free::Free,
+    turns::{Turn, Turns},
+};
 use crate::{ControlState, Ledger, metrics};
 
-/// Effects of one service that run at once; the others wait in the state, where they are.
+/// Effects of one lane that run at once; the others wait in the state, where they are, and take no place of another lane.
 pub const EFFECTS_IN_FLIGHT_MAX: usize = 16;
 /// Pause between two attempts of a leader to take up its work.
 const SERVE_PAUSE: Duration = Duration::from_secs(1);
-/// Pause after the first failure of an effect; it doubles with each further one.
-const RETRY_FIRST: Duration = Duration::from_millis(200);
-/// The longest pause between two runs of an effect.
-const RETRY_MAX: Duration = Duration::from_secs(30);
-
 /// Runs `lead` anew at every gain of leadership, until the service stops.
 ///
 /// Its token is cancelled at the loss of leadership and when the service stops; `lead` then closes its doors and ends, and only
@@ -82,60 +81,54 @@ where
     }
 }
 
-/// Runs effects until the token is cancelled: for every piece of work that `pending` finds in the state, `run` does it and answers
-/// with the command that records its end.
+/// Runs effects until the token is cancelled: `look` offers every piece of work that the state shows as begun and not ended, `run` does
+/// what may begin and answers with the command that records its end, if there is one to record.
 ///
-/// `pending` gives each piece an id, under which it runs once at a time and is run again after a failure, with growing pauses, and
-/// after a restart or a change of leaders. So the work itself must bear being repeated, which it does by carrying the id.
-/// Bounds: [`EFFECTS_IN_FLIGHT_MAX`] at once; `pending` is asked after every change of the state, so it should be cheap.
-pub async fn run_effects<S, W, P, R, Fut>(ledger: &Ledger<S>, token: CancellationToken, pending: P, run: R)
+/// A piece of work has an id, under which it is run again after a failure, with growing pauses, and after a restart or a change of
+/// leaders. So the work itself must bear being repeated, which it does by carrying the id. It also has a turn: pieces of the same turn
+/// run one after the other, and one whose turn is taken waits in the state, without a place.
+/// Bounds: [`EFFECTS_IN_FLIGHT_MAX`] at once in each lane; `look` is asked after every change of the state, so it should be cheap.
+pub async fn run_effects<S, W, L, R, Fut>(ledger: &Ledger<S>, token: CancellationToken, turns: &Turns, look: L, run: R)
 where
     S: ControlState,
-    P: Fn(&S) -> Vec<(String, W)>,
+    L: Fn(&S, &mut Free<'_, W>),
     R: Fn(String, W) -> Fut,
-    Fut: Future<Output = Result<S::Command, Problem>>,
+    Fut: Future<Output = Result<Option<S::Command>, Problem>>,
 {
     let mut changes = ledger.changes();
     let mut running = FuturesUnordered::new();
-    let mut busy = BTreeSet::new();
-    let mut failures: BTreeMap<String, (u32, Instant)> = BTreeMap::new();
+    let mut places = Places::default();
     loop {
         changes.mark_unchanged();
-        let work = ledger.read(&pending);
-        failures.retain(|id, _| work.iter().any(|(known, _)| known == id));
         let now = Instant::now();
-        for (id, work) in work {
-            let waits = failures.get(&id).is_some_and(|(_, until)| *until > now);
-            if busy.len() >= EFFECTS_IN_FLIGHT_MAX || waits || !busy.insert(id.clone()) {
-                continue;
-            }
+        let mut free = Free::new(&mut places, turns, now);
+        ledger.read(|state| look(state, &mut free));
+        for Chosen { lane, id, turn, work } in free.chosen() {
             let effect = run(id.clone(), work);
             running.push(async move {
                 let outcome = match effect.await {
-                    Ok(command) => ledger.submit(command).await.map(drop),
+                    Ok(Some(command)) => ledger.submit(command).await.map(drop),
+                    Ok(None) => Ok(()),
                     Err(problem) => Err(problem),
                 };
-                (id, outcome)
+                // Not before its end is in the state: it would be found there once more.
+                drop(turn);
+                (lane, id, outcome)
             });
         }
-        let wake = failures.iter().filter(|(id, _)| !busy.contains(*id)).map(|(_, (_, until))| *until).min();
+        let wake = places.next_attempt(now);
         tokio::select! {
             () = token.cancelled() => return,
             changed = changes.changed() => if changed.is_err() { return },
-            () = sleep_until(wake.unwrap_or(now)), if wake.is_some_and(|wake| wake > now) => {}
-            Some((id, outcome)) = running.next() => {
-                busy.remove(&id);
+            () = turns.freed() => {}
+            () = sleep_until(wake.unwrap_or(now)), if wake.is_some() => {}
+            Some((lane, id, outcome)) = running.next() => {
+                metrics::EFFECTS.with(if outcome.is_ok() { "done" } else { "failed" }).inc();
                 match outcome {
-                    Ok(()) => {
-                        metrics::EFFECTS.with("done").inc();
-                        failures.remove(&id);
-                    }
+                    Ok(()) => places.done(&lane, &id),
                     Err(problem) => {
-                        metrics::EFFECTS.with("failed").inc();
-                        let count = failures.get(&id).map_or(1, |(count, _)| count + 1);
-                        let pause = RETRY_FIRST.saturating_mul(1 << (count - 1).min(16)).min(RETRY_MAX);
+                        let (count, pause) = places.failed(&lane, &id, Instant::now());
                         tracing::warn!(effect = id, count, ?pause, %problem, "effect failed; it will be repeated");
-                        failures.insert(id, (count, Instant::now() + pause));
                     }
                 }
             }

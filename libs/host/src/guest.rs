@@ -16,7 +16,7 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use settings::{Common, Secret};
 use store::Objects;
-use tls::Tls;
+use tls::{Files, Tls};
 use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use types::{Clock, ReplicaId, Timestamp};
@@ -74,16 +74,10 @@ impl Host {
         // HTTP clients of services panic without one; if the process has chosen already, its choice stays.
         drop(rustls::crypto::ring::default_provider().install_default());
         let replica = secret::replica(&common.replica)?;
-        let tls = certificate::open(&common)?;
-        let options = BusOptions {
-            url: common.nats_url.clone(),
-            creds: secret::resolve(&common.nats_creds)?,
-            name: format!("{service}/{replica}"),
-            inbox_prefix: None,
-            tls: tls.client(),
-        };
-        let objects = Objects::open(&absolute(common.object_store())?)?;
-        let bus = Bus::connect(options).await?;
+        let tls = certificate::tls_of(&common)?;
+        let objects = Objects::open_trusting(&absolute(common.object_store())?, tls.outward())?;
+        let creds = secret::resolve(&common.nats_creds)?;
+        let bus = Bus::connect(bus_options(&common, &tls, format!("{service}/{replica}"), creds)).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let shared = Shared {
             started: clock.now(),
@@ -124,14 +118,22 @@ impl Host {
 
     /// One more connection to the same servers, with the text of other credentials.
     pub async fn connect_as(&self, creds: String) -> Result<Bus, StartError> {
-        let options = BusOptions {
-            url: self.common.nats_url.clone(),
-            creds: Some(creds),
-            name: format!("{}/{}", self.service, self.replica),
-            inbox_prefix: None,
-            tls: self.tls.client(),
-        };
-        Ok(Bus::connect(options).await?)
+        let name = format!("{}/{}", self.service, self.replica);
+        Ok(Bus::connect(bus_options(&self.common, &self.tls, name, Some(creds))).await?)
+    }
+
+    /// Certificate and authorities for a party of which a setting names authorities of its own; `""` gives those of the process.
+    ///
+    /// The file is followed as the process's own are, and what is wrong with it is told under `setting`. Without a certificate: it
+    /// is for connections to strangers.
+    pub fn trusting(&self, setting: &'static str, ca: &str) -> Result<Tls, StartError> {
+        if ca.is_empty() {
+            return Ok(self.tls.clone());
+        }
+        let files = Files { ca: Some(PathBuf::from(ca)), ..Files::default() };
+        let tls = Tls::open(files).map_err(|error| StartError::other(format_args!("{setting}: {error}")))?;
+        self.spawn(setting, certificate::follow(self.clone(), tls.clone(), setting));
+        Ok(tls)
     }
 
     /// The secret that a setting refers to; `None` if the setting is `""`.
@@ -263,6 +265,14 @@ impl Host {
     pub(crate) fn is_live(&self) -> bool {
         self.shared.beat.lock().elapsed() < LIVE_SILENCE_MAX
     }
+}
+
+/// Believes the authorities that are named, and nobody without TLS then; else those of the system, where the server speaks TLS.
+fn bus_options(common: &Common, tls: &Tls, name: String, creds: Option<String>) -> BusOptions {
+    let named = tls.client();
+    let plain_allowed = named.is_none();
+    let tls = Some(named.unwrap_or_else(|| tls.outward()));
+    BusOptions { url: common.nats_url.clone(), creds, name, inbox_prefix: None, tls, plain_allowed }
 }
 
 async fn traced(name: &'static str, task: impl Future<Output = ()>) {

@@ -1,6 +1,8 @@
 //! A control service's state, its journal and the lease of its leader, as one thing.
 
 mod drive;
+mod look;
+mod recover;
 mod restore;
 mod snapshots;
 
@@ -110,18 +112,17 @@ impl<S: ControlState> Ledger<S> {
     /// in which they come; a door bounds how many wait. It goes on to its end even if the caller stops waiting.
     /// Errors: the state's own refusal, `NotLeader`, `JournalFull`: not applied. `JournalUnknown`: may be applied.
     pub async fn submit(&self, command: S::Command) -> Result<Vec<S::Event>, Problem> {
-        let result = self.decide_and_append(command).await;
-        let outcome = match &result {
-            Ok(_) => "applied",
-            Err(problem) if problem.outcome == wire::Outcome::Unknown => "unknown",
-            Err(problem) if problem.is_transient() => "unavailable",
-            Err(_) => "refused",
-        };
-        metrics::COMMANDS.with(outcome).inc();
-        result
+        counted(self.decide_and_append(command, true).await)
     }
 
-    async fn decide_and_append(&self, command: S::Command) -> Result<Vec<S::Event>, Problem> {
+    /// The same for what a leader does by itself and again soon: where nothing is journaled, the journal is not asked.
+    ///
+    /// An empty answer or a refusal may be that of a leader whose time is over, so nobody else is told of it, and no effect follows.
+    pub async fn submit_own(&self, command: S::Command) -> Result<Vec<S::Event>, Problem> {
+        counted(self.decide_and_append(command, false).await)
+    }
+
+    async fn decide_and_append(&self, command: S::Command, asks: bool) -> Result<Vec<S::Event>, Problem> {
         let inner = &self.inner;
         let guard = Arc::clone(&inner.write).lock_owned().await;
         if !self.is_leader() {
@@ -138,14 +139,16 @@ impl<S: ControlState> Ledger<S> {
             };
             let id = uuid::Uuid::new_v4().simple().to_string();
             let replica = inner.host.replica.clone();
-            events.map(|events| (Entry { id, at: now, replica, journal, events }, applied.seq))
+            events.map(|events| (Entry { id, at: now, replica, journal, recovered: None, events }, applied.seq))
         };
         let (entry, expected) = match decided {
             Ok((entry, expected)) if !entry.events.is_empty() => (entry, expected),
             // Nothing is appended, so no fence tells a leader whose time is over that it decided on an old state.
             unchanged => {
                 drop(guard);
-                inner.confirm().await?;
+                if asks {
+                    inner.confirm().await?;
+                }
                 return unchanged.map(|(entry, _)| entry.events);
             }
         };
@@ -153,6 +156,15 @@ impl<S: ControlState> Ledger<S> {
         // In a task of its own: an append that is cut off half-way would leave this state behind its journal.
         let append = tokio::spawn(append(Arc::clone(inner), guard, expected, entry, payload));
         append.await.unwrap_or_else(|error| Err(Problem::internal(format_args!("append did not end: {error}"))))
+    }
+
+    /// Passes if this replica leads, and its state has everything that the journal had when this was called.
+    ///
+    /// What is written elsewhere on the strength of the state is made sure of so: first the version that is to be replaced is read,
+    /// then this, then the state, then the write on the condition of that version. A former leader's write fails then.
+    /// Errors: `NotLeader`, or that NATS does not answer.
+    pub async fn confirm(&self) -> Result<(), Problem> {
+        self.inner.confirm().await
     }
 
     /// Passes on what was found in the state; a refusal only if this replica leads and its state has the whole journal.
@@ -256,6 +268,17 @@ impl<S: ControlState> Inner<S> {
     fn seq(&self) -> u64 {
         self.applied.read().seq
     }
+}
+
+fn counted<E>(result: Result<Vec<E>, Problem>) -> Result<Vec<E>, Problem> {
+    let outcome = match &result {
+        Ok(_) => "applied",
+        Err(problem) if problem.outcome == wire::Outcome::Unknown => "unknown",
+        Err(problem) if problem.is_transient() => "unavailable",
+        Err(_) => "refused",
+    };
+    metrics::COMMANDS.with(outcome).inc();
+    result
 }
 
 /// Appends a decided entry; however it ends, the state is not ahead of the journal.

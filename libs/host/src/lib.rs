@@ -82,8 +82,9 @@ mod secret;
 mod watch;
 
 pub use announce::Announcement;
+pub use certificate::tls_of;
 pub use control::{ControlState, ENTRY_BYTES_MAX};
-pub use effect::{EFFECTS_IN_FLIGHT_MAX, keep_serving, run_effects, while_leading};
+pub use effect::{EFFECTS_IN_FLIGHT_MAX, Free, Turn, Turns, keep_serving, run_effects, while_leading};
 pub use error::StartError;
 pub use guest::Host;
 pub use ledger::Ledger;

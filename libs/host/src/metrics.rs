@@ -9,7 +9,7 @@ telemetry::metrics! {
     SNAPSHOT_TIME: Histogram = "lb_host_snapshot_duration_seconds", "Time to write a snapshot.", &telemetry::SECONDS;
     RESTORES: Counter["source"] = "lb_host_restores_total", "Restores of the state by source.";
     LOCAL_BROKEN: Gauge["service"] = "lb_host_local_broken", "Local states of this process that were set aside as damaged.";
-    CERTIFICATE_DAYS: Gauge["service"] = "lb_host_certificate_days", "Whole days until the certificate ends; below zero when it has ended.";
+    CERTIFICATE_EXPIRES: Gauge["service"] = "lb_certificate_expires_seconds", "Seconds until the certificate ends; below zero when it has ended.";
     CERTIFICATES: Counter["outcome"] = "lb_host_certificate_changes_total", "Changes of the certificate's files: taken, or refused because they are broken.";
     EFFECTS: Counter["outcome"] = "lb_host_effects_total", "Runs of effects by outcome.";
     QUOTA_REFUSED: Counter["kind"] = "lb_host_quota_refused_total", "What doors refused because a quota is used up, by its kind: single events over NATS, requests over HTTP, blocks of writers.";

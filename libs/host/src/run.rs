@@ -159,7 +159,7 @@ async fn begin<S: Service>(
 ) -> Result<(Host, Running, Option<actix_web::dev::ServerHandle>), StartError> {
     let host = Host::connect(S::NAME, common).await?;
     drop(actix_rt::spawn(beat(host.clone())));
-    host.spawn("certificate", certificate::follow(host.clone()));
+    host.spawn("certificate", certificate::follow(host.clone(), host.tls.clone(), certificate::OWN));
     let probes = match probe_address {
         "" => None,
         address => Some(probe::serve(&host, address)?),

@@ -36,6 +36,8 @@ struct Config {
     webhook_attempts_max: u32,
     #[allow(dead_code, reason = "a key of the section")]
     webhook_timeout: String,
+    #[allow(dead_code, reason = "a key of the section")]
+    webhook_ca: String,
 }
 
 impl settings::Section for Config {

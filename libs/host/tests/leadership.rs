@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use host::{ControlState, run_effects, while_leading};
+use host::{ControlState, Free, Turns, run_effects, while_leading};
 use tally::{Command, Process, Tally};
 use testkit::{World, eventually};
 use tokio::time::Instant;
@@ -134,6 +134,70 @@ async fn a_stale_leader_does_not_refuse_what_it_cannot_know() {
     assert_eq!(a.ledger.submit(Command::Add(-1)).await.unwrap_err().kind, "Negative");
 }
 
+/// What a leader asks itself every second must not cost the journal a question each time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_leader_finds_nothing_to_do_for_by_itself_asks_nobody() {
+    let mut world = World::start().await.unwrap();
+    let a = Process::leader(&world, "a", &[]).await;
+    assert_eq!(a.ledger.submit_own(Command::Add(1)).await.unwrap().len(), 2, "what happens is journaled all the same");
+    a.ledger.confirm().await.unwrap();
+    let journal = a.host.bus.journal(Tally::SERVICE, 1).await.unwrap();
+    let first = journal.read(0, 1).await.unwrap().remove(0);
+    journal.append(1, "another", first.payload.to_vec()).await.unwrap();
+    assert_eq!(a.ledger.submit_own(Command::Add(0)).await.unwrap(), [], "it does not learn of the other leader so");
+    assert_eq!(a.ledger.confirm().await.unwrap_err().kind, "NotLeader");
+    a.leads().await;
+    world.nats.kill().unwrap();
+    assert_eq!(a.ledger.submit_own(Command::Add(0)).await.unwrap(), []);
+    assert_eq!(a.ledger.submit_own(Command::Add(-1)).await.unwrap_err().kind, "Negative");
+}
+
+/// What was counted since: something that a state must not say is not there.
+fn counted(sum: i64) -> impl Fn(&Tally) -> Result<i64, Problem> {
+    move |tally| match tally.sum >= sum {
+        true => Ok(tally.sum),
+        false => Err(Problem::not_found("Unknown", format_args!("{} is less than {sum}", tally.sum))),
+    }
+}
+
+/// A leader whose time is over finds what the next one did, instead of saying that it is not there; and so does its listing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stale_leader_finds_what_the_next_one_did() {
+    let world = World::start().await.unwrap();
+    let a = Process::leader(&world, "a", &[]).await;
+    a.add(1).await;
+    let journal = a.host.bus.journal(Tally::SERVICE, 1).await.unwrap();
+    let first = journal.read(0, 1).await.unwrap().remove(0);
+    journal.append(1, "another 1", first.payload.to_vec()).await.unwrap();
+    assert_eq!(a.ledger.look(counted(1)).await.unwrap(), 1, "what is there is answered as it is known here");
+    assert_eq!(a.ledger.look(counted(2)).await.unwrap(), 2);
+    a.leads().await;
+    journal.append(2, "another 2", first.payload.to_vec()).await.unwrap();
+    a.ledger.whole().await.unwrap();
+    assert_eq!(a.state().sum, 3);
+    a.leads().await;
+    assert_eq!(a.ledger.look(counted(4)).await.unwrap_err().kind, "Unknown", "now that is sure");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_is_behind_does_not_say_that_something_is_not_there() {
+    let world = World::start().await.unwrap();
+    let a = Process::leader(&world, "a", &[]).await;
+    let b = Process::start(&world, "b", &[]).await.unwrap();
+    a.add(1).await;
+    b.reaches(1).await;
+    let go_on = b.pause();
+    a.add(10).await;
+    assert_eq!(b.state().sum, 1);
+    let ledger = b.ledger.clone();
+    let looked = tokio::spawn(async move { (ledger.look(counted(11)).await, ledger.whole().await) });
+    tokio::task::yield_now().await;
+    drop(go_on);
+    let (found, whole) = looked.await.unwrap();
+    assert_eq!((found.unwrap(), whole), (11, Ok(())));
+    assert_eq!(b.ledger.look(counted(12)).await.unwrap_err().kind, "Unknown");
+}
+
 /// Every command that was answered happened once; one with an unknown outcome happened at most once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commands_survive_the_crash_of_nats() {
@@ -179,8 +243,10 @@ async fn effects_are_repeated_until_they_end_also_by_the_next_leader() {
                 terms.fetch_add(1, Ordering::Relaxed);
                 let (ledger, runs) = (&ledger, Arc::clone(&runs));
                 async move {
-                    let pending = |state: &Tally| state.begun.iter().map(|(id, n)| (id.clone(), *n)).collect();
-                    run_effects(ledger, token, pending, |id, n| {
+                    let look = |state: &Tally, free: &mut Free<'_, i64>| {
+                        state.begun.iter().for_each(|(id, n)| free.offer("lane", id, id.clone(), *n));
+                    };
+                    run_effects(ledger, token, &Turns::default(), look, |id, n| {
                         let count = {
                             let mut runs = runs.lock().unwrap();
                             let those = runs.entry(id.clone()).or_default();
@@ -190,7 +256,7 @@ async fn effects_are_repeated_until_they_end_also_by_the_next_leader() {
                         async move {
                             // The third of each fails once even where effects succeed.
                             if succeeds && (n != 3 || count > 2) {
-                                Ok(Command::End(id))
+                                Ok(Some(Command::End(id)))
                             } else {
                                 Err(Problem::unavailable("Outside", "does not answer"))
                             }

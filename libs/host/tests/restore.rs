@@ -143,7 +143,11 @@ async fn refusal(world: &World) -> String {
 async fn what_is_missing_is_refused_loudly() {
     let mut world = World::start().await.unwrap();
     let a = with_snapshots(&world, "a", 3).await;
-    let journal = a.host.bus.journal(Tally::SERVICE, 1).await.unwrap();
+    let expected = a.state();
+    // One that looks on: a leader may still be cleaning up behind its last snapshot, and would purge by what is damaged below.
+    let b = Process::start(&world, "b", &[]).await.unwrap();
+    let journal = b.host.bus.journal(Tally::SERVICE, 1).await.unwrap();
+    a.drain().await;
     eventually(Duration::from_secs(5), async || journal.first_seq().await.unwrap() == 11).await;
     // The journal was purged past the newest usable snapshot.
     let parts = snapshots(&world, "part-0000.lb");
@@ -160,17 +164,124 @@ async fn what_is_missing_is_refused_loudly() {
     for (path, bytes) in parts.iter().zip(&kept) {
         fs::write(path, bytes).unwrap();
     }
-    let expected = a.state();
     let z = Process::start(&world, "z", &[]).await.unwrap();
     assert_eq!(z.state(), expected);
     z.kill();
-    a.drain().await;
+    b.kill();
 
     // The journal itself was lost: an empty one would silently begin anew.
     world.nats.wipe().unwrap();
     world.nats.restart().await.unwrap();
     let reason = refusal(&world).await;
     assert!(reason.contains("journal entries were lost") && reason.contains("snap/alerter/"), "{reason}");
+}
+
+/// Everything that NATS had is lost, and object storage is there.
+async fn lose_nats(world: &mut World) {
+    world.nats.wipe().unwrap();
+    world.nats.restart().await.unwrap();
+}
+
+const RECOVER: &str = "common.recover_from_snapshot=true";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_journal_goes_on_from_the_newest_snapshot_where_that_is_allowed() {
+    let mut world = World::start().await.unwrap();
+    let a = with_snapshots(&world, "a", 2).await;
+    let kept = a.state();
+    // Behind the snapshot, and in a local copy that outlives the loss.
+    a.add(7).await;
+    a.kill();
+    lose_nats(&mut world).await;
+    let reason = refusal(&world).await;
+    assert!(reason.contains("recover_from_snapshot"), "{reason}");
+
+    // Two that start together agree.
+    let (a, b) = tokio::join!(Process::start(&world, "a", &[RECOVER]), Process::start(&world, "b", &[RECOVER]));
+    let (a, b) = (a.unwrap(), b.unwrap());
+    let journal = a.host.bus.journal(Tally::SERVICE, 1).await.unwrap();
+    assert_eq!((journal.first_seq().await.unwrap(), journal.last_seq().await.unwrap()), (21, 21));
+    assert_eq!((a.state(), a.seq(), b.state(), b.seq()), (kept.clone(), 21, kept.clone(), 21));
+    eventually(Duration::from_secs(5), async || a.ledger.is_leader() || b.ledger.is_leader()).await;
+    let (leader, other) = if a.ledger.is_leader() { (a, b) } else { (b, a) };
+    leader.add(100).await;
+    other.reaches(22).await;
+    assert_eq!(other.state(), leader.state());
+
+    // From now on it is a journal like any other: without the setting, from the snapshot, and from snapshots of its own.
+    let c = Process::start(&world, "c", &[]).await.unwrap();
+    assert_eq!((c.state(), c.seq()), (leader.state(), 22));
+    c.kill();
+    other.drain().await;
+    leader.drain().await;
+    let d = Process::leader(&world, "d", &[RECOVER, SNAPSHOT]).await;
+    assert_eq!((d.state().sum, d.seq()), (kept.sum + 100, 22), "the setting changes nothing where there are entries");
+    for round in 4..=6 {
+        for n in 1..=10 {
+            d.add(n).await;
+        }
+        let newest = format!("{round:020}/manifest.lb");
+        eventually(Duration::from_secs(5), async || !snapshots(&world, &newest).is_empty()).await;
+    }
+    let journal = d.host.bus.journal(Tally::SERVICE, 1).await.unwrap();
+    eventually(Duration::from_secs(5), async || journal.first_seq().await.unwrap() > 22).await;
+    let e = Process::start(&world, "e", &[]).await.unwrap();
+    assert_eq!((e.state(), e.seq()), (d.state(), 52));
+    // And it can be lost again.
+    e.kill();
+    d.drain().await;
+    lose_nats(&mut world).await;
+    let f = Process::leader(&world, "f", &[RECOVER]).await;
+    assert_eq!((f.state().sum, f.seq()), (kept.sum + 100 + 3 * 55, 53));
+}
+
+/// Whoever dies between two steps of a recovery is followed by whoever starts next; meanwhile nobody starts without being told to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recovery_that_was_cut_short_is_ended_by_the_next() {
+    let mut world = World::start().await.unwrap();
+    let a = with_snapshots(&world, "a", 1).await;
+    let kept = a.state();
+    a.kill();
+    lose_nats(&mut world).await;
+    let helper = host::Host::connect(Tally::SERVICE, world.common("helper", &[]).unwrap()).await.unwrap();
+    let journal = helper.bus.journal(Tally::SERVICE, 1).await.unwrap();
+    // As after its second step: behind the snapshot, and empty.
+    journal.begin_behind(10).await.unwrap();
+    assert_eq!((journal.first_seq().await.unwrap(), journal.last_seq().await.unwrap()), (11, 10));
+    refusal(&world).await;
+    let b = Process::start(&world, "b", &[RECOVER]).await.unwrap();
+    assert_eq!((b.state(), b.seq()), (kept.clone(), 11));
+    b.kill();
+    let c = Process::leader(&world, "c", &[]).await;
+    assert_eq!((c.state(), c.seq()), (kept, 11));
+    c.add(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_older_than_the_newest_snapshot_is_taken_for_a_lost_journal() {
+    let mut world = World::start().await.unwrap();
+    let a = with_snapshots(&world, "a", 3).await;
+    a.drain().await;
+    lose_nats(&mut world).await;
+    let refused = async |world: &World| match Process::start(world, "z", &[RECOVER]).await {
+        Err(error @ StartError::Refused { .. }) => error.to_string(),
+        Err(other) => panic!("{other}"),
+        Ok(process) => panic!("it started with {:?}", process.state()),
+    };
+    for name in ["part-0000.lb", "manifest.lb"] {
+        let newest = snapshots(&world, name).pop().unwrap();
+        let bytes = fs::read(&newest).unwrap();
+        fs::write(&newest, b"damaged").unwrap();
+        let reason = refused(&world).await;
+        assert!(reason.contains("newest snapshot 3") && reason.contains("is damaged"), "{reason}");
+        fs::write(&newest, bytes).unwrap();
+    }
+    // A journal that has entries of its own is never replaced.
+    let helper = host::Host::connect(Tally::SERVICE, world.common("helper", &[]).unwrap()).await.unwrap();
+    let journal = helper.bus.journal(Tally::SERVICE, 1).await.unwrap();
+    journal.begin_behind(25).await.unwrap();
+    let reason = refused(&world).await;
+    assert!(reason.contains("ends at 25") && reason.contains("stands at 30"), "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

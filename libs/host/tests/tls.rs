@@ -1,8 +1,10 @@
 //! A service inside TLS: who gets in, and what happens to it while its certificate changes.
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails where it should")]
+#![allow(clippy::disallowed_methods, reason = "a test tells its child through the environment")]
 
 use std::{
     error::Error,
+    process::Command,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -13,6 +15,7 @@ use std::{
 use actix::System;
 use host::{Host, InProcess, Running, Service, StartError};
 use serde::Deserialize;
+use settings::{Layers, Settings};
 use testkit::{Certificates, World, eventually};
 
 /// Metrics belong to the process, so one test at a time has them.
@@ -58,6 +61,12 @@ fn whole(error: &dyn Error) -> String {
     text
 }
 
+/// What the page of metrics says of the certificate.
+fn days_left(page: &str) -> i64 {
+    let line = page.lines().find_map(|line| line.strip_prefix("lb_certificate_expires_seconds{service=\"alerter\"} "));
+    line.unwrap().parse::<i64>().unwrap() / (24 * 3_600)
+}
+
 /// A service with probes, and where they are.
 async fn started(world: &World) -> (InProcess, String) {
     let address = format!("127.0.0.1:{}", testkit::free_port().unwrap());
@@ -94,13 +103,12 @@ fn a_certificate_is_replaced_under_live_traffic_and_a_broken_one_is_not_taken() 
             eventually(Duration::from_secs(5), async || asked.load(Ordering::Relaxed) > before + 5).await;
         };
         let (first, text) = ask("metrics").await;
-        assert!(text.contains("lb_host_certificate_days{service=\"alerter\"} 3"), "thirty and a bit: {text}");
+        assert!((30..33).contains(&days_left(&text)), "thirty and a bit: {text}");
         served().await;
         certificates.renew_until(3).unwrap();
         eventually(Duration::from_secs(5), async || ask("livez").await.0 != first).await;
         let second = ask("livez").await.0;
-        let days = "lb_host_certificate_days{service=\"alerter\"} 3\n";
-        eventually(Duration::from_secs(5), async || ask("metrics").await.1.contains(days)).await;
+        eventually(Duration::from_secs(5), async || (3..6).contains(&days_left(&ask("metrics").await.1))).await;
         served().await;
         certificates.spoil().unwrap();
         eventually(Duration::from_secs(5), async || ask("readyz").await.1.contains("notes")).await;
@@ -173,6 +181,88 @@ fn nats_takes_nobody_whose_certificate_or_authority_is_another() {
         assert!(text.contains(&theirs("key.pem")) && text.contains(&ours("certificate.pem")), "{text}");
         let host = Host::connect(wire::Service::Alerter, world.common("b", &[]).unwrap()).await.unwrap();
         assert!(host.bus.is_connected() && host.tenants().await.unwrap().is_connected());
+    });
+}
+
+#[test]
+fn the_authorities_of_one_setting_are_followed_like_those_of_the_process() {
+    in_world(async |world| {
+        let (service, url) = started(&world).await;
+        let (ours, foreign) = (world.certificates.as_ref().unwrap(), Certificates::make().unwrap());
+        let (host, file) = (service.host(), foreign.path("ca.pem"));
+        let same = host.trusting("splunk.ca", "").unwrap();
+        assert_eq!(same.files(), host.tls.files(), "nothing is named");
+        let wrong = host.trusting("splunk.ca", "/none").unwrap_err().to_string();
+        assert!(wrong.contains("splunk.ca") && wrong.contains("/none"), "{wrong}");
+        let tls = host.trusting("splunk.ca", &file.display().to_string()).unwrap();
+        let outward = rustls::ClientConfig::clone(&tls.outward());
+        let client = reqwest::Client::builder().no_proxy().tls_backend_preconfigured(outward).build().unwrap();
+        let ask = async |path: &str| client.get(format!("{url}/{path}")).send().await;
+        let text = whole(&ask("livez").await.unwrap_err());
+        assert!(text.contains("neither one of the system's nor in"), "{text}");
+        std::fs::copy(ours.path("ca.pem"), &file).unwrap();
+        eventually(Duration::from_secs(5), async || ask("livez").await.is_ok()).await;
+        std::fs::write(&file, "nonsense").unwrap();
+        let ready = async || ask("readyz").await.unwrap().text().await.unwrap();
+        eventually(Duration::from_secs(5), async || ready().await.contains("splunk.ca")).await;
+        service.stop().await.unwrap();
+    });
+}
+
+/// What tells a child which settings it connects with.
+const CHILD: &str = "HOST_TLS_CHILD";
+
+/// The authorities of the system are read once by a process: one of its own has others.
+#[test]
+fn a_certificate_is_shown_to_nats_also_where_the_system_vouches_for_the_server() {
+    if let Ok(told) = std::env::var(CHILD) {
+        let set = told.lines().map(str::to_owned).collect();
+        let common = Settings::load(Layers { set, ..Layers::default() }).unwrap().section().unwrap();
+        let connecting =
+            async { Host::connect(wire::Service::Alerter, common).await.map(|host| host.bus.is_connected()) };
+        return assert!(System::new().block_on(connecting).map_err(|error| error.to_string()).unwrap());
+    }
+    in_world(async |world| {
+        let certificates = world.certificates.as_ref().unwrap();
+        let at = |name: &str| certificates.path(name).display().to_string();
+        let plain_scheme = world.nats.url().replacen("tls://", "nats://", 1);
+        let shown = [
+            format!("common.tls_certificate={}", at("certificate.pem")),
+            format!("common.tls_key=file:{}", at("key.pem")),
+        ];
+        for (url, certificate, connects) in
+            [(world.nats.url(), &shown[..], true), (plain_scheme, &shown[..], true), (world.nats.url(), &[][..], false)]
+        {
+            let mut set = vec![
+                format!("common.nats_url={url}"),
+                format!("common.nats_creds=file:{}", world.nats.secret_path("platform.creds").display()),
+                format!("common.object_store_url={}", world.objects_url()),
+            ];
+            set.extend_from_slice(certificate);
+            let mut child = Command::new(std::env::current_exe().unwrap());
+            let test = "a_certificate_is_shown_to_nats_also_where_the_system_vouches_for_the_server";
+            child.args(["--exact", test]).env(CHILD, set.join("\n")).env("SSL_CERT_FILE", at("ca.pem"));
+            let output = child.output().unwrap();
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert_eq!(output.status.success(), connects, "{url} {certificate:?}: {text}");
+            assert!(connects || text.contains("common.tls_certificate"), "{text}");
+        }
+    });
+}
+
+#[test]
+fn who_names_authorities_speaks_nothing_but_tls_and_who_has_a_certificate_alone_speaks_both() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    System::new().block_on(async {
+        let (world, certificates) = (World::start().await.unwrap(), Certificates::make().unwrap());
+        let all = certificates.settings();
+        let set: Vec<&str> = all.iter().map(String::as_str).filter(|one| !one.starts_with("common.tls_ca")).collect();
+        let host = Host::connect(wire::Service::Alerter, world.common("a", &set).unwrap()).await.unwrap();
+        assert!(host.bus.is_connected() && host.tenants().await.unwrap().is_connected());
+        let set: Vec<&str> = all.iter().map(String::as_str).collect();
+        let refused = Host::connect(wire::Service::Alerter, world.common("b", &set).unwrap()).await;
+        let text = refused.err().expect("the server speaks plain text").to_string();
+        assert!(text.contains("does not speak TLS") && text.contains("common.tls_ca"), "{text}");
     });
 }
 

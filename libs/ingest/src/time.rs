@@ -165,7 +165,10 @@ impl Cursor<'_> {
     fn number(&mut self, width: usize) -> Option<i64> {
         let digits = self.bytes.get(self.at..self.at + width)?;
         self.at += width;
-        digits.iter().try_fold(0i64, |n, b| b.is_ascii_digit().then(|| n * 10 + i64::from(b - b'0')))
+        digits.iter().try_fold(0i64, |n, b| {
+            let digit = b.is_ascii_digit().then(|| i64::from(b - b'0'))?;
+            n.checked_mul(10)?.checked_add(digit)
+        })
     }
 
     fn name(&mut self, names: &[&[u8; 3]]) -> Option<i64> {
@@ -476,6 +479,14 @@ mod tests {
             assert_eq!(days_from_civil(year, month, day), days);
         }
         assert_eq!(civil_from_days(0), (1970, 1, 1));
+    }
+
+    #[test]
+    fn a_number_that_is_too_large_is_no_time() {
+        for text in ["9999999999999999999", "9223372036854775808 x", "18446744073709551616"] {
+            let mut cursor = Cursor { bytes: text.as_bytes(), at: 0 };
+            assert_eq!(cursor.number(cursor.digits().min(20)), None, "{text}");
+        }
     }
 
     #[test]

@@ -215,6 +215,9 @@ pub struct Bound {
     /// How long it lives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<String>,
+    /// When the credentials of another one had taken its place in the Secret, in RFC 3339; it is unbound some time after that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced_at: Option<String>,
 }
 
 /// A statement on an object, in the form that Kubernetes has for it.

@@ -41,10 +41,11 @@ impl Days {
         *slot = slot.saturating_add(count);
     }
 
-    /// Counts less on a day.
+    /// Counts less on a day; of a day that is given up there is nothing to take from.
     pub fn subtract(&mut self, day: i64, count: u64) {
-        let slot = self.slot(day);
-        *slot = slot.saturating_sub(count);
+        if let Some(known) = self.0.iter_mut().find(|known| known.0 == day) {
+            known.1 = known.1.saturating_sub(count);
+        }
     }
 
     fn slot(&mut self, day: i64) -> &mut u64 {
@@ -83,5 +84,7 @@ mod tests {
         assert_eq!((days.on(11), days.on(100)), (4, 3));
         days.subtract(11, 9);
         assert_eq!(days.on(11), 0);
+        days.subtract(9, 1);
+        assert_eq!((days.on(9), days.on(11), days.on(100)), (0, 0, 3), "a day that is given up takes no other's place");
     }
 }

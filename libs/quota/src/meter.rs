@@ -35,9 +35,11 @@ pub struct Take {
     pub bytes: u64,
 }
 
-/// What one replica tells of an index.
+/// What one process tells of an index.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Told {
+    /// When the process began; 0 where it does not say.
+    pub since: i64,
     /// A day of UTC, counted from 1970.
     pub day: i64,
     /// Payload bytes on that day.
@@ -58,6 +60,14 @@ pub enum Refusal {
         limit: u64,
         /// Until the next day.
         wait: Duration,
+    },
+    /// No day takes so much at once: it never passes.
+    #[error("takes {limit} bytes on a day of UTC, and these are {bytes}")]
+    Never {
+        /// What it takes.
+        limit: u64,
+        /// What was to pass.
+        bytes: u64,
     },
     /// It comes too fast.
     #[error("takes {limit} events a second")]
@@ -115,13 +125,15 @@ impl Meter {
 
     /// Lets events pass, all together.
     ///
-    /// Errors: `Bytes`, `Rate`; then nothing is counted.
+    /// Errors: `Bytes`, `Never`, `Rate`; then nothing is counted.
     pub fn take(&mut self, take: Take, now: Timestamp) -> Result<(), Refusal> {
         let day = day_of(now);
-        if let Some(limit) = self.limits.bytes_per_day
-            && self.bytes_on(day).saturating_add(take.bytes) > limit
-        {
-            return Err(Refusal::Bytes { limit, wait: until_next_day(now) });
+        match self.limits.bytes_per_day {
+            Some(limit) if take.bytes > limit => return Err(Refusal::Never { limit, bytes: take.bytes }),
+            Some(limit) if self.bytes_on(day).saturating_add(take.bytes) > limit => {
+                return Err(Refusal::Bytes { limit, wait: until_next_day(now) });
+            }
+            _ => {}
         }
         if let Some(limit) = self.limits.events_per_second {
             self.rate.take(take.events, now).map_err(|wait| Refusal::Rate { limit, wait })?;
@@ -134,19 +146,23 @@ impl Meter {
         Ok(())
     }
 
-    /// Takes note that what passed came to nothing after all.
-    pub fn give_back(&mut self, take: Take, now: Timestamp) {
+    /// Takes note that what passed at a time came to nothing after all: it is given back to the day of that time.
+    pub fn give_back(&mut self, take: Take, taken: Timestamp) {
         self.rate.give_back(take.events);
-        self.bytes.subtract(day_of(now), take.bytes);
+        self.bytes.subtract(day_of(taken), take.bytes);
         self.credit = self.credit.saturating_add(take.events);
         self.changed = true;
     }
 
+    /// Queries that are open at all replicas, as far as they told of late.
+    pub fn open_everywhere(&self, now: Timestamp) -> u32 {
+        let fresh = self.others.values().filter(|heard| now.since(heard.at) < QUERIES_HEARD_FOR);
+        fresh.fold(self.queries, |sum, heard| sum.saturating_add(heard.told.queries))
+    }
+
     /// Opens a query, of `besides` more that are known otherwise. Errors: `Queries`.
     pub fn open(&mut self, besides: u32, now: Timestamp) -> Result<(), Refusal> {
-        let fresh = self.others.values().filter(|heard| now.since(heard.at) < QUERIES_HEARD_FOR);
-        let theirs = fresh.fold(0u32, |sum, heard| sum.saturating_add(heard.told.queries));
-        let open = self.queries.saturating_add(theirs).saturating_add(besides);
+        let open = self.open_everywhere(now).saturating_add(besides);
         if let Some(limit) = self.limits.queries.filter(|limit| open >= u32::from(*limit)) {
             return Err(Refusal::Queries { limit });
         }
@@ -177,11 +193,15 @@ impl Meter {
         theirs.fold(self.bytes.on(day), |sum, heard| sum.saturating_add(heard.told.bytes))
     }
 
-    /// Takes in what another replica tells. What it let in before it was first heard of is no debt.
+    /// Takes in what another replica tells. What it let in before it was first heard of is no debt; what its process told before
+    /// what is known already changes nothing.
     pub fn hear(&mut self, who: &Arc<str>, told: Told, now: Timestamp) {
         match self.others.get(who) {
-            // A number that shrinks is that of a new process.
-            Some(known) if told.events < known.told.events => self.rate.charge(told.events, now),
+            Some(known) if is_older(&told, &known.told) => return,
+            // A new process counts from nothing; one that does not say when it began is known by a number that shrinks.
+            Some(known) if told.since != known.told.since || told.events < known.told.events => {
+                self.rate.charge(told.events, now);
+            }
             Some(known) => self.rate.charge(told.events - known.told.events, now),
             None if self.others.len() >= MEMBERS_MAX => {
                 let longest = self.others.iter().min_by_key(|(_, heard)| heard.at).map(|(who, _)| who.clone());
@@ -192,9 +212,11 @@ impl Meter {
         self.others.insert(who.clone(), Heard { told, at: now });
     }
 
-    /// Forgets another replica.
-    pub fn forget(&mut self, who: &str) {
-        self.others.remove(who);
+    /// Forgets another replica that told nothing on this day.
+    pub fn forget(&mut self, who: &str, now: Timestamp) {
+        if self.others.get(who).is_some_and(|heard| heard.told.day < day_of(now)) {
+            self.others.remove(who);
+        }
     }
 
     /// Goes on where a former process of this replica ended; hearing of that twice changes nothing.
@@ -205,13 +227,18 @@ impl Meter {
     /// What the others are to be told.
     pub fn tell(&self, now: Timestamp) -> Told {
         let day = day_of(now);
-        Told { day, bytes: self.bytes.on(day), events: self.events, queries: self.queries }
+        Told { since: 0, day, bytes: self.bytes.on(day), events: self.events, queries: self.queries }
     }
 
     /// Whether there is something to tell since this was last asked.
     pub fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
     }
+}
+
+/// Whether this was told before what is known: by a process that ended since, or by the same one when it had less.
+fn is_older(told: &Told, known: &Told) -> bool {
+    told.since < known.since || (told.since == known.since && told.since != 0 && told.events < known.events)
 }
 
 #[cfg(test)]
@@ -239,6 +266,8 @@ mod tests {
         let mut meter = Meter::new(limits(100, 1_000, 1), at(0));
         let night = at(DAY - 2_000);
         assert_eq!(meter.take(event(60), night), Ok(()));
+        let never = Err(Refusal::Never { limit: 100, bytes: 101 });
+        assert_eq!((meter.take(event(101), night), meter.take(event(101), at(DAY))), (never, never), "no day has room");
         let wait = Duration::from_secs(2);
         assert_eq!(meter.take(event(41), night), Err(Refusal::Bytes { limit: 100, wait }));
         assert_eq!(meter.take(event(40), night), Ok(()), "what was refused is not counted");
@@ -260,6 +289,41 @@ mod tests {
     }
 
     #[test]
+    fn what_came_to_nothing_over_midnight_is_given_back_to_its_day() {
+        let mut meter = Meter::new(limits(100, 1_000, 1), at(0));
+        let (evening, morning) = (at(DAY - 1), at(DAY));
+        meter.take(event(70), evening).unwrap();
+        meter.take(event(60), morning).unwrap();
+        meter.give_back(event(70), evening);
+        assert_eq!((meter.bytes_on(0), meter.bytes_on(1)), (0, 60), "the new day is as full as it was");
+        meter.take(event(1), at(2 * DAY)).unwrap();
+        meter.give_back(event(70), evening);
+        assert_eq!((meter.bytes_on(1), meter.bytes_on(2)), (60, 1), "a day that is over takes no other's place");
+    }
+
+    #[test]
+    fn what_a_process_told_before_changes_nothing() {
+        let (mut meter, other): (_, Arc<str>) = (Meter::new(limits(1_000, 10, 4), at(0)), "gateway.b".into());
+        let told = |since, events, bytes| Told { since, day: 0, bytes, events, queries: 0 };
+        meter.hear(&other, told(5, 0, 0), at(0));
+        meter.hear(&other, told(5, 15, 150), at(0));
+        for older in [told(5, 3, 30), told(4, 400, 900)] {
+            meter.hear(&other, older, at(0));
+            assert_eq!(meter.bytes_on(0), 150, "{older:?}");
+        }
+        assert_eq!(
+            meter.take(Take { events: 5, bytes: 0 }, at(0)),
+            Ok(()),
+            "fifteen of twenty were charged, and no more"
+        );
+        // The next process counts from nothing, and may have let in more than the last one by the time it is heard of.
+        meter.hear(&other, told(6, 20, 170), at(0));
+        let wait = Duration::from_millis(2_100);
+        assert_eq!(meter.take(event(1), at(0)), Err(Refusal::Rate { limit: 10, wait }));
+        assert_eq!(meter.bytes_on(0), 170);
+    }
+
+    #[test]
     fn what_comes_to_nothing_again_and_again_is_told_once() {
         let now = Timestamp::from_millis(0);
         let mut meter = Meter::new(limits(1_000, 10, 1), now);
@@ -276,7 +340,7 @@ mod tests {
     #[test]
     fn what_others_let_in_is_a_debt_of_all() {
         let (mut meter, other): (_, Arc<str>) = (Meter::new(limits(1_000, 10, 4), at(0)), "gateway.b".into());
-        let told = |bytes, events, queries| Told { day: 0, bytes, events, queries };
+        let told = |bytes, events, queries| Told { since: 0, day: 0, bytes, events, queries };
         meter.hear(&other, told(100, 5_000, 0), at(0));
         assert_eq!(meter.take(Take { events: 20, bytes: 0 }, at(0)), Ok(()), "what was before is no debt");
         meter.hear(&other, told(950, 5_030, 3), at(0));
@@ -294,7 +358,9 @@ mod tests {
         assert_eq!(meter.open(2, at(20_000)), Err(Refusal::Queries { limit: 4 }));
         meter.close();
         assert_eq!((meter.queries(), meter.open(2, at(20_000))), (1, Ok(())));
-        meter.forget("gateway.b");
+        meter.forget("gateway.b", at(DAY - 1));
+        assert_eq!(meter.bytes_on(0), 1_000, "what it let in counts as long as its day");
+        meter.forget("gateway.b", at(DAY));
         assert_eq!(meter.bytes_on(0), 50);
     }
 

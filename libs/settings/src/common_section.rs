@@ -53,6 +53,8 @@ pub struct Common {
     pub snapshot_interval: DurationText,
     /// Journal events between two snapshots.
     pub snapshot_events: u64,
+    /// Whether a service whose journal is new goes on from the newest snapshot of the one before it.
+    pub recover_from_snapshot: bool,
     /// Life of a lease without renewal.
     pub lease_ttl: DurationText,
     /// Segment containers of the installation.

@@ -8,6 +8,7 @@ use object_store::{
     ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, local::LocalFileSystem, path::Path,
     prefix::PrefixStore,
 };
+use rustls::ClientConfig;
 
 use crate::{S3Options, StoreError};
 
@@ -52,6 +53,16 @@ impl Objects {
     )]
     pub fn open(url: &str) -> Result<Self, StoreError> {
         Self::open_with(url, || S3Options::from_names(|name| std::env::var(name).ok()))
+    }
+
+    /// The same; S3 is believed as the given configuration says, and not for an authority of the system alone.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "object storage is configured by the environment that every S3 tool reads"
+    )]
+    pub fn open_trusting(url: &str, tls: Arc<ClientConfig>) -> Result<Self, StoreError> {
+        let options = || S3Options { tls: Some(tls), ..S3Options::from_names(|name| std::env::var(name).ok()) };
+        Self::open_with(url, options)
     }
 
     /// Opens `s3://bucket/prefix` with the given options.
@@ -154,6 +165,25 @@ impl Objects {
         }
         found.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(found)
+    }
+
+    /// The largest of what the keys below the folder `prefix` say; those of which `says` answers nothing are passed over.
+    ///
+    /// Bounds: reads the whole listing and keeps one answer.
+    pub async fn largest<T: Ord + Send>(
+        &self,
+        prefix: &str,
+        says: impl Fn(&str) -> Option<T> + Send,
+    ) -> Result<Option<T>, StoreError> {
+        let folder = path(prefix.trim_end_matches('/'), "list")?;
+        let mut listing = self.inner.list(Some(&folder));
+        let mut largest = None;
+        while let Some(meta) = listing.next().await {
+            // A bucket that is not there is not an empty one.
+            let meta = meta.map_err(|error| StoreError::of("list", prefix, error))?;
+            largest = largest.max(says(meta.location.as_ref()));
+        }
+        Ok(largest)
     }
 
     /// The names of the folders right below the folder `prefix`, ascending; objects right below it are left out.
@@ -262,6 +292,9 @@ mod tests {
         assert_eq!(keys(objects.list("s", 100).await.unwrap()).len(), 3);
         assert_eq!(objects.list("", 2).await.unwrap().len(), 2);
         assert_eq!(objects.list("none", 100).await.unwrap(), []);
+        let number = |key: &str| key.rsplit('/').next()?.parse::<u32>().ok().filter(|n| *n < 10);
+        assert_eq!(objects.largest("s/", number).await.unwrap(), Some(2));
+        assert_eq!(objects.largest("none/", number).await.unwrap(), None);
         objects.put_if_absent("s/deep/er/1", Bytes::from_static(b"x")).await.unwrap();
         assert_eq!(objects.folders("").await.unwrap(), ["s", "t"]);
         assert_eq!(objects.folders("s/").await.unwrap(), ["deep"]);

@@ -1,16 +1,20 @@
 //! S3 and what speaks its protocol.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use object_store::{
     ClientOptions, RetryConfig,
     aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut},
+    client::{HttpClient, HttpConnector},
 };
+use rustls::ClientConfig;
 
 use crate::StoreError;
 
 /// One request, its answer included.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// One connection, the handshake included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Repeats of one request by the client itself.
 const RETRIES_MAX: usize = 5;
 /// All repeats of one request together.
@@ -31,6 +35,28 @@ pub struct S3Options {
     pub token: Option<String>,
     /// Whether plain HTTP is allowed; for servers inside a trusted network only.
     pub allow_http: bool,
+    /// Whom to believe behind `https://`; `None` believes the authorities of the system.
+    pub tls: Option<Arc<ClientConfig>>,
+}
+
+/// Makes clients that believe whom a configuration believes at the moment.
+#[derive(Debug)]
+struct Trusting {
+    tls: Arc<ClientConfig>,
+    allow_http: bool,
+}
+
+impl HttpConnector for Trusting {
+    fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let failed = |error| object_store::Error::Generic { store: "S3", source: Box::new(error) };
+        let builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(ClientConfig::clone(&self.tls))
+            .https_only(!self.allow_http)
+            .timeout(REQUEST_TIMEOUT)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http1_only();
+        Ok(HttpClient::new(builder.build().map_err(failed)?))
+    }
 }
 
 impl S3Options {
@@ -44,6 +70,7 @@ impl S3Options {
             secret: first(&["AWS_SECRET_ACCESS_KEY"]).unwrap_or_default(),
             token: first(&["AWS_SESSION_TOKEN"]),
             allow_http: first(&["AWS_ALLOW_HTTP"]).is_some_and(|value| value == "true" || value == "1"),
+            tls: None,
         }
     }
 
@@ -55,7 +82,10 @@ impl S3Options {
         // The client panics without one; if the process has chosen already, its choice stays.
         drop(rustls::crypto::ring::default_provider().install_default());
         let retry = RetryConfig { max_retries: RETRIES_MAX, retry_timeout: RETRY_TIMEOUT, ..RetryConfig::default() };
-        let client = ClientOptions::new().with_timeout(REQUEST_TIMEOUT).with_allow_http(self.allow_http);
+        let client = ClientOptions::new()
+            .with_timeout(REQUEST_TIMEOUT)
+            .with_connect_timeout(CONNECT_TIMEOUT)
+            .with_allow_http(self.allow_http);
         let mut builder = AmazonS3Builder::new()
             .with_bucket_name(bucket)
             .with_region(&self.region)
@@ -69,6 +99,9 @@ impl S3Options {
         }
         if let Some(token) = &self.token {
             builder = builder.with_token(token);
+        }
+        if let Some(tls) = &self.tls {
+            builder = builder.with_http_connector(Trusting { tls: Arc::clone(tls), allow_http: self.allow_http });
         }
         builder.build().map_err(|error| complain(error.to_string()))
     }

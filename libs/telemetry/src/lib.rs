@@ -29,11 +29,13 @@
 //! ```
 
 mod context;
+mod dial;
 mod metric;
 mod panic;
 mod start;
 
 pub use context::{current_traceparent, span_from};
+pub use dial::TlsSource;
 pub use metric::{By, Cell, Counter, Gauge, Histogram, LABEL_VALUES_MAX, Metric, SECONDS, SIZES, render};
 pub use panic::abort_on_panic;
 pub use start::{Error, Format, Guard, Options, init};

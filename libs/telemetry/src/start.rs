@@ -3,16 +3,21 @@
 use std::time::Duration;
 
 use opentelemetry::{KeyValue, trace::TracerProvider};
-use opentelemetry_otlp::{SpanExporter, WithExportConfig};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::{
     Resource,
     trace::{Sampler, SdkTracerProvider},
 };
 use tokio::runtime::Runtime;
+use tonic::transport::Endpoint;
 use tracing_subscriber::{
     EnvFilter, Layer, Registry, filter::LevelFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt,
 };
 
+use crate::dial::{Dialer, TlsSource, is_exposed};
+
+/// How long one export may take; what is not taken by then is lost.
+const EXPORT_MAX: Duration = Duration::from_secs(10);
 /// How long the last spans may take to leave when the process ends.
 const LAST_EXPORT_MAX: Duration = Duration::from_secs(2);
 
@@ -36,8 +41,10 @@ pub struct Options {
     pub service: String,
     /// Name of the replica in traces.
     pub replica: String,
-    /// OTLP/gRPC endpoint such as `http://collector:4317`; `None` exports nothing.
+    /// OTLP/gRPC endpoint such as `https://collector:4317`; `None` exports nothing.
     pub otlp_endpoint: Option<String>,
+    /// What an `https://` endpoint is reached with.
+    pub otlp_tls: Option<TlsSource>,
 }
 
 impl Options {
@@ -49,6 +56,7 @@ impl Options {
             service: service.into(),
             replica: String::new(),
             otlp_endpoint: None,
+            otlp_tls: None,
         }
     }
 }
@@ -59,9 +67,9 @@ pub enum Error {
     /// The filter directives cannot be read.
     #[error("log filter {0:?} cannot be read: write directives such as info,segment_store=debug")]
     Filter(String, #[source] tracing_subscriber::filter::ParseError),
-    /// The endpoint is not plain HTTP.
-    #[error("OTLP endpoint {0:?}: only http://host:port is supported; use a collector beside the process")]
-    Endpoint(String),
+    /// The endpoint is none, or wants TLS that was not given.
+    #[error("OTLP endpoint {0:?} must be https://host:port or http://host:port: {1}")]
+    Endpoint(String, &'static str),
     /// The exporter could not be built.
     #[error("OTLP exporter for {0:?} could not be built")]
     Exporter(String, #[source] opentelemetry_otlp::ExporterBuildError),
@@ -106,7 +114,9 @@ pub fn init(options: Options) -> Result<Guard, Error> {
         }
         Format::Text => fmt::layer().with_writer(std::io::stderr).boxed(),
     };
-    let (provider, runtime) = provider(&options)?;
+    let endpoint = options.otlp_endpoint.as_deref().map(|url| endpoint(url, options.otlp_tls.is_some())).transpose()?;
+    let exposed = endpoint.as_ref().is_some_and(|endpoint| is_exposed(endpoint.uri()));
+    let (provider, runtime) = provider(&options, endpoint)?;
     let traces = tracing_opentelemetry::layer()
         .with_tracer(provider.tracer("logboom"))
         .with_location(false)
@@ -115,22 +125,33 @@ pub fn init(options: Options) -> Result<Guard, Error> {
         .with_filter(LevelFilter::INFO);
     let guard = Guard { provider, runtime };
     Registry::default().with(lines.with_filter(filter)).with(traces).try_init().map_err(Error::Twice)?;
+    if exposed {
+        let endpoint = options.otlp_endpoint.as_deref();
+        tracing::warn!(endpoint, "traces leave this host in plain text, an https:// endpoint gives them TLS");
+    }
     Ok(guard)
 }
 
-fn provider(options: &Options) -> Result<(SdkTracerProvider, Option<Runtime>), Error> {
+fn endpoint(url: &str, tls: bool) -> Result<Endpoint, Error> {
+    let refused = |reason| Error::Endpoint(url.to_owned(), reason);
+    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| refused("it is no URL"))?;
+    match (endpoint.uri().scheme_str(), endpoint.uri().host()) {
+        (Some("https"), Some(_)) if !tls => Err(refused("TLS is not set up for it")),
+        (Some("http" | "https"), Some(_)) => Ok(endpoint.timeout(EXPORT_MAX).connect_timeout(EXPORT_MAX)),
+        _ => Err(refused("it has another scheme, or no host")),
+    }
+}
+
+fn provider(options: &Options, endpoint: Option<Endpoint>) -> Result<(SdkTracerProvider, Option<Runtime>), Error> {
     let attributes = [KeyValue::new("service.instance.id", options.replica.clone())];
     let resource =
         Resource::builder_empty().with_service_name(options.service.clone()).with_attributes(attributes).build();
     let builder = SdkTracerProvider::builder().with_resource(resource);
-    let Some(endpoint) = &options.otlp_endpoint else {
+    let Some(endpoint) = endpoint else {
         // Ids only; a caller's wish to be sampled is still passed on.
         let sampler = Sampler::ParentBased(Box::new(Sampler::AlwaysOff));
         return Ok((builder.with_sampler(sampler).build(), None));
     };
-    if !endpoint.starts_with("http://") {
-        return Err(Error::Endpoint(endpoint.clone()));
-    }
     // The exporter needs a runtime that is never blocked by a service's own work.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -140,13 +161,15 @@ fn provider(options: &Options) -> Result<(SdkTracerProvider, Option<Runtime>), E
         .map_err(Error::Runtime)?;
     let exporter = {
         let _inside = runtime.enter();
-        SpanExporter::builder().with_tonic().with_endpoint(endpoint.clone()).build()
+        let dialer = Dialer::new(options.otlp_tls.clone());
+        let channel = endpoint.connect_with_connector_lazy(tower::service_fn(move |uri| dialer.clone().dial(uri)));
+        SpanExporter::builder().with_tonic().with_channel(channel).with_timeout(EXPORT_MAX).build()
     };
     let exporter = match exporter {
         Ok(exporter) => exporter,
         Err(error) => {
             runtime.shutdown_background();
-            return Err(Error::Exporter(endpoint.clone(), error));
+            return Err(Error::Exporter(endpoint.uri().to_string(), error));
         }
     };
     let sampler = Sampler::ParentBased(Box::new(Sampler::AlwaysOn));
@@ -161,8 +184,12 @@ mod tests {
     fn bad_options_are_refused_before_anything_starts() {
         let refused = init(Options { filter: "a=b=c".into(), ..Options::new("test") }).unwrap_err();
         assert!(matches!(refused, Error::Filter(..)), "{refused}");
-        let refused = init(Options { otlp_endpoint: Some("https://x".into()), ..Options::new("test") }).unwrap_err();
-        assert!(matches!(refused, Error::Endpoint(_)), "{refused}");
+        for (url, words) in
+            [("https://x", "not set up"), ("ftp://x", "scheme"), ("x", "no host"), ("http://", "no URL")]
+        {
+            let refused = init(Options { otlp_endpoint: Some(url.into()), ..Options::new("test") }).unwrap_err();
+            assert!(matches!(refused, Error::Endpoint(..)) && refused.to_string().contains(words), "{refused}");
+        }
         assert!(!tracing::dispatcher::has_been_set());
     }
 }

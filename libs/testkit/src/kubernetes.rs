@@ -1,6 +1,7 @@
 //! A real API server of Kubernetes as a child of the test, with etcd behind it and no kubelet, scheduler or controller.
 
 mod child;
+mod programs;
 
 use std::{
     fs,
@@ -9,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -47,11 +48,12 @@ pub struct KubernetesApi {
 }
 
 impl KubernetesApi {
-    /// Starts one, or says why there is none to be had on this machine; a test then ends as skipped.
+    /// Starts one, or says why there is none to be had on this machine; a test then ends as skipped, or fails where
+    /// `LOGBOOM_REQUIRE_KUBERNETES=1` is set.
     ///
     /// `tools/install-kubernetes` builds the programs when they are not there yet, which takes minutes once.
     pub async fn start() -> Result<Option<Self>> {
-        let Some(bin) = install().await? else { return Ok(None) };
+        let Some(bin) = programs::find().await? else { return Ok(None) };
         let mut attempt = 1;
         loop {
             match Self::start_from(&bin).await {
@@ -91,6 +93,16 @@ impl KubernetesApi {
             ensure!(begun.elapsed() < START_MAX, "kube-apiserver is not ready after {START_MAX:?}:\n{}", self.log());
             sleep(LOOK_EVERY).await;
         }
+    }
+
+    /// `kubectl` for what needs no server, such as `kustomize`; as [`KubernetesApi::start`] where it cannot be had.
+    pub async fn offline_kubectl() -> Result<Option<Command>> {
+        let bin = programs::find().await?;
+        Ok(bin.map(|bin| {
+            let mut command = Command::new(bin.join("kubectl"));
+            command.env("KUBECONFIG", "/dev/null").stdin(Stdio::null());
+            command
+        }))
     }
 
     /// Where it listens.
@@ -221,32 +233,6 @@ fn start_server(bin: &Path, dir: &Path, certificates: &Certificates, port: u16, 
         .arg(file("service-account-key-file", certificates.path("certificate.pem")))
         .args(["--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range=10.0.0.0/24"]);
     Child::spawn("kube-apiserver", &mut command, dir.join("kube-apiserver.log"))
-}
-
-/// The folder of the programs; `None` where they cannot be had, which has then been said.
-async fn install() -> Result<Option<PathBuf>> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools/install-kubernetes");
-    let mut command = Command::new(&script);
-    // What it says on the way is seen at once, whatever the test harness keeps to itself.
-    command.stdin(Stdio::null()).stderr(Stdio::inherit());
-    let output = tokio::task::spawn_blocking(move || command.output()).await?;
-    let output = output.with_context(|| format!("run {}", script.display()))?;
-    if !output.status.success() {
-        tell("SKIPPED what needs a real API server of Kubernetes: install-kubernetes says above why");
-        return Ok(None);
-    }
-    let bin = PathBuf::from(String::from_utf8(output.stdout)?.trim());
-    if !bin.join("kube-apiserver").is_file() {
-        bail!("{} did not name a folder with kube-apiserver: {}", script.display(), bin.display());
-    }
-    Ok(Some(bin))
-}
-
-/// Past the test harness, which shows what a test prints only when it fails.
-fn tell(line: &str) {
-    use std::io::Write;
-    // Nobody is left to tell when standard error is closed.
-    let _told = writeln!(std::io::stderr(), "{line}");
 }
 
 #[cfg(test)]

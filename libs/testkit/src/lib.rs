@@ -3,9 +3,9 @@
 //! Owns the start and end of a real nats-server child with keys of its own ([`Nats`]), of several that keep every stream on three
 //! disks, with the ways in which they fail ([`NatsCluster`]), network links and a bucket that fail when they are told to ([`Link`],
 //! [`Proxy`], [`Bucket`]), an account of AWS with buckets, users and policies ([`S3Server`]), directories that are put back to what
-//! they were ([`Backup`]), a world around a server with settings, secrets, certificates ([`Certificates`]) and object storage in a
-//! directory that goes away ([`World`]), a real API server of Kubernetes ([`KubernetesApi`]), and waiting without sleeping
-//! ([`eventually`]).
+//! they were ([`Backup`]), bytes that must be read for ever ([`Golden`]), a world around a server with settings, secrets,
+//! certificates ([`Certificates`]) and object storage in a directory that goes away ([`World`]), a real API server of Kubernetes
+//! ([`KubernetesApi`]), and waiting without sleeping ([`eventually`]).
 //! Deliberately does not know: any service, and any fake of ours; what a test sees here is what production sees.
 //!
 //! The server's binary is `LB_NATS_SERVER`, else `.tools/bin/nats-server` in this or an upper directory, else `nats-server` on `PATH`.
@@ -30,6 +30,7 @@ mod bucket;
 mod certificates;
 mod cluster;
 mod damage;
+mod golden;
 mod kubernetes;
 mod links;
 mod nats;
@@ -49,6 +50,7 @@ pub use bucket::{Bucket, BucketFaults};
 pub use certificates::Certificates;
 pub use cluster::{NatsCluster, NatsOptions};
 pub use damage::Backup;
+pub use golden::Golden;
 pub use kubernetes::KubernetesApi;
 pub use links::Link;
 pub use nats::Nats;

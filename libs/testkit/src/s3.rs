@@ -138,8 +138,8 @@ impl S3Server {
             region: self.region.clone(),
             key_id: key_id.to_owned(),
             secret: secret.to_owned(),
-            token: None,
             allow_http: true,
+            ..S3Options::default()
         }
     }
 

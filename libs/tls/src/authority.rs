@@ -15,7 +15,7 @@ use rustls::{
 };
 use types::Timestamp;
 
-use crate::{TlsError, provider, validity::not_after};
+use crate::{TlsError, provider, validity::facts};
 
 /// How long an authority lives: longer than anybody keeps a private one.
 const AUTHORITY_DAYS: u32 = 3_650;
@@ -168,7 +168,7 @@ fn dated(params: &mut CertificateParams, now: Timestamp, days: u32) -> Result<()
 }
 
 fn end_of(certificate: &[u8]) -> Result<Timestamp, TlsError> {
-    not_after(certificate).map_err(TlsError::make)
+    Ok(facts(certificate).map_err(TlsError::make)?.validity.ends)
 }
 
 fn pem(label: &str, der: &[u8]) -> Result<String, TlsError> {

@@ -12,10 +12,10 @@ use rustls::{
 use types::Timestamp;
 
 use crate::{
-    Files, TlsError,
+    Files, TlsError, Validity,
     files::{Contents, Material},
     provider,
-    verify::Verifier,
+    verify::{Verifier, Whom},
 };
 
 /// Certificate, key and authorities of a process; clones share them.
@@ -30,6 +30,7 @@ struct Inner {
     contents: Mutex<Contents>,
     server: Option<Arc<ServerConfig>>,
     client: Option<Arc<ClientConfig>>,
+    outward: Arc<ClientConfig>,
     peers: Option<Peers>,
 }
 
@@ -50,7 +51,7 @@ pub(crate) struct Current(RwLock<Material>);
 
 impl fmt::Debug for Current {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Current").field("expires", &self.0.read().expires).finish_non_exhaustive()
+        f.debug_struct("Current").field("validity", &self.0.read().validity).finish_non_exhaustive()
     }
 }
 
@@ -73,8 +74,12 @@ impl ResolvesServerCert for Current {
 }
 
 impl ResolvesClientCert for Current {
-    fn resolve(&self, _hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        self.0.read().identity.clone()
+    /// Shown to whoever asks for any certificate, or for one that an authority of ours has signed: a server that is nobody of ours
+    /// and asks its own people only would hang up on it.
+    fn resolve(&self, hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let material = self.0.read();
+        let wanted = hints.is_empty() || material.issuers.iter().any(|issuer| hints.contains(&issuer.as_slice()));
+        material.identity.clone().filter(|_| wanted)
     }
 
     fn has_certs(&self) -> bool {
@@ -93,10 +98,12 @@ impl Tls {
         let contents = files.read()?;
         let current = Arc::new(Current(RwLock::new(files.parse(&contents)?)));
         let server = files.certificate.is_some().then(|| server(&current)).transpose()?;
-        let client = files.ca.as_ref().map(|_| client(&files, &current, true)).transpose()?;
+        let named = files.ca.as_ref().map(|_| client(&files, &current, Whom::Named)).transpose()?;
+        let outward = client(&files, &current, Whom::Anybody)?;
         let both = files.certificate.is_some() && files.ca.is_some();
         let peers = both.then(|| peers(&files, &current)).transpose()?;
-        Ok(Self(Arc::new(Inner { files, current, contents: Mutex::new(contents), server, client, peers })))
+        let contents = Mutex::new(contents);
+        Ok(Self(Arc::new(Inner { files, current, contents, server, client: named, outward, peers })))
     }
 
     /// Looks at the files again; true if something changed, which every handshake from now on uses.
@@ -117,7 +124,12 @@ impl Tls {
 
     /// When the certificate, or one of its chain, ends; `None` without a certificate.
     pub fn expires(&self) -> Option<Timestamp> {
-        self.0.current.0.read().expires
+        self.validity().map(|validity| validity.ends)
+    }
+
+    /// The life of the certificate in the chain that ends first; `None` without a certificate.
+    pub fn validity(&self) -> Option<Validity> {
+        self.0.current.0.read().validity
     }
 
     /// Where it all comes from.
@@ -136,15 +148,22 @@ impl Tls {
         self.0.client.clone()
     }
 
+    /// For connections to whoever is not of the installation: believes the authorities of the system and those that are named
+    /// besides; shows our certificate to servers that ask for it.
+    ///
+    /// The system's are read at the first handshake, and again with files that changed.
+    pub fn outward(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.0.outward)
+    }
+
     /// For connections among equals; `None` without a certificate or without authorities.
     pub fn peers(&self) -> Option<Peers> {
         self.0.peers.clone()
     }
 }
 
-fn verifier(files: &Files, current: &Arc<Current>, names: bool) -> Arc<Verifier> {
-    let ca = files.ca.clone().unwrap_or_default();
-    Arc::new(Verifier { current: Arc::clone(current), provider: provider(), ca, names })
+fn verifier(files: &Files, current: &Arc<Current>, whom: Whom) -> Arc<Verifier> {
+    Arc::new(Verifier { current: Arc::clone(current), provider: provider(), ca: files.ca.clone(), whom })
 }
 
 fn server(current: &Arc<Current>) -> Result<Arc<ServerConfig>, TlsError> {
@@ -153,13 +172,13 @@ fn server(current: &Arc<Current>) -> Result<Arc<ServerConfig>, TlsError> {
     Ok(Arc::new(builder.map_err(TlsError::setup)?.with_no_client_auth().with_cert_resolver(shown)))
 }
 
-fn client(files: &Files, current: &Arc<Current>, names: bool) -> Result<Arc<ClientConfig>, TlsError> {
+fn client(files: &Files, current: &Arc<Current>, whom: Whom) -> Result<Arc<ClientConfig>, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
     let shown: Arc<dyn ResolvesClientCert> = Arc::clone(current) as _;
     let mut config = builder
         .map_err(TlsError::setup)?
         .dangerous()
-        .with_custom_certificate_verifier(verifier(files, current, names))
+        .with_custom_certificate_verifier(verifier(files, current, whom))
         .with_client_cert_resolver(shown);
     // A resumed session would not look at the certificate again.
     config.resumption = Resumption::disabled();
@@ -171,9 +190,9 @@ fn peers(files: &Files, current: &Arc<Current>) -> Result<Peers, TlsError> {
     let shown: Arc<dyn ResolvesServerCert> = Arc::clone(current) as _;
     let mut server = builder
         .map_err(TlsError::setup)?
-        .with_client_cert_verifier(verifier(files, current, false))
+        .with_client_cert_verifier(verifier(files, current, Whom::Peers))
         .with_cert_resolver(shown);
     server.session_storage = Arc::new(NoServerSessionStorage {});
     server.send_tls13_tickets = 0;
-    Ok(Peers { server: Arc::new(server), client: client(files, current, false)? })
+    Ok(Peers { server: Arc::new(server), client: client(files, current, Whom::Peers)? })
 }

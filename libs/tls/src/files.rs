@@ -14,9 +14,13 @@ use rustls::{
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
     sign::CertifiedKey,
 };
-use types::Timestamp;
 
-use crate::{TlsError, provider, validity::not_after};
+use crate::{
+    TlsError, Validity,
+    outward::Outward,
+    provider,
+    validity::{Facts, facts},
+};
 
 /// The largest file that is read; all authorities of the web together take a quarter of it.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -44,8 +48,12 @@ pub(crate) struct Contents {
 #[derive(Clone)]
 pub(crate) struct Material {
     pub(crate) identity: Option<Arc<CertifiedKey>>,
-    pub(crate) expires: Option<Timestamp>,
+    /// Who signed the certificates of the chain.
+    pub(crate) issuers: Vec<Vec<u8>>,
+    /// Of the certificate in the chain that ends first.
+    pub(crate) validity: Option<Validity>,
     pub(crate) trust: Option<Trust>,
+    pub(crate) outward: Arc<Outward>,
 }
 
 /// Whom we believe.
@@ -62,16 +70,24 @@ impl Files {
     }
 
     pub(crate) fn parse(&self, contents: &Contents) -> Result<Material, TlsError> {
-        let mut material = Material { identity: None, expires: None, trust: None };
+        let named = match (&self.ca, &contents.ca) {
+            (Some(path), Some(ca)) => certificates(path, ca, "certificates of authorities")?,
+            _ => Vec::new(),
+        };
+        let outward = Arc::new(Outward::new(named.clone()));
+        let mut material = Material { identity: None, issuers: Vec::new(), validity: None, trust: None, outward };
         if let (Some(path), Some(chain)) = (&self.certificate, &contents.certificate) {
             let key = self.key.as_deref().zip(contents.key.as_deref());
             let (key_path, key) = key.ok_or_else(|| TlsError::setup("a certificate needs its key"))?;
             let chain = certificates(path, chain, "certificate chain")?;
-            material.expires = earliest_end(path, &chain)?;
+            let chain_facts: Result<Vec<Facts>, _> = chain.iter().map(|one| facts(one)).collect();
+            let chain_facts = chain_facts.map_err(|error| malformed(path, error))?;
+            material.validity = chain_facts.iter().map(|one| one.validity).min_by_key(|validity| validity.ends);
+            material.issuers = chain_facts.into_iter().map(|one| one.issuer).collect();
             material.identity = Some(Arc::new(identity(path, chain, key_path, key)?));
         }
-        if let (Some(path), Some(ca)) = (&self.ca, &contents.ca) {
-            material.trust = Some(trust(path, certificates(path, ca, "certificates of authorities")?)?);
+        if let Some(path) = &self.ca {
+            material.trust = Some(trust(path, named)?);
         }
         Ok(material)
     }
@@ -99,11 +115,6 @@ fn certificates(path: &Path, pem: &[u8], what: &'static str) -> Result<Vec<Certi
         return Err(TlsError::Missing { path: path.to_owned(), what });
     }
     Ok(all)
-}
-
-fn earliest_end(path: &Path, chain: &[CertificateDer<'_>]) -> Result<Option<Timestamp>, TlsError> {
-    let ends: Result<Vec<_>, _> = chain.iter().map(|one| not_after(one)).collect();
-    Ok(ends.map_err(|error| malformed(path, error))?.into_iter().min())
 }
 
 fn identity(

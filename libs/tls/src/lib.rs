@@ -30,6 +30,7 @@ mod authority;
 mod current;
 mod error;
 mod files;
+mod outward;
 mod validity;
 mod verify;
 
@@ -37,6 +38,7 @@ pub use authority::{Authority, Issued};
 pub use current::{Peers, Tls};
 pub use error::TlsError;
 pub use files::{FILE_BYTES_MAX, Files};
+pub use validity::Validity;
 
 /// The one provider of the house.
 fn provider() -> std::sync::Arc<rustls::crypto::CryptoProvider> {

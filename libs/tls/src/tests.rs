@@ -2,7 +2,10 @@
 
 use std::{fs, path::Path, sync::Arc};
 
-use rustls::{ClientConfig, ClientConnection, Error, ServerConfig, ServerConnection, pki_types::ServerName};
+use rustls::{
+    ClientConfig, ClientConnection, Error, RootCertStore, ServerConfig, ServerConnection,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
 use tempfile::TempDir;
 use types::Timestamp;
 
@@ -131,12 +134,18 @@ fn an_authority_is_taken_in_and_let_go_without_a_restart() {
     shake(client, server, "localhost").unwrap_err();
 }
 
+/// Leaves the first half of a file.
+fn cut(path: &Path) {
+    let text = fs::read(path).unwrap();
+    fs::write(path, &text[..text.len() / 2]).unwrap();
+}
+
 #[test]
 fn broken_files_leave_what_was_good_in_use() {
     let authority = Authority::generate(now()).unwrap();
     let other = authority.issue(&names(), now(), 30).unwrap();
     type Break = fn(&Path, &str);
-    let cases: [(&str, Break); 7] = [
+    let cases: [(&str, Break); 9] = [
         ("cannot be read", |dir, _| fs::remove_file(dir.join("key.pem")).unwrap()),
         ("does not belong to the first certificate", |dir, key| fs::write(dir.join("key.pem"), key).unwrap()),
         ("holds no private key", |dir, _| fs::write(dir.join("key.pem"), "").unwrap()),
@@ -145,6 +154,9 @@ fn broken_files_leave_what_was_good_in_use() {
             let text = fs::read_to_string(dir.join("certificate.pem")).unwrap();
             fs::write(dir.join("certificate.pem"), text.replacen("-----\n", "-----\nAAAA", 1)).unwrap();
         }),
+        // Whoever writes them is at work.
+        ("certificate.pem is not valid", |dir, _| cut(&dir.join("certificate.pem"))),
+        ("key.pem is not valid", |dir, _| cut(&dir.join("key.pem"))),
         ("holds no certificates of authorities", |dir, key| fs::write(dir.join("ca.pem"), key).unwrap()),
         ("larger than", |dir, _| fs::write(dir.join("ca.pem"), vec![b' '; 2 << 20]).unwrap()),
     ];
@@ -206,4 +218,46 @@ fn an_authority_is_kept_as_two_texts() {
     assert!(Authority::from_pem("", &key).is_err() && Authority::from_pem(&certificate, "").is_err());
     assert!(authority.issue(&[], now(), 1).is_err() && authority.issue(&["ä b".to_owned()], now(), 1).is_err());
     assert!(!format!("{authority:?} {issued:?}").contains("PRIVATE"), "keys do not print");
+}
+
+#[test]
+fn outside_both_the_system_and_the_named_authorities_are_believed() {
+    let (ours, new) = (Authority::generate(now()).unwrap(), Authority::generate(now()).unwrap());
+    let ((dir, here), (_b, there)) = (side(&ours), side(&new));
+    let text = shake(Some(here.outward()), there.server(), "localhost").unwrap_err().to_string();
+    assert!(text.contains("neither one of the system's nor in") && text.contains("add that authority"), "{text}");
+    shake(Some(here.outward()), here.server(), "localhost").unwrap();
+    let text = shake(Some(here.outward()), here.server(), "elsewhere").unwrap_err().to_string();
+    assert!(text.contains("not for elsewhere"), "{text}");
+    let outward = here.outward();
+    fs::write(dir.path().join("ca.pem"), format!("{}{}", ours.certificate(), new.certificate())).unwrap();
+    assert!(here.reload().unwrap());
+    shake(Some(Arc::clone(&outward)), there.server(), "localhost").expect("taken up without a new configuration");
+    fs::write(dir.path().join("ca.pem"), ours.certificate()).unwrap();
+    assert!(here.reload().unwrap());
+    shake(Some(outward), there.server(), "localhost").unwrap_err();
+    let nobody = Tls::open(Files::default()).unwrap();
+    let text = shake(Some(nobody.outward()), there.server(), "localhost").unwrap_err().to_string();
+    assert!(text.contains("none of the system's") && text.contains("common.tls_ca"), "{text}");
+}
+
+#[test]
+fn a_certificate_is_shown_to_those_who_know_its_authority_and_to_those_who_ask_for_any() {
+    let authority = Authority::generate(now()).unwrap();
+    let (dir, here) = side(&authority);
+    // Without an authority of our own, as a service that believes the system's and has a certificate.
+    let own = Files { ca: None, ..files(dir.path()) };
+    let own = Tls::open(own).unwrap();
+    let shown = |hints: &[&[u8]]| own.outward().client_auth_cert_resolver.resolve(hints, &[]).is_some();
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.certificate().as_bytes()).unwrap()).unwrap();
+    let known = roots.subjects().remove(0);
+    assert!(shown(&[]) && shown(&[known.as_ref()]) && shown(&[b"0\x00", known.as_ref()]));
+    assert!(!shown(&[b"0\x00"]), "it asks for certificates of somebody else");
+    // A peer that demands one.
+    let demanding = here.peers().unwrap().server;
+    let trusting = own.outward();
+    let refused = shake(Some(trusting), Some(Arc::clone(&demanding)), "localhost").unwrap_err().to_string();
+    assert!(refused.contains("none of the system's"), "{refused}");
+    shake(Some(here.outward()), Some(demanding), "localhost").expect("it was shown");
 }

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use types::{IndexName, RuleId, Timestamp};
 
-use crate::Empty;
+use crate::{Empty, page::Page};
 
 calls! {
     /// Creates or replaces a rule; repeating it with the same content changes nothing. Kinds: `InvalidQuery`, `InvalidCondition`, `UnknownIndex`.
     PutRule(Rule) -> RuleDescription; "lb.v1.alerter.rules.put" [()] @ Alerter, Idempotent
     /// Deletes a rule and its job; deleting what is not there succeeds.
     DeleteRule(RuleName) -> Empty; "lb.v1.alerter.rules.delete" [()] @ Alerter, Idempotent
-    /// Lists every rule with its instances.
-    ListRules(Empty) -> RuleList; "lb.v1.alerter.rules.list" [()] @ Alerter, Idempotent
+    /// Lists rules with their instances by id, in pages. Kinds: `InvalidPage`.
+    ListRules(RulesOf) -> RuleList; "lb.v1.alerter.rules.list" [()] @ Alerter, Idempotent
     /// A sink task tells what a rule's query gave; durable in the alerter's journal when it returns.
     ObserveRows(Observation) -> Empty; "lb.v1.alerter.rows.observe" [()] @ Alerter, Deduplicated
 }
@@ -74,19 +74,36 @@ pub struct RuleInstance {
 pub struct RuleDescription {
     /// The rule.
     pub rule: Rule,
-    /// Its instances that have ever fired.
+    /// Its instances that have ever fired, those that fire first; as many as fit in a page.
     pub instances: Vec<RuleInstance>,
+    /// How many there are.
+    #[serde(default)]
+    pub instance_count: u32,
     /// Notifications not yet delivered.
     pub pending_count: u32,
     /// When it was created.
     pub created: Timestamp,
 }
 
-/// Every rule.
+/// Which rules to list.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RulesOf {
+    /// Behind this one; from the first without it.
+    #[serde(default)]
+    pub after: Option<RuleId>,
+    /// How many at most.
+    #[serde(default)]
+    pub limit: Page,
+}
+
+/// Rules.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RuleList {
-    /// In order of creation.
+    /// In the order of their ids.
     pub rules: Vec<RuleDescription>,
+    /// Whether there are more.
+    #[serde(default)]
+    pub more: bool,
 }
 
 /// One row of a rule's query.

@@ -46,17 +46,21 @@ pub struct InstancePage {
     pub more: bool,
 }
 
-/// How far an instance or a binding is.
+/// How far an instance or a binding is. The aliases are what states of former versions have stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// It is being provisioned or bound.
+    #[serde(alias = "Beginning")]
     Beginning,
     /// It can be used.
+    #[serde(alias = "Live")]
     Live,
-    /// It can be used, and is being changed.
+    /// It can be used as it was, and is being changed.
+    #[serde(alias = "Updating")]
     Updating,
     /// It is being deprovisioned or unbound.
+    #[serde(alias = "Ending")]
     Ending,
 }
 

@@ -1,7 +1,6 @@
 //! Scopes, streams, their segments, transactions, reader groups, and where the containers are.
 
 mod group;
-mod page;
 mod policy;
 mod restore;
 mod scale;
@@ -11,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use types::{ContainerId, IndexName, KeyRange, RoutingKey, ScopeName, SegmentId, StreamCut, Tag, Timestamp};
 
 pub use group::{Consumed, CutKind, GroupConfig, GroupDescription, GroupList, GroupRetention, GroupsOf, NamedGroup};
-pub use page::{PAGE_BYTES_MAX, PAGE_MAX, Page};
 pub use policy::{RetentionChange, RetentionPolicy, ScalingPolicy};
 pub use restore::{Reservation, RestoredSegment, StreamRestore};
 pub use scale::{EpochPage, EpochRecord, EpochsOf, Scale, SegmentNode, SegmentNodes, SegmentsOf, SuccessorsOf};
@@ -20,6 +18,7 @@ pub use transaction::{
     TransactionsOf,
 };
 
+pub use crate::page::{PAGE_BYTES_MAX, PAGE_MAX, Page};
 use crate::{
     Empty,
     delegation::{Granted, Touched},
@@ -100,6 +99,9 @@ events! {
     /// A container moved to another replica.
     ContainerMoved(Placement); "lb.v1.evt.coordinator.container.{container}.moved" [ContainerId] @ Coordinator
 }
+
+/// What a tag begins with that names the service instance which a stream is; only the platform gives such tags.
+pub const INSTANCE_TAG_PREFIX: &str = "instance-";
 
 /// A stream to create.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

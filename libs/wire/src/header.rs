@@ -6,6 +6,8 @@ pub const MSG_ID: &str = "Nats-Msg-Id";
 pub const TRACEPARENT: &str = "traceparent";
 /// When the caller stops waiting: nanoseconds since the epoch.
 pub const DEADLINE: &str = "Lb-Deadline";
+/// How long the caller waits, in milliseconds from when the request comes in: goes before `Lb-Deadline`, and needs no clocks that agree.
+pub const WITHIN: &str = "Lb-Within";
 /// `<service>/<replica>` of the caller.
 pub const CALLER: &str = "Lb-Caller";
 /// On behalf of which leader of the caller's service the call is made: its generation. Whoever has heard of a later one refuses it.

@@ -7,25 +7,25 @@ use types::{BindingId, IndexName, InstanceId, ScopeName, Timestamp};
 
 use crate::{
     Empty,
-    coordinator::ScalingPolicy,
+    coordinator::{Page, ScalingPolicy},
     views::{Quota, Role},
 };
 
 calls! {
-    /// Creates the log index of a service instance on its back-end; repeating it answers the same. Kinds: `IndexNameTaken`, `InstanceDiffers`.
+    /// Creates the log index of a service instance on its back-end; repeating it answers the same. Kinds: `IndexNameTaken`, `InstanceDiffers`, `NoArchive`.
     CreateIndex(NewIndex) -> IndexDescription; "lb.v1.index-provisioner.indexes.create" [()] @ IndexProvisioner, Idempotent
-    /// Changes the log index of a service instance; repeating it answers the same. Kinds: `UnknownInstance`, `NotUpdatable`.
+    /// Changes the log index of a service instance; repeating it answers the same. Kinds: `UnknownInstance`, `NotUpdatable`, `NoArchive`.
     UpdateIndex(IndexChange) -> IndexDescription; "lb.v1.index-provisioner.indexes.update" [()] @ IndexProvisioner, Idempotent
-    /// Deletes the log index of a service instance with its credentials; deleting what is not there succeeds. Kinds: `NotEmpty`.
+    /// Deletes the log index of a service instance with its credentials; deleting what is not there succeeds. Kinds: `NotEmpty`, `ArchiveInUse`.
     DeleteIndex(InstanceName) -> Empty; "lb.v1.index-provisioner.indexes.delete" [()] @ IndexProvisioner, Idempotent
-    /// Lists every log index.
-    ListIndexes(Empty) -> IndexList; "lb.v1.index-provisioner.indexes.list" [()] @ IndexProvisioner, Idempotent
+    /// Lists the log indexes that can be used, in pages. Kinds: `InvalidPage`.
+    ListIndexes(IndexesOf) -> IndexList; "lb.v1.index-provisioner.indexes.list" [()] @ IndexProvisioner, Idempotent
     /// Issues the credentials of a binding; repeating it answers the same credentials. Kinds: `UnknownInstance`, `BindingDiffers`.
     IssueCredentials(NewBinding) -> Credentials; "lb.v1.index-provisioner.credentials.issue" [()] @ IndexProvisioner, Idempotent
     /// Revokes the credentials of a binding and drops its live connections; revoking what is not there succeeds.
     RevokeCredentials(BindingName) -> Empty; "lb.v1.index-provisioner.credentials.revoke" [()] @ IndexProvisioner, Idempotent
-    /// Lists the live bindings, without secrets.
-    ListBindings(Empty) -> BindingList; "lb.v1.index-provisioner.bindings.list" [()] @ IndexProvisioner, Idempotent
+    /// Lists the live bindings, without secrets, in pages. Kinds: `InvalidPage`.
+    ListBindings(BindingsOf) -> BindingList; "lb.v1.index-provisioner.bindings.list" [()] @ IndexProvisioner, Idempotent
 }
 
 /// What becomes of the events of an index when its instance is deleted.
@@ -59,6 +59,9 @@ pub struct IndexOptions {
     /// Whether something of its name that stands already, and belongs to nobody, becomes this index.
     #[serde(default)]
     pub adopt: bool,
+    /// The index of the back-end `s3`, in the same scope, into whose bucket its chunks are copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive_to: Option<IndexName>,
     /// What only its back-end knows, by name: at most 16, of at most 255 characters each.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub backend: BTreeMap<String, String>,
@@ -140,11 +143,25 @@ pub struct IndexDescription {
     pub created: Timestamp,
 }
 
-/// Every log index.
+/// Which log indexes to list. A request of former versions, which says nothing, asks for the first page.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexesOf {
+    /// Only those whose instances are behind this one; `None` begins.
+    #[serde(default)]
+    pub after: Option<InstanceId>,
+    /// How many at most.
+    #[serde(default)]
+    pub limit: Page,
+}
+
+/// Some log indexes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexList {
-    /// In order of creation.
+    /// In the order of their instances.
     pub indexes: Vec<IndexDescription>,
+    /// Whether there are more behind the last one.
+    #[serde(default)]
+    pub more: bool,
 }
 
 /// A binding to issue credentials for.
@@ -196,9 +213,38 @@ pub struct BindingDescription {
     pub expires: Option<Timestamp>,
 }
 
-/// Every live binding.
+/// Which live bindings to list. A request of former versions, which says nothing, asks for the first page.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BindingsOf {
+    /// Only those behind this one; `None` begins.
+    #[serde(default)]
+    pub after: Option<BindingId>,
+    /// How many at most.
+    #[serde(default)]
+    pub limit: Page,
+}
+
+/// Some live bindings.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BindingList {
-    /// In order of issue.
+    /// In the order of their ids.
     pub bindings: Vec<BindingDescription>,
+    /// Whether there are more behind the last one.
+    #[serde(default)]
+    pub more: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{decode, encode};
+
+    /// Requests and answers of the version without pages.
+    #[test]
+    fn former_callers_ask_for_the_first_page_and_former_answers_are_the_last_one() {
+        assert_eq!(decode::<IndexesOf>(&encode(&Empty {})).unwrap(), IndexesOf::default());
+        assert_eq!(decode::<BindingsOf>(&encode(&Empty {})).unwrap(), BindingsOf::default());
+        let former: BTreeMap<&str, Vec<u8>> = [("bindings", vec![])].into();
+        assert_eq!(decode::<BindingList>(&encode(&former)).unwrap(), BindingList::default());
+    }
 }

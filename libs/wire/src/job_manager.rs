@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use types::{IndexName, JobId, RuleId, StreamCut, Timestamp};
 
-use crate::Empty;
+use crate::{Empty, page::Page};
 
 calls! {
     /// Starts a continuous job; the same id with the same text answers the running job. Kinds: `InvalidQuery`, `JobDiffers`, `UnknownIndex`.
@@ -12,8 +12,8 @@ calls! {
     CancelJob(JobName) -> Empty; "lb.v1.job-manager.jobs.cancel" [()] @ JobManager, Idempotent
     /// Describes one job. Kinds: `UnknownJob`.
     DescribeJob(JobName) -> JobDescription; "lb.v1.job-manager.jobs.describe" [()] @ JobManager, Idempotent
-    /// Lists every job.
-    ListJobs(Empty) -> JobList; "lb.v1.job-manager.jobs.list" [()] @ JobManager, Idempotent
+    /// Lists jobs by id, in pages. Kinds: `InvalidPage`.
+    ListJobs(JobsOf) -> JobList; "lb.v1.job-manager.jobs.list" [()] @ JobManager, Idempotent
     /// A task worker tells that a task runs, failed or ended.
     ReportTask(TaskReport) -> Empty; "lb.v1.job-manager.tasks.report" [()] @ JobManager, Idempotent
     /// A task has stored its part of a checkpoint.
@@ -127,11 +127,25 @@ pub struct JobDescription {
     pub tasks: Vec<(String, String)>,
 }
 
-/// Every job.
+/// Which jobs to list.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobsOf {
+    /// Behind this one; from the first without it.
+    #[serde(default)]
+    pub after: Option<JobId>,
+    /// How many at most.
+    #[serde(default)]
+    pub limit: Page,
+}
+
+/// Jobs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobList {
-    /// In order of submission.
+    /// In the order of their ids.
     pub jobs: Vec<JobDescription>,
+    /// Whether there are more.
+    #[serde(default)]
+    pub more: bool,
 }
 
 /// What became of a task.

@@ -23,6 +23,7 @@ pub mod header;
 pub mod index_provisioner;
 pub mod job_manager;
 mod kind;
+pub mod page;
 mod problem;
 mod registry;
 pub mod segment_store;

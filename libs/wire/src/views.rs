@@ -21,6 +21,8 @@ pub const VIEWS: &str = "lb_views";
 pub const TOKENS: &str = "lb_tokens";
 /// Bucket of quotas; key = index; an index without one has no limits.
 pub const QUOTAS: &str = "lb_quotas";
+/// Bucket of where indexes are archived; key = index; the value is an [`ArchivePlace`]. An index without one is not archived.
+pub const ARCHIVES: &str = "lb_archives";
 /// Bucket of what was let in of indexes with a quota; key = [`usage_key`]; entries expire after two days.
 pub const USAGE: &str = "lb_usage";
 
@@ -172,6 +174,23 @@ pub struct Quota {
     /// Queries, tails and continuous queries at the same time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queries: Option<u16>,
+    /// Streams that the instance brings room for in its scope, its own among them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub streams: Option<u32>,
+}
+
+/// Where the chunks of an index are copied to; without credentials, which the copier has of its own.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ArchivePlace {
+    /// The bucket.
+    pub bucket: String,
+    /// URL of its server, which is addressed by path; empty is AWS itself.
+    pub endpoint: String,
+    /// Its region.
+    pub region: String,
+    /// The tenant whose events may be copied there; without one, nobody's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<ScopeName>,
 }
 
 /// What one replica has let in of an index with a quota.
@@ -190,6 +209,13 @@ pub struct Usage {
 /// What one replica has let in, by index.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usages {
+    /// When the process began that tells this; 0 where it does not say. Of one process what it told later has more events.
+    #[serde(default, skip_serializing_if = "is_unsaid")]
+    pub since: i64,
     /// The indexes of this part of which it let something in.
     pub indexes: BTreeMap<IndexName, Usage>,
+}
+
+fn is_unsaid(since: &i64) -> bool {
+    *since == 0
 }

@@ -11,6 +11,8 @@ pub struct Config {
     pub probe_address: String,
     /// Time that a receiver has to answer.
     pub webhook_timeout: DurationText,
+    /// Authorities that are believed at receivers besides the system's; empty names none.
+    pub webhook_ca: String,
     /// Attempts for one notification.
     pub webhook_attempts_max: u32,
 }

@@ -31,6 +31,7 @@ mod lead;
 mod metrics;
 mod notify;
 mod state;
+mod webhook;
 
 use actix::Actor;
 use host::{Host, Ledger, Running, StartError};
@@ -52,7 +53,9 @@ impl host::Service for Alerter {
         metrics::register_all();
         let tenants = host.tenants().await?;
         tenants.ensure_alerts(host.common.journal_replicas).await?;
-        let notifier = notify::Notifier::new(tenants, config.webhook_timeout.0).map_err(StartError::other)?;
+        let tls = webhook::trust(&host, &config.webhook_ca)?;
+        let webhooks = webhook::Webhooks::new(&tls, config.webhook_timeout.0).map_err(StartError::other)?;
+        let notifier = notify::Notifier::new(tenants, webhooks);
         let ledger = Ledger::<State>::start(&host).await?;
         let jobs = jobs::Jobs { bus: host.bus.clone(), ledger: ledger.clone() };
         let desk = actor::Desk { ledger: ledger.clone(), jobs: jobs.clone() }.start();
@@ -68,3 +71,6 @@ impl host::Service for Alerter {
 pub fn check(rule: &Rule) -> Result<(), Error> {
     condition::Condition::of(rule).map(drop)
 }
+
+#[cfg(test)]
+mod golden_tests;

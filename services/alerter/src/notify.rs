@@ -1,13 +1,14 @@
 //! Delivers notifications: to the subject by JetStream, to webhooks by POST, each with the transition's own id.
 
-use std::time::Duration;
-
 use jiff::Timestamp as Instant;
 use ring::digest;
 use types::Timestamp;
 use wire::{Problem, alerter::Transition};
 
-use crate::state::{Notification, Target};
+use crate::{
+    state::{Notification, Target},
+    webhook::Webhooks,
+};
 
 /// The id of a transition: the same for every attempt, every receiver and after every restart.
 pub(crate) fn transition_id(notification: &Notification) -> String {
@@ -44,18 +45,13 @@ pub(crate) fn transition(notification: &Notification) -> Transition {
 #[derive(Debug, Clone)]
 pub(crate) struct Notifier {
     tenants: bus::Bus,
-    http: reqwest::Client,
+    webhooks: Webhooks,
 }
 
 impl Notifier {
     /// A notifier on the tenants' connection, where `alerts.>` is captured.
-    pub(crate) fn new(tenants: bus::Bus, timeout: Duration) -> Result<Self, reqwest::Error> {
-        let http = reqwest::Client::builder()
-            .timeout(timeout)
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .build()?;
-        Ok(Self { tenants, http })
+    pub(crate) fn new(tenants: bus::Bus, webhooks: Webhooks) -> Self {
+        Self { tenants, webhooks }
     }
 
     /// Makes one attempt; an error says whether another one makes sense.
@@ -67,36 +63,10 @@ impl Notifier {
                 let subject = wire::subjects::alerts(&notification.index, &notification.rule);
                 self.tenants.publish_record(&subject, &transition.id, body.into()).await.map(drop)
             }
-            Target::Webhook => self.post(notification, &transition.id, body).await,
-        }
-    }
-
-    async fn post(&self, notification: &Notification, id: &str, body: Vec<u8>) -> Result<(), Problem> {
-        let Some(url) = &notification.webhook else { return Ok(()) };
-        let sent = self
-            .http
-            .post(url)
-            .header("Idempotency-Key", id)
-            .header("Content-Type", "application/json")
-            .body(body)
-            .send()
-            .await;
-        match sent {
-            Ok(response) if response.status().is_success() => Ok(()),
-            Ok(response) => {
-                let status = response.status();
-                // A receiver that is there and refuses this request will refuse it again.
-                let final_refusal = status.is_client_error() && !matches!(status.as_u16(), 408 | 425 | 429);
-                let message = format!("webhook of rule {} answered {status}", notification.rule);
-                Err(match final_refusal {
-                    true => Problem::bad_request("WebhookRefused", message),
-                    false => Problem::unavailable("WebhookFailed", message),
-                })
+            Target::Webhook => {
+                let Some(url) = &notification.webhook else { return Ok(()) };
+                self.webhooks.post(&notification.rule, url, &transition.id, body).await
             }
-            Err(error) => Err(Problem::unavailable(
-                "WebhookUnreachable",
-                format_args!("webhook of rule {}: {}", notification.rule, error.without_url()),
-            )),
         }
     }
 }

@@ -1,10 +1,16 @@
 //! What the alerter knows, and how it decides. Pure: no clock, no socket.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
 
 use serde::{Deserialize, Serialize};
 use types::{IndexName, JobId, RuleId, Timestamp};
-use wire::alerter::{AlertState, Observation, ObservedRow, Rule, RuleDescription, RuleInstance};
+use wire::{
+    Problem,
+    alerter::{AlertState, Observation, ObservedRow, Rule, RuleDescription, RuleInstance, RuleList, RulesOf},
+};
 
 use crate::{condition::Condition, error::Error};
 
@@ -14,6 +20,8 @@ pub const RULES_MAX: usize = 10_000;
 pub const INSTANCES_MAX: usize = 10_000;
 /// Most undelivered notifications; beyond it the oldest are given up, which is logged and counted.
 pub const OUTBOX_MAX: usize = 100_000;
+/// Bytes of instances in the description of a rule; the others are counted. 256 KiB: with its text a rule always fits in a page.
+const SHOWN_BYTES_MAX: usize = 256 << 10;
 
 /// The labels of an instance; ordered, so that two equal sets are one.
 pub(crate) type Labels = BTreeMap<String, String>;
@@ -280,24 +288,28 @@ impl State {
         }
     }
 
-    /// Every rule as people see it.
-    pub(crate) fn describe(&self) -> Vec<RuleDescription> {
-        let mut pending: BTreeMap<&RuleId, u32> = BTreeMap::new();
+    /// A page of rules as people see them, by id.
+    pub(crate) fn page(&self, wanted: &RulesOf) -> Result<RuleList, Problem> {
+        let pending = self.pending();
+        let after = wanted.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let behind = self.rules.range::<RuleId, _>((after, Bound::Unbounded));
+        let described = behind.map(|(rule, state)| state.describe(pending.get(rule).copied().unwrap_or(0)));
+        let (rules, more) = wanted.limit.fill(described)?;
+        Ok(RuleList { rules, more })
+    }
+
+    /// One rule as people see it.
+    pub(crate) fn describe(&self, rule: &RuleId) -> Option<RuleDescription> {
+        self.rules.get(rule).map(|state| state.describe(self.pending().get(rule).copied().unwrap_or(0)))
+    }
+
+    /// How many notifications of each rule are not delivered yet.
+    fn pending(&self) -> BTreeMap<&RuleId, u32> {
+        let mut pending = BTreeMap::new();
         for notification in self.outbox.values() {
             *pending.entry(&notification.rule).or_default() += 1;
         }
-        let mut rules: Vec<_> = self
-            .rules
-            .values()
-            .map(|state| RuleDescription {
-                rule: state.rule.clone(),
-                instances: state.instances.iter().map(|(labels, i)| i.describe(labels)).collect(),
-                pending_count: pending.get(&state.rule.rule).copied().unwrap_or(0),
-                created: state.created,
-            })
-            .collect();
-        rules.sort_by_key(|r| r.created);
-        rules
+        pending
     }
 }
 
@@ -370,6 +382,24 @@ impl Draft<'_> {
 }
 
 impl RuleState {
+    /// The rule as people see it: what fires comes first, and what is too much for a page is only counted.
+    fn describe(&self, pending_count: u32) -> RuleDescription {
+        let mut bytes = 0;
+        let (firing, resolved): (Vec<_>, Vec<_>) = self.instances.iter().partition(|(_, i)| i.firing);
+        let shown = firing.into_iter().chain(resolved).map(|(labels, i)| i.describe(labels));
+        let fits = |instance: &RuleInstance| {
+            bytes += wire::encode(instance).len();
+            bytes <= SHOWN_BYTES_MAX
+        };
+        RuleDescription {
+            rule: self.rule.clone(),
+            instances: shown.take_while(fits).collect(),
+            instance_count: u32::try_from(self.instances.len()).unwrap_or(u32::MAX),
+            pending_count,
+            created: self.created,
+        }
+    }
+
     fn instance(&self, labels: &Labels) -> Option<&Instance> {
         let place = self.instances.binary_search_by(|(l, _)| l.cmp(labels)).ok()?;
         self.instances.get(place).map(|(_, instance)| instance)

@@ -165,3 +165,44 @@ fn a_full_rule_forgets_the_longest_resolved_label_set() {
     let room = run(&mut state, Command::Observe(told(20, vec![row(3, &names[INSTANCES_MAX], 3.0, true)])));
     assert_eq!(changes(&room), [(AlertState::Firing, 1)]);
 }
+
+#[test]
+fn rules_are_listed_in_pages_that_can_be_sent_however_many_label_sets_they_have() {
+    const SETS: usize = 2_000;
+    let mut state = with_rule();
+    let name = |n: usize| format!("{n}-{}", "x".repeat(200));
+    let rows = (0..SETS).map(|n| row(0, &name(n), 3.0, false)).collect();
+    run(&mut state, Command::Observe(told(10, rows)));
+    let rows = (1..SETS).map(|n| row(1, &name(n), 0.0, false)).collect();
+    run(&mut state, Command::Observe(told(19, rows)));
+    let described = state.describe(&rule().rule).unwrap();
+    assert_eq!(usize::try_from(described.instance_count).unwrap(), SETS);
+    assert!((100..SETS).contains(&described.instances.len()), "{}", described.instances.len());
+    let firing = described.instances.iter().take_while(|instance| instance.state == AlertState::Firing).count();
+    assert_eq!((firing, described.pending_count > 0), (1, true), "what fires is not cut off");
+
+    let wide = state.rules.values().next().unwrap().clone();
+    for n in 0..20 {
+        let mut other = wide.clone();
+        other.rule.rule = format!("rule-{n}").parse().unwrap();
+        state.rules.insert(other.rule.rule.clone(), other);
+    }
+    let (mut wanted, mut found) = (RulesOf::default(), Vec::new());
+    loop {
+        let page = state.page(&wanted).unwrap();
+        assert!(wire::encode(&page).len() < 1 << 20 && !page.rules.is_empty());
+        found.extend(page.rules.into_iter().map(|rule| rule.rule.rule));
+        wanted.after = found.last().cloned();
+        if !page.more {
+            break;
+        }
+    }
+    assert_eq!(found, state.rules.keys().cloned().collect::<Vec<_>>());
+}
+
+/// Why what an observation does not change must be made sure of: a leader that does not know the rule has nothing to say.
+#[test]
+fn rows_of_a_rule_that_is_not_known_change_nothing() {
+    let observed = Command::Observe(told(10, vec![row(0, "a", 9.0, false)]));
+    assert!(run(&mut State::default(), observed).is_empty());
+}

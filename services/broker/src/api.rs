@@ -15,7 +15,7 @@ use wire::Problem;
 
 use crate::{
     audit::offering_of,
-    desk::{Asked, Desk},
+    desk::{ANSWERED_WITHIN, Asked, Desk},
     forward::ForwardRequest,
     metrics,
     osb::{Admission, Answer, HEADERS, REQUEST_IDENTITY, Request, Subject, gate, openapi},
@@ -26,6 +26,9 @@ pub(crate) const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// How long a forwarded request may take: longer than the leader waits, shorter than any platform does.
 const FORWARD_MAX: Duration = Duration::from_secs(25);
+
+/// How long the leader may take for one: what is not decided when whoever forwarded it gives up is not decided any more.
+const DECIDED_WITHIN: Duration = Duration::from_secs(FORWARD_MAX.as_secs() - 1);
 
 /// Worker threads: requests wait, they do not compute.
 const WORKERS: usize = 2;
@@ -95,7 +98,7 @@ impl Front {
             return self.desk.catalog(asked);
         }
         let answer = if self.desk.ledger.is_leader() {
-            self.desk.answer(asked).await
+            self.desk.answer(asked, ANSWERED_WITHIN).await
         } else {
             let forwarded = self.desk.bus.call_within::<ForwardRequest>(&(), &asked.request, FORWARD_MAX).await;
             forwarded.unwrap_or_else(Answer::from)
@@ -107,7 +110,7 @@ impl Front {
 /// What a leader does with a forwarded request.
 pub(crate) async fn forwarded(desk: &Desk, request: Request) -> Result<Answer, Problem> {
     match Asked::admit(request) {
-        Ok(asked) => Ok(desk.answer(&asked).await),
+        Ok(asked) => Ok(desk.answer(&asked, DECIDED_WITHIN).await),
         Err(refusal) => Ok(refusal),
     }
 }
@@ -185,6 +188,14 @@ mod tests {
     #[test]
     fn an_answer_comes_before_any_platform_gives_up() {
         // The leader has waited when whoever forwarded gives up, and that long before a platform does.
-        const { assert!(PATIENCE.as_secs() < FORWARD_MAX.as_secs() && FORWARD_MAX.as_secs() < PLATFORM.as_secs()) };
+        const {
+            assert!(
+                PATIENCE.as_secs() < DECIDED_WITHIN.as_secs()
+                    && DECIDED_WITHIN.as_secs() < FORWARD_MAX.as_secs()
+                    && FORWARD_MAX.as_secs() < PLATFORM.as_secs()
+            )
+        };
+        // And a leader that is asked itself, whatever hangs behind it.
+        const { assert!(PATIENCE.as_secs() < ANSWERED_WITHIN.as_secs() && ANSWERED_WITHIN.as_secs() < PLATFORM.as_secs()) };
     }
 }

@@ -24,7 +24,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::task::TaskTracker;
-use types::{Clock, InstanceId, ReplicaId};
+use types::{BindingId, Clock, InstanceId, ReplicaId};
 use wire::{
     Problem,
     broker::{AuditEntry, Stage},
@@ -224,6 +224,11 @@ impl Audit {
         };
         let binding = binding.map(ToString::to_string);
         Some(AuditEntry { binding, ..self.entry("reconciler", action, instance.as_str()) })
+    }
+
+    /// What is said of a binding that ends because its instance was to be deleted and was not.
+    pub(crate) fn lost(&self, instance: &InstanceId, binding: &BindingId) -> AuditEntry {
+        AuditEntry { binding: Some(binding.to_string()), ..self.entry("effects", "unbind", instance.as_str()) }
     }
 
     /// Polls the first entry here, so that it is handed to the connection before the work hands anything to it.

@@ -2,6 +2,7 @@
 
 mod read;
 mod schema;
+mod secrets;
 mod shelf;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -15,6 +16,9 @@ use crate::{catalog::schema::Schema, osb::Version, wanted::Defaults};
 
 /// The catalog that is served unless the settings name another.
 pub const BUILT_IN: &str = include_str!("../catalog.yaml");
+
+/// What is shown in place of a secret.
+const REDACTED: &str = "***";
 
 /// Offerings and plans at most; a platform shows them in one list.
 const PLANS_MAX: usize = 1_000;
@@ -162,6 +166,13 @@ impl Catalog {
         Ok(self)
     }
 
+    /// Whether any of its parameters is a secret.
+    pub(crate) fn has_secrets(&self) -> bool {
+        let of_plan =
+            |plan: &Plan| [&plan.provision, &plan.update, &plan.bind].iter().any(|schema| schema.has_secrets());
+        self.plans.values().any(|(chosen, _)| of_plan(&chosen.plan))
+    }
+
     fn has_offering(&self, id: &str) -> bool {
         self.plans.values().any(|(chosen, _)| chosen.offering.id == id)
     }
@@ -242,12 +253,30 @@ impl Chosen {
 
     /// The parameters of an instance as they may be shown: what the schemas mark `writeOnly` is blotted out.
     pub fn redact_instance(&self, parameters: &Value) -> Value {
-        self.plan.update.redacted(&self.plan.provision.redacted(parameters))
+        self.replace_instance(parameters, &mut |_| REDACTED.into())
     }
 
     /// The same for a binding.
     pub fn redact_binding(&self, parameters: &Value) -> Value {
-        self.plan.bind.redacted(parameters)
+        self.replace_binding(parameters, &mut |_| REDACTED.into())
+    }
+
+    /// The parameters of an instance with something else in place of what the schemas mark `writeOnly`.
+    pub(crate) fn replace_instance(&self, parameters: &Value, with: &mut dyn FnMut(&Value) -> Value) -> Value {
+        let mut done = Vec::new();
+        let replaced = self.plan.provision.replaced(parameters, &mut |secret| {
+            done.push(with(secret));
+            done.last().cloned().unwrap_or_default()
+        });
+        // Both schemas may mark the same.
+        self.plan
+            .update
+            .replaced(&replaced, &mut |secret| if done.contains(secret) { secret.clone() } else { with(secret) })
+    }
+
+    /// The same for a binding.
+    pub(crate) fn replace_binding(&self, parameters: &Value, with: &mut dyn FnMut(&Value) -> Value) -> Value {
+        self.plan.bind.replaced(parameters, with)
     }
 }
 

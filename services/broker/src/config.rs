@@ -29,6 +29,8 @@ pub struct Config {
     pub password: Secret,
     /// Further credentials, one a line.
     pub credentials: Secret,
+    /// Keys that seal secret parameters; the first seals, all open.
+    pub sealing_keys: Secret,
     /// Base URL of the gateway as applications reach it.
     pub gateway_url: String,
     /// NATS URL as applications reach it.
@@ -43,6 +45,10 @@ pub struct Config {
     pub operator_namespaces: String,
     /// Kubeconfig of the operator; empty is the pod's ServiceAccount.
     pub operator_kubeconfig: String,
+    /// The shortest `ttl` of a `LogBinding`.
+    pub operator_ttl_min: DurationText,
+    /// How long credentials work on after others have taken their place in the Secret.
+    pub operator_grace: DurationText,
 }
 
 impl Config {
@@ -79,6 +85,9 @@ impl Section for Config {
         found.require(often, "reconcile_interval", "must be from 100ms to 1h");
         let namespaces = self.operated().len();
         found.require(namespaces <= OPERATED_MAX, "operator_namespaces", "must be 64 or fewer; leave it empty for all");
+        let ttl = (std::time::Duration::from_secs(1)..=24 * hour).contains(&self.operator_ttl_min.0);
+        found.require(ttl, "operator_ttl_min", "must be from 1s to 24h");
+        found.require(self.operator_grace.0 <= 24 * hour, "operator_grace", "must be 24h or less");
         let http = self.gateway_url.starts_with("http://") || self.gateway_url.starts_with("https://");
         found.require(http, "gateway_url", "must begin with http:// or https://");
         found.require(

@@ -2,11 +2,14 @@
 
 mod bindings;
 mod credentials;
+mod handover;
 mod instances;
 mod operations;
+mod parameters;
 mod updates;
 
 pub(crate) use credentials::new_binding;
+pub(crate) use handover::Handover;
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,7 +23,8 @@ use crate::{
     audit::Audit,
     catalog::Shelf,
     osb::{Answer, Identity, Method, Request, Route, Subject, Version, route},
-    state::{Ended, Failure, Operation, State},
+    seal::SealingKeys,
+    state::{Ended, Failure, Kind, Operation, State},
 };
 
 /// How long a request waits for its operation if the platform cannot wait by itself. Platforms give up after 60 s.
@@ -28,6 +32,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long it waits before it hands out an operation to a platform that can.
 const PATIENCE_ASYNC: Duration = Duration::from_secs(5);
+
+/// How long a request may take in all, whatever it waits for; what it has begun goes on.
+pub(crate) const ANSWERED_WITHIN: Duration = Duration::from_secs(50);
 
 /// A request that passed the first checks.
 pub(crate) struct Asked {
@@ -62,6 +69,8 @@ enum Settled {
 #[derive(Clone)]
 pub(crate) struct Desk {
     pub(crate) catalog: Shelf,
+    /// For secret parameters.
+    pub(crate) keys: SealingKeys,
     pub(crate) ledger: Ledger<State>,
     pub(crate) bus: Bus,
     pub(crate) clock: Arc<dyn Clock>,
@@ -69,6 +78,8 @@ pub(crate) struct Desk {
     /// Base URL of the gateway as applications reach it, without a slash at its end.
     pub(crate) gateway_url: Arc<str>,
     pub(crate) nats_url: Arc<str>,
+    /// From the effects to the requests.
+    pub(crate) handover: Handover,
 }
 
 impl Desk {
@@ -81,8 +92,8 @@ impl Desk {
     }
 
     /// Everything else; what changes something is told of in the audit.
-    pub(crate) async fn answer(&self, asked: &Asked) -> Answer {
-        Box::pin(self.audit.request(&asked.request, self.serve(asked))).await
+    pub(crate) async fn answer(&self, asked: &Asked, within: Duration) -> Answer {
+        Box::pin(self.audit.request(&asked.request, in_time(within, self.serve(asked)))).await
     }
 
     /// The same without a word in the audit.
@@ -96,14 +107,14 @@ impl Desk {
                 Method::Patch => self.update(asked, instance).await,
                 Method::Delete => self.deprovision(asked, instance).await,
             },
-            Subject::InstanceOperation { instance } => self.instance_operation(asked, instance),
+            Subject::InstanceOperation { instance } => self.instance_operation(asked, instance).await,
             Subject::Binding { instance, binding } => match method {
                 Method::Get => self.fetch_binding(asked, instance, binding).await,
                 Method::Put => self.bind(asked, instance, binding).await,
                 // The router lets nothing else through.
                 Method::Delete | Method::Patch => self.unbind(asked, instance, binding).await,
             },
-            Subject::BindingOperation { instance, binding } => self.binding_operation(asked, instance, binding),
+            Subject::BindingOperation { instance, binding } => self.binding_operation(asked, instance, binding).await,
         };
         let answer = answer.unwrap_or_else(|refusal| refusal);
         if method != Method::Get {
@@ -143,6 +154,11 @@ impl Desk {
     }
 }
 
+/// An answer in any case, and before the platform gives up: it would take silence for a failure and delete what it asked for.
+async fn in_time(within: Duration, work: impl Future<Output = Answer>) -> Answer {
+    timeout(within, work).await.unwrap_or_else(|_| too_long())
+}
+
 /// What became of an operation; `None` if it is still under way.
 fn settled(token: &str, current: Option<&Operation>, ended: Option<&Ended>) -> Option<Settled> {
     match (current, ended) {
@@ -156,6 +172,18 @@ fn settled(token: &str, current: Option<&Operation>, ended: Option<&Ended>) -> O
             None => Settled::Superseded,
         }),
         _ => Some(Settled::Superseded),
+    }
+}
+
+/// What became of a deletion or an unbinding, which others may have followed before anybody looked.
+fn removed(token: &str, current: Option<&Operation>, ended: Option<&Ended>) -> Option<Settled> {
+    match settled(token, current, ended)? {
+        // Whatever stands there now was made after it was gone; or it is gone, under another operation or one that is forgotten.
+        Settled::Superseded if current.is_none_or(|now| matches!(now.kind, Kind::Provision | Kind::Bind)) => {
+            Some(Settled::Done)
+        }
+        // It was refused, and something else was begun: it is still there.
+        settled => Some(settled),
     }
 }
 
@@ -200,4 +228,53 @@ fn audit(asked: &Asked, answer: &Answer) {
         request = asked.request.header(crate::osb::REQUEST_IDENTITY).unwrap_or_default(),
         "request served"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use types::Timestamp;
+
+    use super::*;
+
+    fn operation(kind: Kind, number: u64, ended: bool) -> Operation {
+        let begun = Timestamp::from_nanos(1);
+        Operation { kind, token: Operation::token_of(kind, number), begun, ended, deadline: None, failure: None }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whatever_hangs_is_answered() {
+        let begun = tokio::time::Instant::now();
+        let answer = in_time(ANSWERED_WITHIN, std::future::pending()).await;
+        assert_eq!((answer.status, begun.elapsed()), (504, ANSWERED_WITHIN));
+        assert_eq!(in_time(ANSWERED_WITHIN, std::future::ready(Answer::done())).await.status, 200);
+    }
+
+    #[test]
+    fn a_deletion_is_told_as_done_only_if_it_was() {
+        let failure = Failure { reason: "it holds events".into(), repeatable: true };
+        let refused = Operation { failure: Some(failure.clone()), ..operation(Kind::Deprovision, 2, true) };
+        let over = |kind, number, failure: Option<&str>| {
+            let operation = operation(kind, number, false);
+            Ended { operation, failure: failure.map(str::to_owned), at: Timestamp::from_nanos(2) }
+        };
+        for (current, ended, expected) in [
+            (Some(operation(Kind::Deprovision, 2, false)), None, None),
+            (Some(refused), None, Some(Settled::Failed(failure))),
+            (None, Some(over(Kind::Deprovision, 2, None)), Some(Settled::Done)),
+            // Gone, and this is forgotten already; or gone under another operation.
+            (None, None, Some(Settled::Done)),
+            (None, Some(over(Kind::Deprovision, 3, None)), Some(Settled::Done)),
+            // Gone, and made anew by somebody else.
+            (Some(operation(Kind::Provision, 3, false)), None, Some(Settled::Done)),
+            (Some(operation(Kind::Provision, 3, true)), None, Some(Settled::Done)),
+            // Refused, and then changed, or to be deleted once more: it is there.
+            (Some(operation(Kind::Update, 3, false)), None, Some(Settled::Superseded)),
+            (Some(operation(Kind::Update, 3, true)), None, Some(Settled::Superseded)),
+            (Some(operation(Kind::Deprovision, 3, false)), None, Some(Settled::Superseded)),
+        ] {
+            assert_eq!(removed("deprovision-2", current.as_ref(), ended.as_ref()), expected, "{current:?} {ended:?}");
+        }
+        let rebound = operation(Kind::Bind, 3, false);
+        assert_eq!(removed("unbind-2", Some(&rebound), None), Some(Settled::Done));
+    }
 }

@@ -1,10 +1,9 @@
 //! Carries out the operations that the journal shows as begun: calls to the provisioner, repeated until they end.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use bus::Bus;
-use host::Ledger;
-use tokio::sync::Mutex;
+use host::{Free, Ledger};
 use types::{BindingId, InstanceId};
 use wire::{
     Code, Outcome, Problem,
@@ -15,19 +14,19 @@ use wire::{
 };
 
 use crate::{
-    desk::new_binding,
+    audit::Audit,
+    desk::{Handover, new_binding},
     metrics,
-    state::{Command, Phase, State, Wanted},
+    provisioned::bindings,
+    state::{Command, Instance, Phase, SWEEP_MAX, State, Wanted},
 };
 
 /// How long the provisioner may take for one call before it is repeated.
 pub(crate) const CALL_MAX: Duration = Duration::from_secs(8);
 
-/// What the provisioner says when an index must not be deleted because it holds events.
-const NOT_EMPTY: &str = "NotEmpty";
-
-/// Locks that order the work on one instance; instances that share a lock wait for each other.
-const TURNS: usize = 64;
+/// What the provisioner says when an index must not be deleted: because it holds events, or others are archived into it. These are the
+/// only refusals that end a deletion; anything else is repeated until it succeeds.
+const MUST_STAY: [&str; 2] = ["NotEmpty", "ArchiveInUse"];
 
 /// One call to make.
 pub(crate) enum Work {
@@ -39,153 +38,182 @@ pub(crate) enum Work {
     Revoke { id: BindingId, instance: InstanceId, token: String },
 }
 
-/// Everything that was begun and not ended, by operation and how often an operator has asked for another attempt at it.
-pub(crate) fn pending(state: &State) -> Vec<(String, Work)> {
-    let mut work = Vec::new();
-    for (id, instance) in state.instances() {
-        if instance.phase == Phase::Live && !instance.restores() {
-            continue;
-        }
-        let token = instance.operation.token.clone();
-        let name = |work: &str| state.effect(id, work);
-        let (id, wanted) = (id.clone(), instance.wanted.clone());
-        match (instance.phase, &instance.change) {
-            (Phase::Live, _) if instance.restores() => {
-                work.push((name(&format!("{token}-restore")), Work::Restore { id, token, wanted }));
+/// Offers everything that was begun and not ended: by operation and how often an operator has asked for another attempt at it.
+///
+/// Each back-end has places of its own, so one that hangs holds up nobody but itself. Work on one instance goes one after the other.
+pub(crate) fn look(state: &State, free: &mut Free<'_, Work>) {
+    let mut count = 0;
+    for (backend, items) in state.pending() {
+        count += items.len();
+        for (id, binding) in items {
+            if !free.has_place(backend) {
+                break;
             }
-            (Phase::Live, _) | (Phase::Updating, None) => {}
-            (Phase::Beginning, _) => work.push((name(&token), Work::Create { id, token, wanted })),
-            (Phase::Updating, Some(to)) => {
-                work.push((name(&token), Work::Update { id, token, wanted: to.wanted.clone() }));
+            if !free.has_turn(id.as_str()) {
+                continue;
             }
-            (Phase::Ending, _) => {
-                let token = instance.operation.removal_token();
-                work.push((name(&token), Work::Delete { id, token }));
+            let found = state.instance(id).and_then(|there| match binding {
+                None => of_instance(id, there),
+                Some(binding) => of_binding(state, id, there, binding),
+            });
+            if let Some((token, work)) = found {
+                free.offer(backend, id.as_str(), state.effect(id, &token), work);
             }
         }
     }
-    for (id, binding) in state.bindings() {
-        let instance = &binding.request.instance;
-        // Bindings wait until their instance is made; those of an instance that ends are revoked together with it.
-        let is_usable = |phase| matches!(phase, Phase::Live | Phase::Updating);
-        if binding.phase == Phase::Live || state.instance(instance).is_none_or(|i| !is_usable(i.phase)) {
-            continue;
+    let (instances, bindings) = state.counts();
+    metrics::OPERATIONS.set(count);
+    metrics::INSTANCES.set(instances);
+    metrics::BINDINGS.set(bindings);
+}
+
+fn of_instance(id: &InstanceId, there: &Instance) -> Option<(String, Work)> {
+    let (id, token) = (id.clone(), there.operation.token.clone());
+    match (there.phase, &there.change) {
+        (Phase::Live, _) if there.restores() => {
+            Some((format!("{token}-restore"), Work::Restore { id, token, wanted: there.wanted.clone() }))
         }
-        match binding.phase {
-            Phase::Live | Phase::Updating => {}
-            Phase::Beginning => {
-                let token = binding.operation.token.clone();
-                work.push((state.effect(instance, &token), Work::Issue { token, new: new_binding(id, binding) }));
-            }
-            Phase::Ending => {
-                let (instance, token) = (instance.clone(), binding.operation.removal_token());
-                work.push((state.effect(&instance, &token), Work::Revoke { id: id.clone(), instance, token }));
-            }
+        (Phase::Live, _) | (Phase::Updating, None) => None,
+        (Phase::Beginning, _) => Some((token.clone(), Work::Create { id, token, wanted: there.wanted.clone() })),
+        (Phase::Updating, Some(to)) => Some((token.clone(), Work::Update { id, token, wanted: to.wanted.clone() })),
+        (Phase::Ending, _) => {
+            let token = there.operation.removal_token();
+            Some((token.clone(), Work::Delete { id, token }))
         }
     }
-    metrics::OPERATIONS.set(work.len());
-    metrics::INSTANCES.set(state.instances().count());
-    metrics::BINDINGS.set(state.bindings().count());
-    work
+}
+
+/// Bindings wait until their instance is made; those of an instance that ends are revoked together with it.
+fn of_binding(state: &State, instance: &InstanceId, owner: &Instance, id: &BindingId) -> Option<(String, Work)> {
+    let there = state.binding(instance, id)?;
+    match there.phase {
+        _ if !matches!(owner.phase, Phase::Live | Phase::Updating) => None,
+        Phase::Live | Phase::Updating => None,
+        Phase::Beginning => {
+            let token = there.operation.token.clone();
+            Some((token.clone(), Work::Issue { token, new: new_binding(id, there) }))
+        }
+        Phase::Ending => {
+            let (instance, token) = (instance.clone(), there.operation.removal_token());
+            Some((token.clone(), Work::Revoke { id: id.clone(), instance, token }))
+        }
+    }
 }
 
 /// Makes the calls.
 #[derive(Clone)]
 pub(crate) struct Effects {
-    bus: Bus,
-    ledger: Ledger<State>,
-    turns: Turns,
-}
-
-/// Who works on an instance; clones share it.
-#[derive(Clone)]
-pub(crate) struct Turns(Arc<Vec<Mutex<()>>>);
-
-impl Turns {
-    pub(crate) fn new() -> Self {
-        Self(Arc::new((0..TURNS).map(|_| Mutex::new(())).collect()))
-    }
-
-    pub(crate) fn of(&self, instance: &InstanceId) -> &Mutex<()> {
-        let hash = types::hash64(instance.as_str().as_bytes());
-        &self.0[usize::try_from(hash % TURNS as u64).unwrap_or(0)]
-    }
+    pub(crate) bus: Bus,
+    pub(crate) ledger: Ledger<State>,
+    pub(crate) audit: Audit,
+    pub(crate) handover: Handover,
 }
 
 impl Effects {
-    pub(crate) fn new(bus: Bus, ledger: Ledger<State>, turns: Turns) -> Self {
-        Self { bus, ledger, turns }
-    }
-
-    /// Does one piece of work and answers with the command that records its end.
+    /// Does one piece of work and answers with the command that records its end; `None` if its opposite was asked for meanwhile.
     ///
-    /// Work on one instance goes one after the other: a deletion begins when the creation before it has ended, so nothing is left.
     /// Errors: what is worth another attempt.
-    pub(crate) async fn run(&self, work: Work) -> Result<Command, Problem> {
+    pub(crate) async fn run(&self, work: Work) -> Result<Option<Command>, Problem> {
         match work {
-            Work::Create { id, token, wanted } => {
-                let _turn = self.turns.of(&id).lock().await;
-                let new = NewIndex {
-                    instance: id.clone(),
-                    scope: wanted.scope,
-                    index: Some(wanted.index),
-                    backend: wanted.backend,
-                    segment_count: wanted.segment_count,
-                    retention_days: wanted.retention_days,
-                    options: wanted.options,
-                };
-                let current = |state: &State| in_phase(state, &id, &token, Phase::Beginning);
-                let call = self.bus.call_within::<CreateIndex>(&(), &new, CALL_MAX);
-                let failure = self.unless_superseded(call, current).await?;
-                Ok(Command::EndInstance { id, token, failure })
-            }
+            Work::Create { id, token, wanted } => self.create(id, token, wanted).await,
             Work::Update { id, token, wanted } => {
-                let _turn = self.turns.of(&id).lock().await;
-                let current = |state: &State| in_phase(state, &id, &token, Phase::Updating);
-                let change = index_change(&id, wanted);
-                let call = self.bus.call_within::<UpdateIndex>(&(), &change, CALL_MAX);
-                let failure = self.unless_superseded(call, current).await?;
-                Ok(Command::EndInstance { id, token, failure })
+                let Some(ended) = self.change(&id, &token, wanted, Phase::Updating).await else { return Ok(None) };
+                Ok(Some(Command::EndInstance { id, token, failure: ended?.err() }))
             }
             Work::Restore { id, token, wanted } => {
-                let _turn = self.turns.of(&id).lock().await;
-                let current = |state: &State| in_phase(state, &id, &token, Phase::Live);
-                let change = index_change(&id, wanted);
-                let call = self.bus.call_within::<UpdateIndex>(&(), &change, CALL_MAX);
-                if let Some(reason) = self.unless_superseded(call, current).await? {
+                let Some(ended) = self.change(&id, &token, wanted, Phase::Live).await else { return Ok(None) };
+                if let Err(reason) = ended? {
                     // What it was before was once taken, so this back-end changes nothing, half or whole.
                     tracing::error!(instance = %id, reason, "instance cannot be made again what it was before a failed update");
                 }
-                Ok(Command::EndRestore { id, token })
+                Ok(Some(Command::EndRestore { id, token }))
             }
             Work::Delete { id, token } => {
-                let _turn = self.turns.of(&id).lock().await;
                 let name = InstanceName { instance: id.clone() };
                 let failure = match self.bus.call_within::<DeleteIndex>(&(), &name, CALL_MAX).await {
                     Ok(_) => None,
-                    // The only refusal that ends a deletion; anything else is repeated until it succeeds.
-                    Err(problem) if problem.kind == NOT_EMPTY => Some(problem.message),
+                    Err(problem) if MUST_STAY.contains(&problem.kind.as_str()) => {
+                        self.lose_bindings(&id).await?;
+                        Some(problem.message)
+                    }
                     Err(problem) => return Err(problem),
                 };
-                Ok(Command::EndInstance { id, token, failure })
+                Ok(Some(Command::EndInstance { id, token, failure }))
             }
-            Work::Issue { token, new } => {
-                let _turn = self.turns.of(&new.instance).lock().await;
-                let current = |state: &State| {
-                    let there = state.binding(&new.instance, &new.binding);
-                    there.is_some_and(|b| b.operation.token == token && b.phase == Phase::Beginning)
-                };
-                let call = self.bus.call_within::<IssueCredentials>(&(), &new, CALL_MAX);
-                let failure = self.unless_superseded(call, current).await?;
-                Ok(Command::EndBinding { id: new.binding, token, failure })
-            }
+            Work::Issue { token, new } => self.issue(token, new).await,
             Work::Revoke { id, instance, token } => {
-                let _turn = self.turns.of(&instance).lock().await;
-                let name = BindingName { binding: id.clone(), instance: Some(instance.clone()) };
+                let name = BindingName { binding: id.clone(), instance: Some(instance) };
                 self.bus.call_within::<RevokeCredentials>(&(), &name, CALL_MAX).await?;
-                Ok(Command::EndBinding { id, token, failure: None })
+                Ok(Some(Command::EndBinding { id, token, failure: None }))
             }
         }
+    }
+
+    async fn create(&self, id: InstanceId, token: String, wanted: Wanted) -> Result<Option<Command>, Problem> {
+        let new = NewIndex {
+            instance: id.clone(),
+            scope: wanted.scope,
+            index: Some(wanted.index),
+            backend: wanted.backend,
+            segment_count: wanted.segment_count,
+            retention_days: wanted.retention_days,
+            options: wanted.options,
+        };
+        let call = self.bus.call_within::<CreateIndex>(&(), &new, CALL_MAX);
+        let current = |state: &State| in_phase(state, &id, &token, Phase::Beginning);
+        let Some(ended) = self.unless_superseded(call, current).await else { return Ok(None) };
+        Ok(Some(Command::EndInstance { failure: ended?.err(), id, token }))
+    }
+
+    async fn change(&self, id: &InstanceId, token: &str, wanted: Wanted, phase: Phase) -> Option<Tried<()>> {
+        let change =
+            IndexChange { instance: id.clone(), retention_days: wanted.retention_days, options: wanted.options };
+        let call = self.bus.call_within::<UpdateIndex>(&(), &change, CALL_MAX);
+        let ended = self.unless_superseded(call, |state| in_phase(state, id, token, phase)).await?;
+        Some(ended.map(|ended| ended.map(drop)))
+    }
+
+    /// The credentials go to the request that waits for them, if one does here; nowhere else are they kept.
+    async fn issue(&self, token: String, new: NewBinding) -> Result<Option<Command>, Problem> {
+        let call = self.bus.call_within::<IssueCredentials>(&(), &new, CALL_MAX);
+        let current = |state: &State| {
+            let ends = state.instance(&new.instance).is_none_or(|owner| owner.phase == Phase::Ending);
+            let there = state.binding(&new.instance, &new.binding);
+            !ends && there.is_some_and(|b| b.operation.token == token && b.phase == Phase::Beginning)
+        };
+        let Some(ended) = self.unless_superseded(call, current).await else { return Ok(None) };
+        let failure = match ended? {
+            Ok(credentials) => {
+                self.handover.give(&new.binding, &token, credentials);
+                None
+            }
+            Err(reason) => Some(reason),
+        };
+        Ok(Some(Command::EndBinding { id: new.binding, token, failure }))
+    }
+
+    /// Ends the bindings that a refused deletion has cost their credentials: these have to be dead before the last look for events.
+    ///
+    /// Which ones they are the provisioner knows, whichever attempt of ours has revoked them.
+    async fn lose_bindings(&self, id: &InstanceId) -> Result<(), Problem> {
+        let live = |state: &State| {
+            let live = state.bindings_of(id).filter(|(_, there)| there.phase == Phase::Live);
+            live.map(|(binding, _)| binding.clone()).collect::<BTreeSet<_>>()
+        };
+        let live = self.ledger.read(live);
+        if live.is_empty() {
+            return Ok(());
+        }
+        let there = bindings(&self.bus).await?;
+        let kept = there.into_iter().filter(|there| there.instance == *id).map(|there| there.binding).collect();
+        let lost: Vec<BindingId> = live.difference(&kept).cloned().collect();
+        for some in lost.chunks(SWEEP_MAX) {
+            let draft = |binding: &BindingId| self.audit.lost(id, binding);
+            let command = Command::LoseBindings { instance: id.clone(), bindings: some.to_vec() };
+            self.audit.around_each(some.iter().map(draft).collect(), self.ledger.submit(command)).await?;
+            tracing::warn!(instance = %id, count = some.len(), "bindings lost their credentials to a refused deletion");
+        }
+        Ok(())
     }
 
     /// Waits for a call that begins something, but not when its opposite was asked for meanwhile: a deletion must not wait for a
@@ -194,7 +222,7 @@ impl Effects {
         &self,
         call: impl Future<Output = Result<T, Problem>>,
         current: impl Fn(&State) -> bool,
-    ) -> Result<Option<String>, Problem> {
+    ) -> Option<Tried<T>> {
         let mut changes = self.ledger.changes();
         let superseded = async {
             loop {
@@ -205,11 +233,10 @@ impl Effects {
             }
         };
         tokio::select! {
-            // Looked at first: a call whose turn comes too late must not even be sent.
+            // Looked at first: a call that comes too late must not even be sent.
             biased;
-            // The state ignores the end of an operation that is no longer the last one.
-            () = superseded => Ok(None),
-            result = call => failure(result),
+            () = superseded => None,
+            result = call => Some(tried(result)),
         }
     }
 }
@@ -218,17 +245,15 @@ fn in_phase(state: &State, id: &InstanceId, token: &str, phase: Phase) -> bool {
     state.instance(id).is_some_and(|there| there.operation.token == token && there.phase == phase)
 }
 
-fn index_change(id: &InstanceId, wanted: Wanted) -> IndexChange {
-    IndexChange { instance: id.clone(), retention_days: wanted.retention_days, options: wanted.options }
-}
+/// How a call ended: done, or why it will never be; an error is worth another attempt.
+type Tried<T> = Result<Result<T, String>, Problem>;
 
-/// Why the call will never succeed; an error if it is worth another attempt.
-fn failure<T>(result: Result<T, Problem>) -> Result<Option<String>, Problem> {
+fn tried<T>(result: Result<T, Problem>) -> Tried<T> {
     match result {
-        Ok(_) => Ok(None),
+        Ok(done) => Ok(Ok(done)),
         Err(problem) => {
             let again = problem.is_transient() || problem.outcome == Outcome::Unknown || problem.code == Code::Internal;
-            if again { Err(problem) } else { Ok(Some(problem.message)) }
+            if again { Err(problem) } else { Ok(Err(problem.message)) }
         }
     }
 }
@@ -248,7 +273,7 @@ mod tests {
             (Problem::internal("defect"), false),
             (Problem::new(Code::Deadline, "Deadline", "late").unknown(), false),
         ] {
-            assert_eq!(failure::<()>(Err(problem.clone())).is_ok(), ends, "{problem:?}");
+            assert_eq!(tried::<()>(Err(problem.clone())).is_ok(), ends, "{problem:?}");
         }
     }
 }

@@ -26,8 +26,10 @@ mod forward;
 mod metrics;
 mod operator;
 mod osb;
+mod provisioned;
 mod reconciler;
 mod reload;
+mod seal;
 mod state;
 mod tools;
 mod wanted;
@@ -69,11 +71,13 @@ impl host::Service for Broker {
         let desk = desk::Desk {
             audit: audit.clone(),
             catalog: files.shelf.clone(),
+            keys: files.keys.clone(),
             ledger: ledger.clone(),
             bus: host.bus.clone(),
             clock: host.clock.clone(),
             gateway_url: config.gateway_url.trim_end_matches('/').into(),
             nats_url: config.nats_public_url.as_str().into(),
+            handover: desk::Handover::default(),
         };
         let front = api::Front { desk: desk.clone(), admission: files.admission.clone() };
         host.spawn("files", files.follow(config.reload_interval.0));
@@ -88,10 +92,9 @@ impl host::Service for Broker {
         });
         let operator = operator::Operator::new(&config, &host, &desk).await?;
         let leader = Leader { host: host.clone(), desk, operator, reconcile_interval: config.reconcile_interval.0 };
-        host.spawn_local(
-            "leading",
-            async move { host::while_leading(&ledger, |token| leader.clone().lead(token)).await },
-        );
+        host.spawn_local("leading", async move {
+            host::while_leading(&ledger, |token| Box::pin(leader.clone().lead(token))).await
+        });
         Ok(Running::new(async move {
             handle.stop(true).await;
             audit.drained().await;
@@ -128,14 +131,19 @@ impl Leader {
         let _tools =
             tools.open(&doors).await.inspect_err(|error| tracing::error!(%error, "operators' tools cannot be served"));
         tracing::info!("broker leads");
-        let turns = effects::Turns::new();
-        let effects = effects::Effects::new(self.host.bus.clone(), self.desk.ledger.clone(), turns.clone());
+        let turns = host::Turns::default();
+        let effects = effects::Effects {
+            bus: self.host.bus.clone(),
+            ledger: self.desk.ledger.clone(),
+            audit: self.desk.audit.clone(),
+            handover: self.desk.handover.clone(),
+        };
         let reconciler = reconciler::Reconciler {
             ledger: self.desk.ledger.clone(),
             bus: self.host.bus.clone(),
             clock: self.host.clock.clone(),
             audit: self.desk.audit.clone(),
-            turns,
+            turns: turns.clone(),
             every: self.reconcile_interval,
         };
         let reconciling = reconciler.run(token.clone());
@@ -155,7 +163,7 @@ impl Leader {
             }
         };
         tokio::select! {
-            () = host::run_effects(&self.desk.ledger, token, tools::hurried, run) => {}
+            () = host::run_effects(&self.desk.ledger, token, &turns, effects::look, run) => {}
             () = reconciling => {}
             () = operating => {}
         }
@@ -164,3 +172,6 @@ impl Leader {
         }
     }
 }
+
+#[cfg(test)]
+mod golden_tests;

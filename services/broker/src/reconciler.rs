@@ -3,19 +3,20 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bus::Bus;
-use host::Ledger;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use host::{Ledger, Turns};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use types::{BindingId, Clock, InstanceId};
 use wire::{
-    Empty, Problem,
-    index_provisioner::{BindingName, DeleteIndex, InstanceName, ListBindings, ListIndexes, RevokeCredentials},
+    Problem,
+    index_provisioner::{BindingName, DeleteIndex, InstanceName, RevokeCredentials},
 };
 
 use crate::{
     audit::Audit,
-    effects::{CALL_MAX, Turns},
+    effects::CALL_MAX,
     metrics,
+    provisioned::{bindings, indexes},
     state::{Command, State},
 };
 
@@ -70,22 +71,16 @@ impl Found {
 }
 
 impl Reconciler {
-    /// Works until the token is cancelled.
+    /// Works until the token is cancelled. A look that waits for the provisioner holds up no sweep.
     pub(crate) async fn run(self, token: CancellationToken) {
-        let mut ticks = interval(SWEEP_EVERY.min(self.every));
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut look_at, mut suspects) = (Instant::now(), BTreeSet::new());
-        while token.run_until_cancelled(ticks.tick()).await.is_some() {
-            self.sweep().await;
-            if Instant::now() >= look_at {
-                match token.run_until_cancelled(self.look(&suspects)).await {
-                    Some(Ok(found)) => suspects = found,
-                    Some(Err(problem)) => tracing::warn!(%problem, "orphans could not be looked for"),
-                    None => return,
-                }
-                look_at = Instant::now() + self.every;
-            }
-        }
+        let mut suspects = BTreeSet::new();
+        let sweep = async || self.sweep().await;
+        let look = async || match self.look(&suspects).await {
+            Ok(found) => suspects = found,
+            Err(problem) => tracing::warn!(%problem, "orphans could not be looked for"),
+        };
+        let working = beside((SWEEP_EVERY.min(self.every), sweep), (self.every, look));
+        token.run_until_cancelled(Box::pin(working)).await;
     }
 
     async fn sweep(&self) {
@@ -129,16 +124,16 @@ impl Reconciler {
     }
 
     async fn found(&self) -> Result<Vec<Found>, Problem> {
-        let indexes = self.bus.call_within::<ListIndexes>(&(), &Empty {}, CALL_MAX).await?.indexes;
-        let bindings = self.bus.call_within::<ListBindings>(&(), &Empty {}, CALL_MAX).await?.bindings;
-        let indexes = indexes.into_iter().map(|index| Found::Index(index.instance));
-        Ok(indexes.chain(bindings.into_iter().map(|b| Found::Binding(b.instance, b.binding))).collect())
+        let indexes = indexes(&self.bus).await?.into_iter().map(|index| Found::Index(index.instance));
+        let bindings = bindings(&self.bus).await?.into_iter().map(|b| Found::Binding(b.instance, b.binding));
+        Ok(indexes.chain(bindings).collect())
     }
 
-    /// True if it was still an orphan when its turn came: a new creation under the same id waits for the same turn.
+    /// True if it still was an orphan when its turn was taken: a new creation under the same id waits for the same turn. False also if
+    /// somebody else works on the instance, which the next look will find in another state.
     async fn remove(&self, orphan: &Found) -> Result<bool, Problem> {
         let (Found::Index(instance) | Found::Binding(instance, _)) = orphan;
-        let _turn = self.turns.of(instance).lock().await;
+        let Some(_turn) = self.turns.try_take(instance.as_str()) else { return Ok(false) };
         if !self.ledger.is_leader() || self.ledger.read(|state| orphan.verdict(state)) != Verdict::Orphan {
             return Ok(false);
         }
@@ -153,5 +148,38 @@ impl Reconciler {
             }
         }
         Ok(true)
+    }
+}
+
+/// Does two things again and again, for ever, each in its own time: one that takes long holds up only itself.
+async fn beside(one: (Duration, impl AsyncFnMut()), other: (Duration, impl AsyncFnMut())) {
+    tokio::join!(every(one.0, one.1), every(other.0, other.1));
+}
+
+/// Does something again and again, for ever; what takes longer than its time is not made up for.
+async fn every(period: Duration, mut work: impl AsyncFnMut()) {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        work().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_that_hangs_holds_up_no_sweep() {
+        let (mut sweeps, mut looks) = (0, 0);
+        let sweep = async || sweeps += 1;
+        let look = async || {
+            looks += 1;
+            std::future::pending().await
+        };
+        let working = beside((SWEEP_EVERY, sweep), (Duration::from_millis(100), look));
+        assert!(tokio::time::timeout(SWEEP_EVERY * 9 + SWEEP_EVERY / 2, working).await.is_err(), "it has no end");
+        assert_eq!((sweeps, looks), (10, 1));
     }
 }

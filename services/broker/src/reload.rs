@@ -6,13 +6,15 @@ use host::{Host, Seen, StartError, Watch};
 use settings::Secret;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::{Config, catalog::Shelf, metrics, osb::Admission};
+use crate::{Config, catalog::Shelf, metrics, osb::Admission, seal::SealingKeys};
 
 /// What is read from files, and where the broker's requests find it.
 #[derive(Clone)]
 pub(crate) struct Files {
     pub(crate) shelf: Shelf,
     pub(crate) admission: Admission,
+    /// These are read once.
+    pub(crate) keys: SealingKeys,
     host: Host,
     username: String,
     password: Secret,
@@ -22,12 +24,15 @@ pub(crate) struct Files {
 impl Files {
     /// Reads them for the first time; what is wrong then keeps the broker from starting.
     pub(crate) fn open(config: &Config, host: &Host) -> Result<Self, StartError> {
-        let shelf = Shelf::open(&config.catalog_path, config.offered()).map_err(StartError::other)?;
+        let keys = host.secret(&config.sealing_keys)?.unwrap_or_default();
+        let keys = SealingKeys::parse(&keys).map_err(StartError::other)?;
+        let shelf = Shelf::open(&config.catalog_path, config.offered(), keys.can_seal()).map_err(StartError::other)?;
         let (password, list) = texts(host, &config.password, &config.credentials)?;
         let admission = Admission::new(&config.username, password, list).map_err(StartError::other)?;
         Ok(Self {
             shelf,
             admission,
+            keys,
             host: host.clone(),
             username: config.username.clone(),
             password: config.password.clone(),

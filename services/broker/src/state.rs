@@ -6,10 +6,13 @@ use serde::{Deserialize, Serialize};
 use types::{BindingId, IndexName, InstanceId, ScopeName, Timestamp};
 use wire::{Service, index_provisioner::IndexOptions, views::Role};
 
+pub use wire::broker::Phase;
+
 use crate::{error::BrokerError, osb::Identity};
 
 mod bindings;
 mod command;
+mod index;
 mod instances;
 mod operation;
 mod tools;
@@ -28,19 +31,6 @@ pub const TOMBSTONES_MAX: usize = 10_000;
 
 /// What one sweep ends or gives up, so that its journal entry stays small.
 pub const SWEEP_MAX: usize = 1_000;
-
-/// How far an instance or a binding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Phase {
-    /// It is being provisioned or bound.
-    Beginning,
-    /// It can be used.
-    Live,
-    /// It can be used as it was, and is being changed.
-    Updating,
-    /// It is being deprovisioned or unbound.
-    Ending,
-}
 
 /// What a provision request is compared by: a repeat must not differ in any of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,6 +149,11 @@ impl Instance {
         if self.phase == Phase::Live { self.operation.token.clone() } else { String::new() }
     }
 
+    /// Whether it could ever be used: before, nobody asks for credentials of its bindings.
+    fn was_made(&self) -> bool {
+        !self.unmade && self.phase != Phase::Beginning
+    }
+
     /// Whether it must be made again what it was before an update that failed.
     pub fn restores(&self) -> bool {
         self.restoring && self.phase == Phase::Live
@@ -234,6 +229,7 @@ fn work_token(phase: Phase, operation: &Operation) -> Option<String> {
 
 /// The broker's state.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "index::Stored")]
 pub struct State {
     /// The number of the next operation.
     next: u64,
@@ -243,8 +239,9 @@ pub struct State {
     ended_instances: Tombstones<InstanceId>,
     ended_bindings: Tombstones<BindingId>,
     /// How often operators have asked for another attempt; one entry for an instance at most.
-    #[serde(default)]
     retries: BTreeMap<InstanceId, u32>,
+    #[serde(skip)]
+    index: index::Index,
 }
 
 impl State {
@@ -295,17 +292,28 @@ impl State {
 
     /// Whether bindings of an instance are there, in any phase.
     pub(crate) fn is_bound(&self, instance: &InstanceId) -> bool {
-        self.bindings.values().any(|binding| binding.request.instance == *instance)
+        self.binding_count(instance) > 0
     }
 
-    /// What [`Command::Sweep`] makes happen, at most [`SWEEP_MAX`] at a time; the rest comes with the next one.
+    /// How many instances and bindings there are, in any phase.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.instances.len(), self.bindings.len())
+    }
+
+    /// What [`Command::Sweep`] makes happen, about [`SWEEP_MAX`] at a time; the rest comes with the next one.
     pub(crate) fn sweep(&self, now: Timestamp) -> Vec<Event> {
-        let instances = self.instances.iter().filter_map(|(id, there)| Self::given_up(id, there, now));
-        let late = self.bindings.iter().filter(|(_, b)| b.phase == Phase::Beginning && b.operation.is_late(now));
-        let late = late.map(|(id, b)| Event::BindingGivenUp { id: id.clone(), reason: b.operation.too_long() });
+        let late = self.pending().flat_map(|(_, items)| items).flat_map(|(instance, binding)| match binding {
+            None => self
+                .instances
+                .get(instance)
+                .and_then(|there| Self::given_up(instance, there, now))
+                .into_iter()
+                .collect(),
+            Some(id) => self.binding_late(instance, id, now),
+        });
         let over = self.bindings.iter().filter(|(_, b)| b.is_over(now));
         let numbered = (self.next..).zip(over).map(|(number, (id, _))| Event::UnbindBegun { id: id.clone(), number });
-        instances.chain(late).chain(numbered).take(SWEEP_MAX).collect()
+        late.chain(numbered).take(SWEEP_MAX).collect()
     }
 
     fn begun(&mut self, kind: Kind, number: u64, at: Timestamp, seconds_max: Option<u64>) -> Operation {
@@ -334,6 +342,7 @@ impl host::ControlState for State {
             Command::Unbind(instance, id) => Ok(self.unbind(&instance, id)),
             Command::EndInstance { id, token, failure } => Ok(self.end_instance(id, &token, failure)),
             Command::EndBinding { id, token, failure } => Ok(self.end_binding(id, &token, failure)),
+            Command::LoseBindings { instance, bindings } => Ok(self.lose_bindings(&instance, bindings)),
             Command::EndRestore { id, token } => Ok(self.end_restore(id, &token)),
             Command::Sweep => Ok(self.sweep(now)),
             Command::Retry(id) => self.retry(id),
@@ -342,7 +351,15 @@ impl host::ControlState for State {
     }
 
     fn apply(&mut self, event: &Event, at: Timestamp) {
-        match event.clone() {
+        let item = self.item_of(event);
+        self.happened(event.clone(), at);
+        item.into_iter().for_each(|item| self.note(item));
+    }
+}
+
+impl State {
+    fn happened(&mut self, event: Event, at: Timestamp) {
+        match event {
             Event::ProvisionBegun { id, number, request, wanted, identity, maintenance, context, seconds_max } => {
                 let operation = self.begun(Kind::Provision, number, at, seconds_max);
                 let new = NewInstance { request, wanted, identity, maintenance, context, seconds_max };

@@ -22,7 +22,7 @@ use wire::{
     coordinator::{PAGE_BYTES_MAX, PAGE_MAX},
 };
 
-pub(crate) use attempts::{Problems, hurried};
+pub(crate) use attempts::Problems;
 
 use crate::{
     audit::Told,
@@ -49,7 +49,7 @@ impl Tools {
         let (abandon, rotate, upgrade) = (tools(), tools(), tools());
         Ok(vec![
             doors.serve::<ListInstances, _, _>(None, move |asked| ready(Ok(list.list(&asked.request)))).await?,
-            doors.serve::<ShowInstance, _, _>(None, move |asked| ready(show.show(&asked.request))).await?,
+            doors.serve::<ShowInstance, _, _>(None, move |asked| show.clone().show(asked.request)).await?,
             doors.serve::<RetryOperation, _, _>(None, move |asked| retry.clone().retry(asked.request)).await?,
             doors.serve::<AbandonInstance, _, _>(None, move |asked| abandon.clone().abandon(asked.request)).await?,
             doors.serve::<RotateBinding, _, _>(None, move |asked| rotate.clone().rotate(asked.request)).await?,
@@ -57,7 +57,7 @@ impl Tools {
         ])
     }
 
-    /// The read stops at a page; counting bindings looks at each of them once.
+    /// The read stops at a page.
     fn list(&self, wanted: &InstancesOf) -> InstancePage {
         let limit = usize::try_from(wanted.limit.0.clamp(1, PAGE_MAX)).unwrap_or(1);
         let catalog = self.desk.catalog.current();
@@ -87,9 +87,9 @@ impl Tools {
         })
     }
 
-    fn show(&self, wanted: &BindingsOf) -> Result<InstanceDetails, Problem> {
+    async fn show(self, wanted: BindingsOf) -> Result<InstanceDetails, Problem> {
         let limit = usize::try_from(wanted.limit.0.clamp(1, PAGE_MAX)).unwrap_or(1);
-        self.desk.ledger.read(|state| {
+        let show = |state: &State| {
             let Some(there) = state.instance(&wanted.instance) else {
                 let ended = state.ended_instance(&wanted.instance).ok_or_else(|| unknown(&wanted.instance))?;
                 return Ok(InstanceDetails { ended: Some(view::ended(ended)), ..InstanceDetails::default() });
@@ -97,13 +97,14 @@ impl Tools {
             let mut view = [view::instance(&self.desk.catalog.current(), &self.problems, &wanted.instance, there)];
             count_bindings(state, &mut view);
             let behind = |id: &BindingId| wanted.after.as_ref().is_none_or(|after| id > after);
-            let mut bindings = state.bindings().filter(|(id, b)| b.request.instance == wanted.instance && behind(id));
+            let mut bindings = state.bindings_of(&wanted.instance).filter(|(id, _)| behind(id));
             let page: Vec<BindingView> =
                 bindings.by_ref().take(limit).map(|(id, there)| view::binding(&self.problems, id, there)).collect();
             let more = bindings.next().is_some();
             let [view] = view;
-            Ok(InstanceDetails { instance: Some(view), ended: None, bindings: page, more })
-        })
+            Ok::<_, Problem>(InstanceDetails { instance: Some(view), ended: None, bindings: page, more })
+        };
+        self.desk.ledger.look(show).await
     }
 
     async fn retry(self, wanted: Retrial) -> Result<Retried, Problem> {
@@ -121,7 +122,7 @@ impl Tools {
         let id = wanted.instance;
         let draft = self.draft(if wanted.delete { "deprovision" } else { "abandon" }, &id, &wanted.by);
         let work = async {
-            let ids = self.known(&id)?;
+            let ids = self.known(&id).await?;
             if wanted.delete {
                 let query = format!("service_id={}&plan_id={}&accepts_incomplete=true", ids.0, ids.1);
                 let answer = self.ask("DELETE", &format!("/v2/service_instances/{id}"), &query, &json!({})).await?;
@@ -137,11 +138,10 @@ impl Tools {
         let Rotation { instance, binding, successor, by } = wanted;
         let draft = AuditEntry { binding: Some(successor.to_string()), ..self.draft("rotate", &instance, &by) };
         let work = async {
-            self.known(&instance)?;
-            if self.desk.ledger.read(|state| state.binding(&instance, &binding).is_none()) {
-                let unknown = format!("{instance} has no service binding {binding}");
-                return Err(Problem::not_found("UnknownBinding", unknown));
-            }
+            self.known(&instance).await?;
+            let unknown =
+                || Problem::not_found("UnknownBinding", format_args!("{instance} has no service binding {binding}"));
+            self.desk.ledger.look(|state| state.binding(&instance, &binding).map(drop).ok_or_else(unknown)).await?;
             let path = format!("/v2/service_instances/{instance}/service_bindings/{successor}");
             self.ask("PUT", &path, "", &json!({ "predecessor_binding_id": binding })).await?;
             let view = |state: &State| {
@@ -156,7 +156,7 @@ impl Tools {
         let id = wanted.instance;
         let draft = self.draft("upgrade", &id, &wanted.by);
         let work = async {
-            let (service_id, _) = self.known(&id)?;
+            let (service_id, _) = self.known(&id).await?;
             let catalog = self.desk.catalog.current();
             let upgrade = |state: &State| view::instance(&catalog, &self.problems, &id, state.instance(&id)?).upgrade;
             let version = self.desk.ledger.read(upgrade).ok_or_else(|| {
@@ -174,11 +174,12 @@ impl Tools {
     }
 
     /// Offering and plan of an instance that is there.
-    fn known(&self, id: &InstanceId) -> Result<(String, String), Problem> {
+    async fn known(&self, id: &InstanceId) -> Result<(String, String), Problem> {
         let ids = |state: &State| {
-            state.instance(id).map(|there| (there.request.service_id.clone(), there.plan_id().to_owned()))
+            let there = state.instance(id).ok_or_else(|| unknown(id))?;
+            Ok::<_, Problem>((there.request.service_id.clone(), there.plan_id().to_owned()))
         };
-        self.desk.ledger.read(ids).ok_or_else(|| unknown(id))
+        self.desk.ledger.look(ids).await
     }
 
     fn draft(&self, action: &str, instance: &InstanceId, by: &str) -> AuditEntry {
@@ -223,11 +224,8 @@ fn bound_pending(state: &State, wanted: bool) -> BTreeSet<InstanceId> {
 }
 
 fn count_bindings(state: &State, views: &mut [InstanceView]) {
-    let mut counts: BTreeMap<&InstanceId, u32> = BTreeMap::new();
-    for (_, binding) in state.bindings() {
-        *counts.entry(&binding.request.instance).or_default() += 1;
-    }
-    views.iter_mut().for_each(|view| view.binding_count = counts.get(&view.instance).copied().unwrap_or_default());
+    let count = |id: &InstanceId| u32::try_from(state.binding_count(id)).unwrap_or(u32::MAX);
+    views.iter_mut().for_each(|view| view.binding_count = count(&view.instance));
 }
 
 /// A refusal of the desk in the house's terms.

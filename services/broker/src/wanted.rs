@@ -16,6 +16,21 @@ pub const SETTINGS_MAX: usize = 16;
 /// The longest name or value of such a setting, in characters.
 pub const SETTING_CHARS_MAX: usize = 255;
 
+/// The parameters that mean something to us. None of them can be a secret: they are told to whoever makes an index, and are stored there.
+pub(crate) const PARAMETERS: [&str; 11] = [
+    "index",
+    "segments",
+    "retention_days",
+    "max_bytes",
+    "scaling",
+    "reclaim_policy",
+    "adopt_existing",
+    "archive_to",
+    "settings",
+    "role",
+    "ttl_seconds",
+];
+
 /// What a plan gives to an instance: `defaults` of a plan in the catalog.
 ///
 /// `quota` and `max_bytes` are also its limits: parameters keep within them. Everything else is what holds where parameters are silent.
@@ -83,6 +98,7 @@ pub fn wanted(plan: &Defaults, parameters: &Value) -> Result<Shape, Unfit> {
         quota: plan.quota,
         reclaim: value(parameters, "reclaim_policy")?.unwrap_or(plan.reclaim_policy),
         adopt: value(parameters, "adopt_existing")?.unwrap_or(false),
+        archive_to: value(parameters, "archive_to")?,
         backend: settings(plan, parameters)?,
     };
     Ok(Shape {
@@ -134,7 +150,7 @@ mod tests {
         serde_json::from_value(json!({
             "segments": 2, "retention_days": 7, "max_bytes": 1000,
             "scaling": { "by": "event_rate", "target": 100, "factor": 2, "min_segments": 1 },
-            "quota": { "bytes_per_day": 5, "events_per_second": 6, "queries": 7 },
+            "quota": { "bytes_per_day": 5, "events_per_second": 6, "queries": 7, "streams": 8 },
             "reclaim_policy": "retain", "settings": { "region": "eu", "class": "cold" },
         }))
         .unwrap()
@@ -143,7 +159,7 @@ mod tests {
     #[test]
     fn parameters_win_over_the_plan_within_its_limits() {
         let plain = wanted(&plan(), &json!({})).unwrap();
-        let quota = Quota { bytes_per_day: Some(5), events_per_second: Some(6), queries: Some(7) };
+        let quota = Quota { bytes_per_day: Some(5), events_per_second: Some(6), queries: Some(7), streams: Some(8) };
         assert_eq!((plain.index, plain.segment_count, plain.retention_days), (None, 2, Some(7)));
         let options = &plain.options;
         assert_eq!((options.bytes_max, options.quota, options.reclaim), (Some(1000), quota, Reclaim::Retain));
@@ -151,12 +167,14 @@ mod tests {
         let own = json!({
             "index": "shop", "segments": 9, "retention_days": 90.0, "max_bytes": 999, "scaling": { "by": "fixed" },
             "reclaim_policy": "fail", "adopt_existing": true, "settings": { "class": "warm" }, "unknown": 1,
+            "archive_to": "cold",
         });
         let own = wanted(&plan(), &own).unwrap();
         assert_eq!((own.index.unwrap().as_str(), own.segment_count, own.retention_days), ("shop", 9, Some(90)));
         let options = &own.options;
         assert_eq!((options.bytes_max, options.reclaim, options.adopt), (Some(999), Reclaim::Fail, true));
         assert_eq!((options.scaling, options.quota), (ScalingPolicy::Fixed, quota), "a quota is the plan's");
+        assert_eq!((&plain.options.archive_to, options.archive_to.as_ref().unwrap().as_str()), (&None, "cold"));
         assert_eq!((options.backend["region"].as_str(), options.backend["class"].as_str()), ("eu", "warm"));
     }
 

@@ -50,17 +50,18 @@ macro_rules! work {
     )*};
 }
 
-/// Handlers that answer from the applied journal; what is not there is looked for with whoever else may lead.
+/// Handlers that answer from the applied journal: with what is there as it is known here, or, where it is the `whole` state that is
+/// asked for, with nothing missing that the journal has.
 macro_rules! look {
-    ($($call:ident -> $reply:ty = |$state:ident, $request:ident| $look:expr;)*) => {$(
+    ($($(@$whole:ident)? $call:ident -> $reply:ty = |$state:ident, $request:ident| $look:expr;)*) => {$(
         impl Handler<Incoming<$call>> for Desk {
             type Result = ResponseFuture<Result<$reply, Problem>>;
 
             fn handle(&mut self, incoming: Incoming<$call>, _: &mut Context<Self>) -> Self::Result {
                 let ($request, ledger) = (incoming.request, self.ledger.clone());
                 Box::pin(async move {
-                    let found = ledger.read(|$state| Ok($look));
-                    ledger.sure(found).await
+                    $(ledger.$whole().await?;)?
+                    ledger.look(|$state| -> Result<$reply, Problem> { Ok($look) }).await
                 })
             }
         }
@@ -81,17 +82,17 @@ work! {
 
 look! {
     DescribeStream -> StreamDescription = |state, request| state.describe(&request.index)?;
-    ListStreams -> StreamList = |state, request| page::streams(state, &request)?;
     ListSegments -> SegmentNodes = |state, request| page::segments(state, &request)?;
-    ListSuccessors -> SegmentNodes = |state, request| {
+    ListEpochs -> EpochPage = |state, request| page::epochs(state, &request)?;
+    DescribePlacement -> Placement = |state, _request| state.placement();
+    @whole ListStreams -> StreamList = |state, request| page::streams(state, &request)?;
+    @whole ListSuccessors -> SegmentNodes = |state, request| {
         let successors = state.live_stream(&request.index)?.graph().successors(request.segment);
         SegmentNodes { segments: successors.into_iter().cloned().collect(), more: false }
     };
-    ListEpochs -> EpochPage = |state, request| page::epochs(state, &request)?;
-    ListScopes -> ScopeList = |state, request| page::scopes(state, &request)?;
-    ListTransactions -> TransactionList = |state, request| page::transactions(state, &request)?;
-    ListGroups -> GroupList = |state, request| page::groups(state, &request)?;
-    DescribePlacement -> Placement = |state, _request| state.placement();
+    @whole ListScopes -> ScopeList = |state, request| page::scopes(state, &request)?;
+    @whole ListTransactions -> TransactionList = |state, request| page::transactions(state, &request)?;
+    @whole ListGroups -> GroupList = |state, request| page::groups(state, &request)?;
 }
 
 impl Handler<Incoming<CreateScope>> for Desk {

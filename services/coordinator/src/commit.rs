@@ -139,11 +139,11 @@ impl Commits {
 
     /// A transaction as others see it.
     pub(crate) async fn describe(&self, index: &IndexName, transaction: TransactionId) -> Result<Transaction, Problem> {
-        let described = self.ledger.read(|state| {
+        let described = |state: &State| {
             let stream = state.live_stream(index)?.graph().stream();
             Ok::<_, CoordinatorError>(state.transactions().describe(stream, transaction)?)
-        });
-        self.ledger.sure(described.map_err(Problem::from)).await
+        };
+        self.ledger.look(described).await
     }
 
     /// Ends what was decided before a crash or in vain; what is being worked on now is left alone.
@@ -176,7 +176,7 @@ impl Commits {
                 tokio::time::sleep(LOOK_INTERVAL).await;
                 continue;
             }
-            match self.ledger.submit(StateCommand::Transactions(command)).await {
+            match self.ledger.submit_own(StateCommand::Transactions(command)).await {
                 Ok(events) => {
                     renew = false;
                     let aborted =

@@ -54,8 +54,7 @@ impl Handler<Incoming<GrantDelegation>> for Desk {
                 let message = "delegations are for programs outside the platform";
                 return Err(Problem::new(Code::Forbidden, "NotDelegable", message));
             };
-            let found = ledger.read(|state| state.live_stream(&bearer.index).map(|s| s.graph().stream()));
-            let stream = ledger.sure(found.map_err(Problem::from)).await?;
+            let stream = ledger.look(|state| state.live_stream(&bearer.index).map(|s| s.graph().stream())).await?;
             grants.grant(bearer, stream)
         })
     }

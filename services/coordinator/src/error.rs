@@ -85,14 +85,6 @@ pub enum CoordinatorError {
         /// The index that has it.
         index: IndexName,
     },
-    /// Outside of 1 to 1 000.
-    #[error("a page of {limit} was asked for; from 1 to {most} are possible")]
-    Page {
-        /// What was asked for.
-        limit: u32,
-        /// The most.
-        most: u32,
-    },
     /// It takes appends no more.
     #[error("the stream of index {0} is sealed")]
     StreamSealed(IndexName),
@@ -105,6 +97,16 @@ pub enum CoordinatorError {
     /// The named limit.
     #[error("there are {0} streams already, which is the limit of an installation")]
     TooManyStreams(usize),
+    /// What the plans of its service instances say.
+    #[error(
+        "scope {scope} may hold {most} streams, as the plans of its service instances say: delete one, or change a plan"
+    )]
+    ScopeFull {
+        /// The scope.
+        scope: ScopeName,
+        /// So many it may hold.
+        most: u64,
+    },
     /// About a transaction.
     #[error(transparent)]
     Transaction(#[from] TransactionError),
@@ -138,10 +140,10 @@ impl From<CoordinatorError> for Problem {
             CoordinatorError::InvalidRestore(_) => Self::bad_request("InvalidRestore", &error),
             CoordinatorError::StreamNumberTaken { .. } => Self::conflict("StreamNumberTaken", &error),
             CoordinatorError::InvalidCut(_) => Self::bad_request("InvalidCut", &error),
-            CoordinatorError::Page { .. } => Self::bad_request("InvalidPage", &error),
             CoordinatorError::StreamSealed(_) => Self::conflict("StreamSealed", &error),
             CoordinatorError::ScaleInProgress(_) => Self::unavailable("ScaleInProgress", &error),
             CoordinatorError::CommitInProgress(_) => Self::unavailable("CommitInProgress", &error),
+            CoordinatorError::ScopeFull { .. } => Self::new(Code::Throttled, "QuotaStreams", &error),
             CoordinatorError::TooManyStreams(_) => Self::new(Code::Throttled, "TooManyStreams", &error),
         }
     }

@@ -150,7 +150,8 @@ impl Leader {
         let stores = sightings.living(entries.collect(), now, self.config.member_timeout.0);
         metrics::STORES.set(stores.len());
         let rebalance_min_interval = self.config.rebalance_min_interval.0;
-        let events = self.ledger.submit(Command::Place { stores, rebalance_min_interval }).await?;
+        // The view itself refuses a former leader's placement: its version is older.
+        let events = self.ledger.submit_own(Command::Place { stores, rebalance_min_interval }).await?;
         let placement = self.ledger.read(State::placement);
         metrics::UNPLACED.set(usize::from(placement.container_count).saturating_sub(placement.assignments.len()));
         if *shown != Some(placement.version) {

@@ -44,7 +44,7 @@ mod views;
 use actix::Actor;
 use bus::Gatekeeper;
 use host::{Host, Ledger, Running, StartError};
-use wire::views::{GROUPS, MEMBERS, SYNCHRONIZERS, TABLES, VIEWS};
+use wire::views::{GROUPS, MEMBERS, QUOTAS, SYNCHRONIZERS, TABLES, VIEWS};
 
 pub use config::Config;
 pub use error::CoordinatorError;
@@ -71,7 +71,8 @@ impl host::Service for Coordinator {
         let ledger = Ledger::<State>::start(&host).await?;
         let synchronizers = host.bus.bucket(SYNCHRONIZERS, None, replicas).await?;
         let documents = [synchronizers, host.bus.bucket(TABLES, None, replicas).await?];
-        let streams = streams::Streams::new(host.bus.clone(), ledger.clone(), views.clone(), documents);
+        let quotas = host.bus.bucket(QUOTAS, None, replicas).await?;
+        let streams = streams::Streams::new(host.bus.clone(), ledger.clone(), views.clone(), documents, quotas);
         let rooms = lead::Rooms::new(&host, &ledger, &streams);
         let held = host.bus.bucket(GROUPS, None, replicas).await?;
         let rest = rest::serve(&config, &host, &ledger, members.clone(), held.clone()).await?;
@@ -93,3 +94,6 @@ impl host::Service for Coordinator {
         }))
     }
 }
+
+#[cfg(test)]
+mod golden_tests;

@@ -1,73 +1,55 @@
 //! Pages of listings: as many entries as were asked for, and no more bytes than NATS carries. Pure.
 
-use serde::Serialize;
 use wire::{
+    Problem,
     coordinator::{
-        EpochPage, EpochsOf, GroupList, GroupsOf, PAGE_BYTES_MAX, PAGE_MAX, ScopeList, ScopesOf, SegmentNodes,
-        SegmentsOf, StreamList, StreamsOf, TransactionList, TransactionsOf,
+        EpochPage, EpochsOf, GroupList, GroupsOf, Page, ScopeList, ScopesOf, SegmentNodes, SegmentsOf, StreamList,
+        StreamsOf, TransactionList, TransactionsOf,
     },
-    encode,
 };
 
-use crate::{State, Stream, error::CoordinatorError};
-
-/// Takes entries until the page is full, and says whether there are more.
-///
-/// Bounds: `limit` entries of at most [`PAGE_MAX`], and [`PAGE_BYTES_MAX`] as they are sent; one entry in any case.
-fn fill<T: Serialize>(entries: impl Iterator<Item = T>, limit: u32) -> Result<(Vec<T>, bool), CoordinatorError> {
-    let most = (1..=PAGE_MAX).contains(&limit).then(|| usize::try_from(limit).ok()).flatten();
-    let most = most.ok_or(CoordinatorError::Page { limit, most: PAGE_MAX })?;
-    let (mut page, mut bytes) = (Vec::new(), 0);
-    for entry in entries {
-        bytes += encode(&entry).len();
-        if page.len() >= most || (bytes > PAGE_BYTES_MAX && !page.is_empty()) {
-            return Ok((page, true));
-        }
-        page.push(entry);
-    }
-    Ok((page, false))
-}
+use crate::{State, Stream};
 
 /// Streams of a scope or with a tag, or all.
-pub(crate) fn streams(state: &State, wanted: &StreamsOf) -> Result<StreamList, CoordinatorError> {
+pub(crate) fn streams(state: &State, wanted: &StreamsOf) -> Result<StreamList, Problem> {
     let in_scope = |scope| wanted.scope.as_ref().is_none_or(|wanted| wanted == scope);
     let tagged = |tags: &[types::Tag]| wanted.tag.as_ref().is_none_or(|tag| tags.contains(tag));
     let found = state.live_behind(wanted.after).filter(|s| in_scope(&s.summary().scope) && tagged(&s.summary().tags));
-    let (streams, more) = fill(found.map(Stream::describe), wanted.limit.0)?;
+    let (streams, more) = wanted.limit.fill(found.map(Stream::describe))?;
     Ok(StreamList { streams, more })
 }
 
 /// Every scope.
-pub(crate) fn scopes(state: &State, wanted: &ScopesOf) -> Result<ScopeList, CoordinatorError> {
+pub(crate) fn scopes(state: &State, wanted: &ScopesOf) -> Result<ScopeList, Problem> {
     let behind = state.scopes(wanted.after.as_ref()).map(|(scope, _)| scope.clone());
-    let (scopes, more) = fill(behind, wanted.limit.0)?;
+    let (scopes, more) = wanted.limit.fill(behind)?;
     Ok(ScopeList { scopes, more })
 }
 
 /// Segments of a stream.
-pub(crate) fn segments(state: &State, wanted: &SegmentsOf) -> Result<SegmentNodes, CoordinatorError> {
+pub(crate) fn segments(state: &State, wanted: &SegmentsOf) -> Result<SegmentNodes, Problem> {
     let nodes = state.live_stream(&wanted.index)?.graph().nodes(wanted.after).cloned();
-    let (segments, more) = fill(nodes, wanted.limit)?;
+    let (segments, more) = Page(wanted.limit).fill(nodes)?;
     Ok(SegmentNodes { segments, more })
 }
 
 /// Epochs of a stream.
-pub(crate) fn epochs(state: &State, wanted: &EpochsOf) -> Result<EpochPage, CoordinatorError> {
+pub(crate) fn epochs(state: &State, wanted: &EpochsOf) -> Result<EpochPage, Problem> {
     let records = state.live_stream(&wanted.index)?.graph().epochs(wanted.from).cloned();
-    let (epochs, more) = fill(records, wanted.limit)?;
+    let (epochs, more) = Page(wanted.limit).fill(records)?;
     Ok(EpochPage { epochs, more })
 }
 
 /// Transactions of a stream.
-pub(crate) fn transactions(state: &State, wanted: &TransactionsOf) -> Result<TransactionList, CoordinatorError> {
+pub(crate) fn transactions(state: &State, wanted: &TransactionsOf) -> Result<TransactionList, Problem> {
     let stream = state.live_stream(&wanted.index)?.graph().stream();
-    let (transactions, more) = fill(state.transactions().list(stream, wanted.before), wanted.limit.0)?;
+    let (transactions, more) = wanted.limit.fill(state.transactions().list(stream, wanted.before))?;
     Ok(TransactionList { transactions, more })
 }
 
 /// Reader groups of a scope, or all.
-pub(crate) fn groups(state: &State, wanted: &GroupsOf) -> Result<GroupList, CoordinatorError> {
-    let (groups, more) = fill(state.groups().list(wanted.scope.as_ref(), wanted.after.as_ref()), wanted.limit.0)?;
+pub(crate) fn groups(state: &State, wanted: &GroupsOf) -> Result<GroupList, Problem> {
+    let (groups, more) = wanted.limit.fill(state.groups().list(wanted.scope.as_ref(), wanted.after.as_ref()))?;
     Ok(GroupList { groups, more })
 }
 
@@ -76,8 +58,12 @@ mod tests {
     use std::collections::BTreeSet;
 
     use host::ControlState;
+    use serde::Serialize;
     use types::{IndexName, KeyRange, ScopeName, Tag, Timestamp, TransactionId};
-    use wire::coordinator::{CutKind, GroupConfig, NewStream, Page};
+    use wire::{
+        coordinator::{CutKind, GroupConfig, NewStream, PAGE_MAX},
+        encode,
+    };
 
     use super::*;
     use crate::{
@@ -124,27 +110,6 @@ mod tests {
             if !more {
                 return (all, pages, largest);
             }
-        }
-    }
-
-    #[test]
-    fn a_page_is_full_by_entries_or_by_bytes_and_never_empty() {
-        let large = "x".repeat(PAGE_BYTES_MAX / 2);
-        let huge = "x".repeat(2 * PAGE_BYTES_MAX);
-        for (entries, limit, taken, more) in [
-            (vec![], 1, 0, false),
-            (vec!["a", "b"], 2, 2, false),
-            (vec!["a", "b", "c"], 2, 2, true),
-            (vec![&large, &large], 9, 1, true),
-            (vec![&huge], 9, 1, false),
-            (vec![&huge, "a"], 9, 1, true),
-            (vec!["a", &huge], 9, 1, true),
-        ] {
-            let (page, rest) = fill(entries.iter(), limit).unwrap();
-            assert_eq!((page.len(), rest), (taken, more), "{} of {limit}", entries.len());
-        }
-        for limit in [0, PAGE_MAX + 1] {
-            assert_eq!(fill([""].iter(), limit).unwrap_err(), CoordinatorError::Page { limit, most: PAGE_MAX });
         }
     }
 

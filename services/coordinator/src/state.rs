@@ -30,6 +30,7 @@ use crate::{
 use graph::Graph;
 
 pub use event::{Command, Event};
+pub(crate) use stream::is_of_instance;
 pub use stream::{Changed, Phase, Stream, Truncation};
 
 /// Streams of one installation: each costs a row here and a view.
@@ -258,6 +259,7 @@ impl host::ControlState for State {
             Command::BeginScopeDeletion { scope, recursive } => self.begin_scope_deletion(scope, recursive),
             Command::EndScopeDeletion { scope } => Ok(self.end_scope_deletion(scope)),
             Command::BeginStream(new) => self.begin_stream(new),
+            Command::BeginStreamBeside { new, most } => self.begin_stream_beside(new, most),
             Command::EndStream { stream, index } => self.end_stream(stream, index),
             Command::ReserveStream(wanted) => self.reserve_stream(wanted),
             Command::RestoreStream(restore) => self.restore_stream(restore),

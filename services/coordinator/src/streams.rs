@@ -1,6 +1,7 @@
 //! Carries out what is asked of streams and scopes: each begins with an event, has its effects, and ends with an event.
 
 mod restore;
+mod room;
 mod shown;
 mod work;
 
@@ -44,6 +45,8 @@ pub(crate) struct Streams {
     views: Views,
     /// Users' synchronizers and tables, which go with their scope.
     documents: [Bucket; 2],
+    /// What the plans of service instances allow.
+    quotas: Bucket,
     turns: Arc<Vec<Mutex<()>>>,
     /// Scopes are deleted one at a time.
     scope_turn: Arc<Mutex<()>>,
@@ -52,9 +55,10 @@ pub(crate) struct Streams {
 }
 
 impl Streams {
-    pub(crate) fn new(bus: Bus, ledger: Ledger<State>, views: Views, documents: [Bucket; 2]) -> Self {
+    pub(crate) fn new(bus: Bus, ledger: Ledger<State>, views: Views, documents: [Bucket; 2], quotas: Bucket) -> Self {
         let (turns, stores) = (Arc::new((0..TURNS).map(|_| Mutex::new(())).collect()), Stores::new(bus.clone()));
-        Self { bus, stores, ledger, views, documents, turns, scope_turn: Arc::default(), unshown: Arc::default() }
+        let (scope_turn, unshown) = (Arc::default(), Arc::default());
+        Self { bus, stores, ledger, views, documents, quotas, turns, scope_turn, unshown }
     }
 
     /// The way to segment-store.
@@ -62,10 +66,11 @@ impl Streams {
         &self.stores
     }
 
-    /// Creates a stream, or finds it; the stream can be used when this returns.
+    /// Creates a stream, or finds it; the stream can be used when this returns. Refused while its scope is full.
     pub(crate) async fn create(&self, new: NewStream) -> Result<StreamDescription, Problem> {
         let index = new.index.clone();
-        self.change(&index, Command::BeginStream(new)).await
+        let begin = self.creation(new).await?;
+        self.change(&index, begin).await
     }
 
     /// Changes policies and tags.
@@ -175,14 +180,14 @@ impl Streams {
     }
 
     async fn check_ends(&self, index: &IndexName, cut: &StreamCut) -> Result<(), Problem> {
-        let grown = self.ledger.read(|state| {
+        let grown = |state: &State| {
             let graph = state.live_stream(index)?.graph();
             let cut = graph.resolve(cut)?;
             let grown = cut.0.into_iter().filter(|(segment, offset)| *offset > graph.head().offset(*segment));
             let grown = grown.filter_map(|(segment, offset)| Some((graph.place(segment)?, offset)));
             Ok::<Vec<(SegmentPlace, Offset)>, CoordinatorError>(grown.collect())
-        });
-        let grown = self.ledger.sure(grown.map_err(Problem::from)).await?;
+        };
+        let grown = self.ledger.look(grown).await?;
         let checks = grown.into_iter().map(|(place, offset)| async move {
             let name = SegmentName { segment: place.segment };
             let end = self.bus.call::<DescribeSegment>(&place.container, &name).await?.end;

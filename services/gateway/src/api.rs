@@ -25,6 +25,7 @@ use crate::{
     histogram, indexes, ingest_lines, jobs,
     places::Places,
     platform::Platform,
+    quota::Turns,
     request, rules, sql, tail,
 };
 
@@ -57,6 +58,8 @@ pub(crate) struct Door {
     pub(crate) tails: Places,
     /// What the users of an index may still take.
     pub(crate) quotas: Quotas,
+    /// Whose turn it is to begin a continuous query.
+    pub(crate) turns: Turns,
     /// Continuous queries by the index that they read.
     pub(crate) running: Cache<(), Arc<HashMap<IndexName, u32>>>,
 }
@@ -96,6 +99,7 @@ impl Door {
             selects: Places::new(QUERIES_MAX),
             tails: Places::new(TAILS_MAX),
             quotas: Quotas::without(Arc::clone(&clock)),
+            turns: Turns::default(),
             running: Cache::builder().max_capacity(1).time_to_live(RUNNING_TTL).build(),
             clock,
         }
@@ -136,6 +140,7 @@ pub(crate) fn app(
                 .route("/indexes/{index}/ingest", web::post().to(ingest_lines::ingest))
                 .route("/indexes/{index}/tail", web::get().to(tail::tail))
                 .route("/indexes/{index}/histogram", web::get().to(histogram::histogram))
+                .route("/indexes/{index}/usage", web::get().to(indexes::usage))
                 .route("/sql", web::post().to(sql::sql))
                 .route("/jobs", web::get().to(jobs::list))
                 .route("/jobs", web::post().to(jobs::submit))

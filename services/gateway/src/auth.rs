@@ -70,6 +70,11 @@ impl Principal {
         self.on(index, Role::may_write, "write to")
     }
 
+    /// Holds a token of the index, whatever its role.
+    pub(crate) fn is_of(&self, index: &IndexName) -> Result<(), HttpError> {
+        self.on(index, |_| true, "look at")
+    }
+
     /// May search the index.
     pub(crate) fn may_read(&self, index: &IndexName) -> Result<(), HttpError> {
         self.on(index, Role::may_read, "read")

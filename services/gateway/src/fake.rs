@@ -18,13 +18,13 @@ use settings::{Layers, Settings};
 use store::Objects;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
-use types::{ContainerId, IndexName, JobId, ManualClock, Offset, RuleId, SegmentId, StreamCut, Timestamp};
+use types::{ContainerId, IndexName, JobId, ManualClock, Offset, RuleId, ScopeName, SegmentId, StreamCut, Timestamp};
 use wire::{
     Problem, alerter,
     coordinator::{SegmentNodes, SegmentRange, StreamDescription},
     index_provisioner, job_manager,
     segment_store::{Append, Appended, ChunkMeta, SegmentInfo},
-    views::{Member, Placement, Role, TokenGrant},
+    views::{Member, Placement, Quota, Role, TokenGrant},
 };
 
 use crate::{
@@ -55,6 +55,10 @@ pub(crate) struct Fake {
     pub(crate) jobs: Mutex<Vec<job_manager::JobDescription>>,
     pub(crate) rules: Mutex<Vec<alerter::RuleDescription>>,
     pub(crate) broken: Mutex<Option<Problem>>,
+    /// What the plan of every index says.
+    pub(crate) quota: Mutex<Quota>,
+    /// Segments of which appends fail.
+    pub(crate) broken_segments: Mutex<HashMap<SegmentId, Problem>>,
     /// What is known of a stream when not asked anew.
     pub(crate) stale: Mutex<Option<StreamDescription>>,
     /// How often it was asked anew.
@@ -77,6 +81,8 @@ impl Default for Fake {
             jobs: Mutex::default(),
             rules: Mutex::default(),
             broken: Mutex::default(),
+            quota: Mutex::default(),
+            broken_segments: Mutex::default(),
             stale: Mutex::default(),
             looks: AtomicU32::default(),
             described_before: Mutex::default(),
@@ -141,14 +147,18 @@ impl Platform for Fake {
         if let Some(problem) = self.broken.lock().clone() {
             return Err(problem);
         }
-        let count = self.segments.append(&append)?;
+        if let Some(problem) = self.broken_segments.lock().get(&append.segment).cloned() {
+            return Err(problem);
+        }
+        let (count, duplicates) = self.segments.append(&append)?;
         if let Some((segment, left)) = self.seal_after.lock().as_mut().filter(|(s, _)| *s == append.segment) {
             *left -= 1;
             if *left == 0 {
                 self.segments.seal(*segment);
             }
         }
-        Ok(Appended { offsets: vec![None; count], duplicate_count: 0, duplicates: vec![] })
+        let duplicate_count = u32::try_from(duplicates.len()).unwrap();
+        Ok(Appended { offsets: vec![None; count], duplicate_count, duplicates })
     }
 
     async fn tails(&self, index: &IndexName) -> Result<StreamCut, Problem> {
@@ -172,10 +182,15 @@ impl Platform for Fake {
             backend: "own".into(),
             segment_count: 2,
             retention_days: None,
-            options: index_provisioner::IndexOptions::default(),
+            options: index_provisioner::IndexOptions { quota: *self.quota.lock(), ..Default::default() },
             created: Timestamp::default(),
         };
-        Ok(index_provisioner::IndexList { indexes: vec![one("shop"), one("other")] })
+        Ok(index_provisioner::IndexList { indexes: vec![one("shop"), one("other")], more: false })
+    }
+
+    async fn streams_in(&self, scope: &ScopeName) -> Result<usize, Problem> {
+        let streams = self.segments.streams.lock();
+        Ok(streams.values().filter(|stream| stream.description.scope == *scope).count())
     }
 
     async fn bindings(&self) -> Result<index_provisioner::BindingList, Problem> {
@@ -195,7 +210,10 @@ impl Platform for Fake {
     }
 
     async fn jobs(&self) -> Result<job_manager::JobList, Problem> {
-        Ok(job_manager::JobList { jobs: self.jobs.lock().clone() })
+        let jobs = self.jobs.lock().clone();
+        // What was true when it was looked at may have changed by the time it is answered.
+        tokio::task::yield_now().await;
+        Ok(job_manager::JobList { jobs, more: false })
     }
 
     async fn job(&self, job: &JobId) -> Result<job_manager::JobDescription, Problem> {
@@ -228,13 +246,17 @@ impl Platform for Fake {
     }
 
     async fn rules(&self) -> Result<alerter::RuleList, Problem> {
-        Ok(alerter::RuleList { rules: self.rules.lock().clone() })
+        let rules = self.rules.lock().clone();
+        tokio::task::yield_now().await;
+        Ok(alerter::RuleList { rules, more: false })
     }
 
     async fn put_rule(&self, rule: &alerter::Rule) -> Result<alerter::RuleDescription, Problem> {
         let created = Timestamp::from_millis(NOW_MS);
-        let description = alerter::RuleDescription { rule: rule.clone(), instances: vec![], pending_count: 0, created };
-        self.rules.lock().retain(|known| known.rule.rule != rule.rule);
+        let (instances, instance_count, pending_count) = (vec![], 0, 0);
+        let rule = rule.clone();
+        let description = alerter::RuleDescription { rule, instances, instance_count, pending_count, created };
+        self.rules.lock().retain(|known| known.rule.rule != description.rule.rule);
         self.rules.lock().push(description.clone());
         Ok(description)
     }

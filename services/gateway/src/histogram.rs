@@ -94,7 +94,14 @@ pub(crate) async fn histogram(
     );
     let result = sql::answer(&door, &principal, &text).await?;
     let rows = result.to_json_rows().map_err(|error| HttpError::engine(error, &text))?;
-    let rows: Vec<Row> = rows.iter().filter_map(|row| serde_json::from_str(row.get()).ok()).collect();
+    let rows: Result<Vec<Row>, _> = rows.iter().map(|row| serde_json::from_str(row.get())).collect();
+    let rows =
+        rows.map_err(|error| Problem::internal(format_args!("a row of the histogram cannot be read: {error}")))?;
+    if result.truncated {
+        // Counts that leave something out are worse than none.
+        let message = "the events have too many severities to count them by bucket: ask for fewer buckets";
+        return Err(Problem::bad_request("QueryTooLarge", message).into());
+    }
     Ok(HttpResponse::Ok().json(serde_json::json!({
         "from": grid.start(0)?,
         "to": rfc3339(to.millis())?,

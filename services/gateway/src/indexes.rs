@@ -1,8 +1,12 @@
 //! What there is: indexes, bindings, placement, and the state of the door itself.
 
-use actix_web::{HttpRequest, HttpResponse, web::Data};
+use actix_web::{
+    HttpRequest, HttpResponse,
+    web::{Data, Path},
+};
 use serde_json::{Value, json};
-use wire::views::Role;
+use types::IndexName;
+use wire::{Problem, views::Role};
 
 use crate::{api::Door, auth::Principal, error::HttpError};
 
@@ -41,6 +45,36 @@ pub(crate) async fn list(request: HttpRequest, door: Data<Door>) -> Result<HttpR
     };
     let indexes: Vec<Value> = indexes.iter().map(|index| json!(index)).collect();
     Ok(HttpResponse::Ok().json(json!({ "indexes": indexes, "role": role })))
+}
+
+/// `GET /api/v1/indexes/{index}/usage`: what the plan of the index allows, and what of that is taken.
+///
+/// Shape: `{index, quota, taken: {bytes_today, queries, streams}}`; what the plan does not limit nobody counts, and is `null`.
+pub(crate) async fn usage(
+    request: HttpRequest,
+    door: Data<Door>,
+    index: Path<IndexName>,
+) -> Result<HttpResponse, HttpError> {
+    door.auth.of(&request).await?.is_of(&index)?;
+    let all = door.platform.indexes().await?.indexes;
+    let unknown = || Problem::not_found("UnknownIndex", format_args!("there is no log index {index}"));
+    let there = all.into_iter().find(|known| known.index == *index).ok_or_else(unknown)?;
+    let quota = there.options.quota;
+    let taken = door.quotas.taken(&index);
+    let streams = match quota.streams {
+        Some(_) => Some(door.platform.streams_in(&there.scope).await?),
+        None => None,
+    };
+    let queries = match taken.filter(|_| quota.queries.is_some()) {
+        Some((_, open)) => Some(open.saturating_add(door.running(&index).await)),
+        None => None,
+    };
+    let bytes = taken.filter(|_| quota.bytes_per_day.is_some()).map(|(bytes, _)| bytes);
+    Ok(HttpResponse::Ok().json(json!({
+        "index": there.index,
+        "quota": quota,
+        "taken": { "bytes_today": bytes, "queries": queries, "streams": streams },
+    })))
 }
 
 /// `GET /api/v1/bindings`, for the admin token.

@@ -12,7 +12,7 @@ use wire::{
     job_manager::{JobDescription, NewJob, Sink, StartAt},
 };
 
-use crate::{api::Door, auth::Principal, error::HttpError};
+use crate::{api::Door, auth::Principal, error::HttpError, quota::Begun};
 
 /// The body of a submission.
 #[derive(Debug, Deserialize)]
@@ -96,7 +96,7 @@ pub(crate) async fn submit(
         Start::Earliest => StartAt::Earliest,
         Start::Latest => StartAt::Latest,
     };
-    door.check_continuous(&principal, &read.source, Some(&job)).await?;
+    let _turn = door.begin_continuous(&principal, &read.source, Begun::Job(&job)).await?;
     let sink = Some(Sink::Index(target.clone()));
     let started = door.platform.submit(&NewJob { job, text, sink, start, parallelism, early: None }).await?;
     door.continuous_changed();

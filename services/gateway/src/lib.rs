@@ -43,6 +43,9 @@ use crate::{api::Door, auth::Auth, platform::Remote};
 /// Threads that take connections; bodies are decoded and queries run elsewhere.
 const HTTP_THREADS: usize = 2;
 
+/// Connections of one of them; others wait to be accepted. Each costs little until it has sent a request.
+const CONNECTIONS_MAX: usize = 4_096;
+
 /// How long a drain waits for requests in flight; below the host's own bound.
 const DRAIN_SECONDS: u64 = 8;
 
@@ -67,6 +70,7 @@ impl host::Service for Gateway {
         let door = Door::new(config.clone(), (auth, quotas), platform, &host, threads.handle()?);
         let server = HttpServer::new(move || api::app(door.clone()))
             .workers(HTTP_THREADS)
+            .max_connections(CONNECTIONS_MAX)
             .shutdown_timeout(DRAIN_SECONDS)
             .disable_signals();
         let server = match host.https() {

@@ -8,10 +8,12 @@ use client::Client;
 use engine::{BatchStream, Chunks};
 use futures::StreamExt;
 use host::{Host, StartError};
-use types::{ContainerId, IndexName, JobId, Offset, RuleId, SegmentId, StreamCut};
+use types::{ContainerId, IndexName, JobId, Offset, RuleId, ScopeName, SegmentId, StreamCut};
 use wire::{
     Empty, Problem, alerter, coordinator,
-    coordinator::{SegmentNode, SegmentNodes, SegmentRange, SegmentsOf, StreamDescription, StreamName, SuccessorsOf},
+    coordinator::{
+        SegmentNode, SegmentNodes, SegmentRange, SegmentsOf, StreamDescription, StreamName, StreamsOf, SuccessorsOf,
+    },
     index_provisioner, job_manager,
     segment_store::{Append, Appended, SegmentInfo},
     views::{MEMBERS, Member, Placement},
@@ -50,6 +52,8 @@ pub(crate) trait Platform: Send + Sync + 'static {
     fn follow(&self, segment: SegmentRange, from: Offset) -> BatchStream;
     /// Every index.
     async fn indexes(&self) -> Result<index_provisioner::IndexList, Problem>;
+    /// How many streams there are in a scope.
+    async fn streams_in(&self, scope: &ScopeName) -> Result<usize, Problem>;
     /// Every live binding.
     async fn bindings(&self) -> Result<index_provisioner::BindingList, Problem>;
     /// Where containers are.
@@ -168,11 +172,41 @@ impl Platform for Remote {
     }
 
     async fn indexes(&self) -> Result<index_provisioner::IndexList, Problem> {
-        self.bus.call::<index_provisioner::ListIndexes>(&(), &Empty {}).await
+        let (mut all, mut wanted) = (index_provisioner::IndexList::default(), index_provisioner::IndexesOf::default());
+        loop {
+            let page = self.bus.call::<index_provisioner::ListIndexes>(&(), &wanted).await?;
+            all.indexes.extend(page.indexes);
+            if !page.more {
+                return Ok(all);
+            }
+            wanted.after = all.indexes.last().map(|index| index.instance.clone());
+        }
+    }
+
+    async fn streams_in(&self, scope: &ScopeName) -> Result<usize, Problem> {
+        let (mut count, mut wanted) = (0, StreamsOf { scope: Some(scope.clone()), ..StreamsOf::default() });
+        // As many steps as there are pages: each begins behind the one before.
+        loop {
+            let page = self.bus.call::<coordinator::ListStreams>(&(), &wanted).await?;
+            count += page.streams.len();
+            wanted.after = page.streams.last().filter(|_| page.more).map(|stream| stream.stream);
+            if wanted.after.is_none() {
+                return Ok(count);
+            }
+        }
     }
 
     async fn bindings(&self) -> Result<index_provisioner::BindingList, Problem> {
-        self.bus.call::<index_provisioner::ListBindings>(&(), &Empty {}).await
+        let (mut all, mut wanted) =
+            (index_provisioner::BindingList::default(), index_provisioner::BindingsOf::default());
+        loop {
+            let page = self.bus.call::<index_provisioner::ListBindings>(&(), &wanted).await?;
+            all.bindings.extend(page.bindings);
+            if !page.more {
+                return Ok(all);
+            }
+            wanted.after = all.bindings.last().map(|binding| binding.binding.clone());
+        }
     }
 
     async fn placement(&self) -> Result<Placement, Problem> {
@@ -188,7 +222,17 @@ impl Platform for Remote {
     }
 
     async fn jobs(&self) -> Result<job_manager::JobList, Problem> {
-        self.bus.call::<job_manager::ListJobs>(&(), &Empty {}).await
+        let (mut all, mut wanted) = (job_manager::JobList::default(), job_manager::JobsOf::default());
+        // As many steps as there are pages: each begins behind the one before.
+        loop {
+            let page = self.bus.call::<job_manager::ListJobs>(&(), &wanted).await?;
+            all.jobs.extend(page.jobs);
+            wanted.after = all.jobs.last().filter(|_| page.more).map(|job| job.job.clone());
+            if wanted.after.is_none() {
+                all.jobs.sort_by_key(|job| job.submitted);
+                return Ok(all);
+            }
+        }
     }
 
     async fn job(&self, job: &JobId) -> Result<job_manager::JobDescription, Problem> {
@@ -204,7 +248,17 @@ impl Platform for Remote {
     }
 
     async fn rules(&self) -> Result<alerter::RuleList, Problem> {
-        self.bus.call::<alerter::ListRules>(&(), &Empty {}).await
+        let (mut all, mut wanted) = (alerter::RuleList::default(), alerter::RulesOf::default());
+        // As many steps as there are pages: each begins behind the one before.
+        loop {
+            let page = self.bus.call::<alerter::ListRules>(&(), &wanted).await?;
+            all.rules.extend(page.rules);
+            wanted.after = all.rules.last().filter(|_| page.more).map(|rule| rule.rule.rule.clone());
+            if wanted.after.is_none() {
+                all.rules.sort_by_key(|rule| rule.created);
+                return Ok(all);
+            }
+        }
     }
 
     async fn put_rule(&self, rule: &alerter::Rule) -> Result<alerter::RuleDescription, Problem> {

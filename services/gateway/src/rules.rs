@@ -12,7 +12,7 @@ use wire::{
     alerter::{Rule, RuleDescription},
 };
 
-use crate::{api::Door, error::HttpError, jobs::read_continuous};
+use crate::{api::Door, error::HttpError, jobs::read_continuous, quota::Begun};
 
 /// The body of a rule.
 #[derive(Debug, Deserialize)]
@@ -51,10 +51,9 @@ pub(crate) async fn put(
     principal.may_manage(&index)?;
     principal.may_manage(&read.source)?;
     check(&read, &query, &condition)?;
+    let _turn = door.begin_continuous(&principal, &read.source, Begun::Rule(&rule)).await?;
     if let Some(old) = find(&door, &rule).await? {
         principal.may_manage(&old.rule.index)?;
-    } else {
-        door.check_continuous(&principal, &read.source, None).await?;
     }
     let rule = Rule { rule: rule.into_inner(), index, query, condition, webhook, summary };
     let put = door.platform.put_rule(&rule).await?;

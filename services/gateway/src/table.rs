@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use engine::{BatchStream, Chunks, ScanRequest, TableSource, TimeRange};
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::time::timeout;
-use types::{IndexName, Offset};
+use types::{IndexName, Offset, SegmentId};
 use wire::{
     Problem,
     coordinator::{SegmentNode, SegmentRange},
@@ -54,6 +54,7 @@ pub(crate) struct IndexTable {
 /// One segment at that instant.
 #[derive(Debug)]
 struct Segment {
+    segment: SegmentId,
     start: Offset,
     chunks: Vec<ChunkMeta>,
     tail: Vec<RecordBatch>,
@@ -102,19 +103,19 @@ impl Segment {
             }
         }
         let chunks = info.chunks.into_iter().filter(|chunk| chunk.to > info.start).collect();
-        Ok(Some(Self { start: info.start, chunks, tail }))
+        Ok(Some(Self { segment: range.segment, start: info.start, chunks, tail }))
     }
 
     /// Its rows of a time, from its chunks and then from its tail.
     fn rows(&self, chunks: Chunks, range: TimeRange, columns: Option<Arc<Vec<String>>>) -> BatchStream {
         let wanted = self.chunks.iter().filter(|chunk| range.meets(chunk.time_min, chunk.time_max));
         let wanted: Vec<ChunkMeta> = wanted.cloned().collect();
-        let start = self.start;
+        let (segment, start) = (self.segment, self.start);
         let read = move |chunk: ChunkMeta| {
             let (chunks, columns) = (chunks.clone(), columns.clone());
             async move {
                 let names = columns.as_ref().map(|names| names.as_slice());
-                chunks.read(&chunk, start.max(chunk.from), names).await
+                chunks.read(segment, &chunk, start.max(chunk.from), names).await
             }
         };
         let tail = stream::iter(self.tail.clone().into_iter().map(Ok));

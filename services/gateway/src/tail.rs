@@ -19,8 +19,9 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::{
     sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use types::{IndexName, Offset, Position, SegmentId, StreamCut};
 use wire::{Problem, coordinator::SegmentRange};
 
@@ -38,6 +39,8 @@ use crate::{
 
 /// Answers that wait for a slow reader; then the segments are read no further until it catches up.
 const BUFFER_MAX: usize = 16;
+/// How long a reader may take nothing at all while rows wait for it; then its tail ends, which gives its place to somebody else.
+const STUCK_FOR: Duration = Duration::from_secs(30);
 /// Rows of one answer.
 const ROWS_AT_ONCE: usize = 256;
 /// Silence after which a comment is sent, so that proxies and dead peers are noticed.
@@ -62,7 +65,8 @@ pub(crate) struct Options {
 /// Order: per segment, and per routing key whatever segments follow one another. Each batch's last event has an id, the
 /// positions after it; sent back as `Last-Event-ID` it goes on there, and repeats at most the rows of the batch that was
 /// cut off. Rows that were truncated before they were sent are named by an event `truncated`.
-/// Bounds: 256 tails at once, and the index's quota of queries, then 429; a slow reader slows its own tail, nothing is dropped.
+/// Bounds: 256 tails at once, and the index's quota of queries, then 429; a slow reader slows its own tail, nothing is dropped. One that
+/// takes nothing for 30 s while rows wait is cut off; its last id says where to go on.
 pub(crate) async fn tail(
     request: HttpRequest,
     door: Data<Door>,
@@ -290,8 +294,16 @@ impl Feed {
     }
 
     async fn send(&self, text: &str) -> bool {
-        self.send.send(Bytes::copy_from_slice(text.as_bytes())).await.is_ok()
+        hand_over(&self.send, Bytes::copy_from_slice(text.as_bytes()), &self.door.stop).await
     }
+}
+
+/// Hands a part to the reader; false if it is gone, is stuck, or the service stops.
+///
+/// Neither the token nor the end of the service is looked at while a reader is waited for: so that is not for ever.
+async fn hand_over(send: &mpsc::Sender<Bytes>, part: Bytes, stop: &CancellationToken) -> bool {
+    let handed = stop.run_until_cancelled(timeout(STUCK_FOR, send.send(part))).await;
+    matches!(handed, Some(Ok(Ok(()))))
 }
 
 fn bad_position(gap: Gap) -> Problem {
@@ -328,6 +340,21 @@ fn read_id(id: &str) -> Result<StreamCut, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_takes_nothing_is_not_waited_for_for_ever() {
+        let (send, mut receive) = mpsc::channel(1);
+        let (stop, part) = (CancellationToken::new(), Bytes::from_static(b"row"));
+        assert!(hand_over(&send, part.clone(), &stop).await);
+        let begun = Instant::now();
+        assert!(!hand_over(&send, part.clone(), &stop).await, "it is stuck");
+        assert_eq!(begun.elapsed(), STUCK_FOR);
+        let (handed, taken) = tokio::join!(hand_over(&send, part.clone(), &stop), receive.recv());
+        assert!(handed && taken.is_some(), "a slow one is waited for");
+        let (handed, ()) = tokio::join!(hand_over(&send, part.clone(), &stop), async { stop.cancel() });
+        assert!(!handed, "the service stops");
+        assert_eq!(begun.elapsed(), STUCK_FOR);
+    }
 
     #[test]
     fn ids_read_what_they_write() {

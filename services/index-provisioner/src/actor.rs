@@ -72,25 +72,34 @@ impl Handler<Incoming<RevokeCredentials>> for Desk {
 }
 
 impl Handler<Incoming<ListIndexes>> for Desk {
-    type Result = Result<IndexList, Problem>;
+    type Result = ResponseFuture<Result<IndexList, Problem>>;
 
-    fn handle(&mut self, _: Incoming<ListIndexes>, _: &mut Context<Self>) -> Self::Result {
-        let mut indexes: Vec<_> = self
-            .ledger
-            .read(|state| state.indexes().filter(|i| i.phase == Phase::Live).map(|i| i.description.clone()).collect());
-        indexes.sort_by_key(|index| index.created);
-        Ok(IndexList { indexes })
+    fn handle(&mut self, incoming: Incoming<ListIndexes>, _: &mut Context<Self>) -> Self::Result {
+        let (ledger, wanted) = (self.ledger.clone(), incoming.request);
+        Box::pin(async move {
+            ledger.whole().await?;
+            ledger.read(|state| {
+                let live = state.indexes_behind(wanted.after.as_ref()).filter(|index| index.phase == Phase::Live);
+                let (indexes, more) = wanted.limit.fill(live.map(|index| index.description.clone()))?;
+                Ok(IndexList { indexes, more })
+            })
+        })
     }
 }
 
 impl Handler<Incoming<ListBindings>> for Desk {
-    type Result = Result<BindingList, Problem>;
+    type Result = ResponseFuture<Result<BindingList, Problem>>;
 
-    fn handle(&mut self, _: Incoming<ListBindings>, _: &mut Context<Self>) -> Self::Result {
-        let mut bindings: Vec<_> = self.ledger.read(|state| {
-            state.bindings().filter(|b| b.phase == BindingPhase::Live).map(|b| b.description.clone()).collect()
-        });
-        bindings.sort_by_key(|binding| binding.created);
-        Ok(BindingList { bindings })
+    fn handle(&mut self, incoming: Incoming<ListBindings>, _: &mut Context<Self>) -> Self::Result {
+        let (ledger, wanted) = (self.ledger.clone(), incoming.request);
+        Box::pin(async move {
+            ledger.whole().await?;
+            ledger.read(|state| {
+                let behind = state.bindings_behind(wanted.after.as_ref());
+                let live = behind.filter(|binding| binding.phase == BindingPhase::Live);
+                let (bindings, more) = wanted.limit.fill(live.map(|binding| binding.description.clone()))?;
+                Ok(BindingList { bindings, more })
+            })
+        })
     }
 }

@@ -64,6 +64,9 @@ pub trait Backend: Send + Sync {
     /// Makes the credentials of a binding work and returns them; a repeat returns the same.
     async fn issue(&self, index: &IndexDescription, binding: &Binding) -> Result<BTreeMap<String, String>, Problem>;
 
+    /// Of how many bindings the credentials are revoked in one step.
+    fn revoked_at_once(&self) -> usize;
+
     /// Makes the credentials of bindings fail and cuts their live connections; revoking what is not there succeeds.
     async fn revoke(&self, index: &IndexDescription, bindings: &[Binding]) -> Result<(), Problem>;
 }

@@ -1,6 +1,6 @@
 //! What the provisioner refuses, and what callers learn of it.
 
-use types::{BindingId, IndexName, InstanceId};
+use types::{BindingId, IndexName, InstanceId, ScopeName};
 use wire::Problem;
 
 /// Why a command is refused; nothing of it was applied.
@@ -46,6 +46,33 @@ pub enum ProvisionerError {
     /// It must not be deleted with them.
     #[error("index {0} holds events, and its reclaim policy is `fail`: empty it, or change the policy")]
     NotEmpty(IndexName),
+    /// No bucket to archive into.
+    #[error(
+        "scope {scope} has no bucket {archive} to archive into: provision an instance of s3-archive in this scope first, and name its index"
+    )]
+    NoArchive {
+        /// What was named.
+        archive: IndexName,
+        /// The scope in which it should be.
+        scope: ScopeName,
+    },
+    /// The back-end of buckets is off, or off by now.
+    #[error(
+        "archive_to: {0} cannot be archived into, this installation has no back-end s3: leave archive_to out, or put \
+         index_provisioner.s3 into the settings"
+    )]
+    NoArchives(IndexName),
+    /// Only our own chunks are copied.
+    #[error("an index of the back-end {0:?} cannot be archived: leave archive_to out")]
+    NotArchivable(String),
+    /// Chunks are copied into it.
+    #[error("indexes are archived into {archive}: take archive_to away from {users} first")]
+    ArchiveInUse {
+        /// The bucket's index.
+        archive: IndexName,
+        /// Some of the indexes that are archived there.
+        users: String,
+    },
     /// Being revoked.
     #[error("service binding {0} is being revoked; try again")]
     BeingRevoked(BindingId),
@@ -65,6 +92,10 @@ impl From<ProvisionerError> for Problem {
             ProvisionerError::UnknownBackend { .. } => Self::bad_request("UnknownBackend", &error),
             ProvisionerError::Options(_) => Self::bad_request("InvalidPolicy", &error),
             ProvisionerError::NotEmpty(_) => Self::conflict("NotEmpty", &error),
+            ProvisionerError::NoArchive { .. }
+            | ProvisionerError::NoArchives(_)
+            | ProvisionerError::NotArchivable(_) => Self::bad_request("NoArchive", &error),
+            ProvisionerError::ArchiveInUse { .. } => Self::conflict("ArchiveInUse", &error),
             ProvisionerError::BeingUpdated(_) => Self::unavailable("NotReady", &error),
             ProvisionerError::SegmentCount(_) => Self::bad_request("SegmentCount", &error),
             ProvisionerError::TtlSeconds(_) => Self::bad_request("TtlSeconds", &error),

@@ -7,17 +7,10 @@ use futures::future::join_all;
 use host::{Host, Ledger};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use types::{BindingId, IndexName, Timestamp};
-use wire::{Problem, Service, index_provisioner::IndexDescription};
+use types::{BindingId, Timestamp};
+use wire::{Problem, Service};
 
-use crate::{
-    actor::Desk,
-    api,
-    backend::own::Own,
-    sealed::Sealed,
-    state::{Binding, BindingPhase, Index, OWN, Phase, State},
-    work::Work,
-};
+use crate::{actor::Desk, api, backend::own::Own, sealed::Sealed, state::State, work::Work};
 
 /// How often the leader looks for ended bindings and unfinished work.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -45,18 +38,17 @@ impl Leader {
     }
 
     async fn serve(&self) -> Result<(), Problem> {
-        let live = self.ledger.read(own_bindings);
-        self.own.rewrite_tokens(&live).await?;
-        let (settled, unsettled) = self.ledger.read(own_indexes);
-        self.own.rewrite_quotas(&settled, &unsettled).await?;
+        self.own.rewrite_tokens().await?;
+        self.own.rewrite_views().await?;
         if let Some(sealed) = &self.sealed {
-            sealed.rewrite(&self.ledger.read(every_binding)).await?;
+            let known = || async { self.ledger.confirm().await.map(|()| self.ledger.read(every_binding)) };
+            sealed.rewrite(known).await?;
         }
         let _doors = api::open(&self.host.bus, &self.host.replica, &self.desk).await?;
-        tracing::info!(bindings = live.len(), "index-provisioner leads");
+        tracing::info!(bindings = self.ledger.read(|state| state.bindings().count()), "index-provisioner leads");
         // A back-end that does not answer holds up nobody but itself.
         let resuming = join_all(self.work.backends().map(|backend| self.resume_for_ever(backend)));
-        tokio::join!(self.sweep_for_ever(), resuming);
+        tokio::join!(self.sweep_for_ever(), self.own.accounts.guard(), resuming);
         Ok(())
     }
 
@@ -80,25 +72,7 @@ impl Leader {
     }
 }
 
-/// Our own indexes that stand as described, and the names of those that are on their way to or from there.
-fn own_indexes(state: &State) -> (Vec<IndexDescription>, BTreeSet<IndexName>) {
-    let own = || state.indexes().filter(|index| index.description.backend == OWN);
-    let settled = |index: &&Index| index.phase == Phase::Live && index.update.is_none();
-    let live = own().filter(settled).map(|index| index.description.clone()).collect();
-    (live, own().filter(|index| !settled(index)).map(|index| index.description.index.clone()).collect())
-}
-
 /// Every binding and when it was issued.
 fn every_binding(state: &State) -> BTreeSet<(BindingId, Timestamp)> {
     state.bindings().map(|b| (b.description.binding.clone(), b.description.created)).collect()
-}
-
-/// The live bindings on our own back-end.
-fn own_bindings(state: &State) -> Vec<(IndexDescription, Binding)> {
-    let live = state.bindings().filter(|b| b.phase == BindingPhase::Live);
-    live.filter_map(|binding| {
-        let index = &state.index(&binding.description.instance)?.description;
-        (index.backend == OWN).then(|| (index.clone(), binding.clone()))
-    })
-    .collect()
 }

@@ -34,9 +34,12 @@ mod work;
 use std::{collections::BTreeMap, sync::Arc};
 
 use actix::Actor;
+use bus::keys::{CLAIMS_UPDATES, creds_may_subscribe};
 use host::{Host, Ledger, Running, StartError};
 use settings::Secret;
-use wire::views::{QUOTAS, TOKENS};
+use wire::views::{ARCHIVES, QUOTAS, TOKENS};
+
+use self::backend::own::{Archives, Own, View};
 
 pub use backend::{Backend, Found};
 pub use config::{Config, S3Config, SplunkConfig};
@@ -67,10 +70,17 @@ impl host::Service for IndexProvisioner {
         let binding_secret = required("binding_secret", &config.binding_secret)?;
         let mint = mint::Mint::new(&account_seed, &binding_secret)
             .map_err(|reason| StartError::other(format_args!("index_provisioner.binding_secret {reason}")))?;
+        if !creds_may_subscribe(&system_creds, CLAIMS_UPDATES) {
+            tracing::error!(
+                "index_provisioner.system_creds may not subscribe to {CLAIMS_UPDATES}, so an old list of revocations that somebody \
+                 else pushes stays for up to a minute; `logboom keys init` makes system.creds again"
+            );
+        }
         let system = host.connect_as(system_creds).await?;
         let replicas = host.common.journal_replicas;
         let tokens = host.bus.bucket(TOKENS, None, replicas).await?;
         let quotas = host.bus.bucket(QUOTAS, None, replicas).await?;
+        let archives = host.bus.bucket(ARCHIVES, None, replicas).await?;
         let sealed = sealed(&config, &host).await?;
         let ledger = Ledger::<State>::start(&host).await?;
         let accounts = accounts::Accounts {
@@ -81,8 +91,12 @@ impl host::Service for IndexProvisioner {
             lane_count: u16::try_from(host.common.container_count).unwrap_or(u16::MAX),
             clock: host.clock.clone(),
             turn: Arc::default(),
+            pushed: Arc::default(),
         };
-        let own = backend::own::Own { bus: host.bus.clone(), tokens, quotas, mint: mint.clone(), accounts };
+        let view = |bucket| View { bucket, ledger: ledger.clone() };
+        let (tokens, quotas) = (view(tokens), view(quotas));
+        let archives = Archives { view: view(archives), s3: config.s3.clone() };
+        let own = Own { bus: host.bus.clone(), tokens, quotas, archives, mint: mint.clone(), accounts };
         let mut backends: BTreeMap<&'static str, Arc<dyn Backend>> =
             BTreeMap::from([(OWN, Arc::new(own.clone()) as _)]);
         if !config.splunk.url.is_empty() {
@@ -113,3 +127,6 @@ async fn sealed(config: &Config, host: &Host) -> Result<Option<sealed::Sealed>, 
     let bucket = host.bus.bucket(sealed::SEALED, None, host.common.journal_replicas).await?;
     Ok(Some(sealed::Sealed::new(bucket, keys)))
 }
+
+#[cfg(test)]
+mod golden_tests;

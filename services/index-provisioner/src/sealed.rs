@@ -175,20 +175,32 @@ impl Sealed {
         values.map(Some).map_err(unreadable)
     }
 
-    /// Forgets the secrets of a binding; forgetting what is not there succeeds.
+    /// Forgets the secrets of a binding; forgetting what is not there succeeds, and those of a later binding of this id stay.
     pub(crate) async fn delete(&self, binding: &BindingDescription) -> Result<(), Problem> {
-        self.bucket.delete(binding.binding.as_str()).await.map_err(problem)
+        let key = binding.binding.as_str();
+        let Some(entry) = self.bucket.get(key).await.map_err(problem)? else { return Ok(()) };
+        match self.keys.open(&label(&binding.binding, binding.created), &entry.value) {
+            Err(SealedError::Broken) => Ok(()),
+            _ => self.bucket.delete_at(key, entry.revision).await.map_err(problem),
+        }
     }
 
     /// Forgets what belongs to no binding, and seals again what an old key has sealed. What no key opens stays, and is counted.
     ///
     /// Bounds: as many entries as there can be bindings, of some hundred bytes each.
-    pub(crate) async fn rewrite(&self, bindings: &BTreeSet<(BindingId, Timestamp)>) -> Result<(), Problem> {
+    ///
+    /// `bindings` is asked after the bucket: whatever was sealed by then belongs to a binding that it knows, or to none.
+    pub(crate) async fn rewrite<F>(&self, bindings: impl FnOnce() -> F) -> Result<(), Problem>
+    where
+        F: Future<Output = Result<BTreeSet<(BindingId, Timestamp)>, Problem>>,
+    {
+        let entries = self.bucket.list("").await.map_err(problem)?;
+        let bindings = bindings().await?;
         let known: BTreeMap<&str, &(BindingId, Timestamp)> = bindings.iter().map(|b| (b.0.as_str(), b)).collect();
         let (mut kept, mut unopened) = (0_usize, 0_usize);
-        for (key, entry) in self.bucket.list("").await.map_err(problem)? {
+        for (key, entry) in entries {
             let Some((binding, issued)) = known.get(key.as_str()) else {
-                self.bucket.delete(&key).await.map_err(problem)?;
+                self.bucket.delete_at(&key, entry.revision).await.map_err(problem)?;
                 continue;
             };
             kept += 1;

@@ -2,7 +2,7 @@
 
 mod decide;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Bound};
 
 use serde::{Deserialize, Serialize};
 use types::{BindingId, IndexName, InstanceId, Timestamp};
@@ -19,9 +19,12 @@ pub const INDEXES_MAX: usize = 100_000;
 
 /// Live bindings and revoked keys together.
 ///
-/// Each revoked key is 70 bytes in the account's JWT, which the NATS servers must take as one message: 1.4 MB in base64 at most.
-/// A binding takes its place when it is issued, so a revocation never fails for want of room.
-pub const KEYS_MAX: usize = 15_000;
+/// Each revoked key is 70 bytes in the account's JWT, which the NATS servers must take as one message: 5.6 MB in base64 at most, of the
+/// 8 MB that they are set up for. A binding takes its place when it is issued, so a revocation never fails for want of room.
+pub const KEYS_MAX: usize = 60_000;
+
+/// Bindings that are ended, and keys that are forgotten, by one sweep: some 70 bytes of a journal entry each. The next one goes on.
+pub(crate) const SWEPT_MAX: usize = 10_000;
 
 /// The longest life of a binding that has an end: ten years.
 pub const TTL_SECONDS_MAX: u64 = 315_360_000;
@@ -146,8 +149,8 @@ pub enum Command {
     EndBinding(BindingId),
     /// Begins the revocation of a binding.
     BeginRevocation(BindingId),
-    /// Nobody can use the binding any more.
-    EndRevocation(BindingId),
+    /// Nobody can use these bindings any more.
+    EndRevocations(Vec<BindingId>),
     /// Begins the revocation of what has come to its end, and forgets revoked keys that ended by themselves.
     Sweep,
 }
@@ -219,6 +222,16 @@ impl State {
         self.bindings.get(binding)
     }
 
+    /// The indexes whose instances are behind this one, in the order of their instances.
+    pub fn indexes_behind(&self, after: Option<&InstanceId>) -> impl Iterator<Item = &Index> {
+        self.indexes.range((behind(after), Bound::Unbounded)).map(|(_, index)| index)
+    }
+
+    /// The bindings behind this one, in the order of their ids.
+    pub fn bindings_behind(&self, after: Option<&BindingId>) -> impl Iterator<Item = &Binding> {
+        self.bindings.range((behind(after), Bound::Unbounded)).map(|(_, binding)| binding)
+    }
+
     /// Every index.
     pub fn indexes(&self) -> impl Iterator<Item = &Index> {
         self.indexes.values()
@@ -259,6 +272,10 @@ impl State {
     fn forget_bindings(&mut self, instance: &InstanceId) {
         self.bindings.retain(|_, binding| binding.description.instance != *instance);
     }
+}
+
+fn behind<T>(after: Option<&T>) -> Bound<&T> {
+    after.map_or(Bound::Unbounded, Bound::Excluded)
 }
 
 impl host::ControlState for State {

@@ -1,5 +1,6 @@
 //! Carries out what the journal says was begun: creates, changes and deletes indexes, issues and revokes credentials.
 
+mod revocation;
 mod turns;
 
 use std::{
@@ -17,7 +18,7 @@ use wire::{
     index_provisioner::{BindingName, Credentials, IndexChange, IndexDescription, NewBinding, NewIndex, Reclaim},
 };
 
-use self::turns::Turns;
+use self::{revocation::revoke_all, turns::Turns};
 use crate::{
     backend::{Backend, Found, STEP_MAX, unavailable},
     error::ProvisionerError,
@@ -135,7 +136,7 @@ impl Work {
 
     /// Revokes what has come to its end, and counts.
     pub(crate) async fn sweep(&self) {
-        if let Err(problem) = self.ledger.submit(Command::Sweep).await {
+        if let Err(problem) = self.ledger.submit_own(Command::Sweep).await {
             tracing::warn!(%problem, "bindings were not looked through");
         }
         self.ledger.read(|state| {
@@ -164,8 +165,10 @@ impl Work {
         let Some(_turn) = self.turns.try_take(&instance) else { return };
         let work = async {
             self.finish(&instance).await?;
+            let Some(index) = self.index(&instance) else { return Ok(()) };
+            self.revoke_begun(self.backend(&index)?, &index.description).await?;
             let bindings: Vec<BindingId> = self.ledger.read(|state| {
-                let unfinished = state.bindings_of(&instance).filter(|b| b.phase != BindingPhase::Live);
+                let unfinished = state.bindings_of(&instance).filter(|b| b.phase == BindingPhase::Issuing);
                 unfinished.map(|b| b.description.binding.clone()).collect()
             });
             for binding in bindings {
@@ -173,7 +176,13 @@ impl Work {
             }
             Ok::<(), Problem>(())
         };
+        let count = || self.ledger.read(|state| state.bindings_of(&instance).count());
+        let before = count();
         if let Err(problem) = work.await {
+            if count() < before {
+                tracing::info!(%instance, %problem, "service instance gets on");
+                return self.turns.got_on(backend, &instance);
+            }
             let pause = self.turns.failed(backend, &instance);
             tracing::warn!(%instance, %problem, ?pause, "service instance still has unfinished work");
         }
@@ -228,12 +237,9 @@ impl Work {
 
     async fn finish_deletion(&self, instance: &InstanceId, index: &Index) -> Result<(), Problem> {
         let backend = self.backend(index)?;
-        let bindings: Vec<Binding> = self.ledger.read(|state| state.bindings_of(instance).cloned().collect());
         let mut doomed = index.wanted().clone();
         doomed.options.reclaim = index.reclaim();
-        if !bindings.is_empty() {
-            bounded("revoke", backend.revoke(&doomed, &bindings)).await?;
-        }
+        let bindings = self.revoke_begun(backend, &doomed).await?;
         let ours = index.was_live || bounded("look", backend.describe(&doomed)).await? == Found::Ours;
         if ours {
             // Nobody could write to what was never ready: events in it were there before, and are not ours to delete.
@@ -250,8 +256,18 @@ impl Work {
         }
         self.ledger.submit(Command::EndDeletion(instance.clone())).await?;
         let reclaim = doomed.options.reclaim;
-        tracing::info!(%instance, index = %doomed.index, bindings = bindings.len(), ?reclaim, "index ended");
+        tracing::info!(%instance, index = %doomed.index, bindings, ?reclaim, "index ended");
         Ok(())
+    }
+
+    /// Revokes every binding of an index whose revocation has begun, and says how many. The caller holds the instance's turn.
+    async fn revoke_begun(&self, backend: &dyn Backend, index: &IndexDescription) -> Result<usize, Problem> {
+        let left = |count| {
+            let begun = |b: &&Binding| b.phase == BindingPhase::Revoking;
+            self.ledger.read(|state| state.bindings_of(&index.instance).filter(begun).take(count).cloned().collect())
+        };
+        let revoked = |ids| async move { self.ledger.submit(Command::EndRevocations(ids)).await.map(drop) };
+        revoke_all(backend, index, left, revoked).await
     }
 
     /// Brings a binding to the end of its phase and returns its credentials if it has any. The caller holds the turn.
@@ -271,15 +287,49 @@ impl Work {
                 }
                 let mut values = plain(&binding.description);
                 values.extend(issued?);
-                self.ledger.submit(Command::EndBinding(id.clone())).await?;
-                Ok(Some(values))
+                if binding.phase == BindingPhase::Issuing {
+                    let ended = self.ledger.submit(Command::EndBinding(id.clone())).await;
+                    if ended.is_err() || !self.is_bound(&binding) {
+                        self.take_back(backend, &index.description, &binding).await;
+                    }
+                    ended?;
+                }
+                Ok(self.is_bound(&binding).then_some(values))
             }
             BindingPhase::Revoking => {
                 bounded("revoke", backend.revoke(&index.description, std::slice::from_ref(&binding))).await?;
-                self.ledger.submit(Command::EndRevocation(id.clone())).await?;
+                self.ledger.submit(Command::EndRevocations(vec![id.clone()])).await?;
                 tracing::info!(binding = %id, index = %index.description.index, "credentials revoked");
                 Ok(None)
             }
+        }
+    }
+
+    /// Whether a binding of this instant can be used, or will be.
+    fn is_bound(&self, binding: &Binding) -> bool {
+        self.ledger.read(|state| {
+            let there = state.binding(&binding.description.binding);
+            there.is_some_and(|b| b.description == binding.description && b.phase != BindingPhase::Revoking)
+        })
+    }
+
+    /// Revokes what this replica issued after another leader had revoked it: nobody else knows of it any more.
+    async fn take_back(&self, backend: &dyn Backend, index: &IndexDescription, binding: &Binding) {
+        // Our own store takes nothing that is late.
+        if index.backend == OWN {
+            return;
+        }
+        let id = &binding.description.binding;
+        let taken = async {
+            self.ledger.whole().await?;
+            if self.is_bound(binding) {
+                return Ok(());
+            }
+            tracing::warn!(binding = %id, "credentials were issued after their revocation, and are taken back");
+            bounded("revoke", backend.revoke(index, std::slice::from_ref(binding))).await
+        };
+        if let Err(problem) = taken.await {
+            tracing::error!(binding = %id, %problem, "credentials that were issued late may not be revoked");
         }
     }
 }

@@ -12,10 +12,10 @@ use stage::{Stage, binding, index, named, of, open};
 use store::Put;
 use testkit::{Certificates, S3Faults, S3Server, eventually};
 use wire::{
-    Code, Empty,
+    Code,
     index_provisioner::{
-        CreateIndex, DeleteIndex, IndexChange, IssueCredentials, ListIndexes, NewIndex, Reclaim, RevokeCredentials,
-        UpdateIndex,
+        CreateIndex, DeleteIndex, IndexChange, IndexesOf, IssueCredentials, ListIndexes, NewIndex, Reclaim,
+        RevokeCredentials, UpdateIndex,
     },
     views::Role,
 };
@@ -240,7 +240,7 @@ async fn a_refusal_for_good_leaves_nothing() -> Result<()> {
     old.options.adopt = true;
     stage.call::<CreateIndex>(&old).await.unwrap_err();
     assert!(server.bucket("logboom-old").unwrap().tags.is_empty(), "what was adopted in vain is given back");
-    assert!(stage.call::<ListIndexes>(&Empty {}).await?.indexes.is_empty());
+    assert!(stage.call::<ListIndexes>(&IndexesOf::default()).await?.indexes.is_empty());
     // A server that has no encryption of its own is no reason to have no bucket.
     server.set(S3Faults {
         refuse: [("s3:PutEncryptionConfiguration", (501, "NotImplemented", ""))].into(),
@@ -303,6 +303,46 @@ async fn a_bucket_ends_as_its_reclaim_policy_says() -> Result<()> {
     server.change("logboom-ix-f", |bucket| bucket.objects.clear());
     stage.call::<DeleteIndex>(&named("f")).await?;
     assert!(server.bucket("logboom-ix-f").is_none());
+    stage.end().await
+}
+
+/// Steps between slashes are part of a key; a client that takes them would meet another object, and sign what nobody asks for.
+#[actix_rt::test]
+async fn a_bucket_whose_keys_look_like_paths_is_emptied() -> Result<()> {
+    let server = S3Server::serve("eu-central-1").await?;
+    let stage = Stage::begin(server.endpoint(), server.admin(), &[]).await?;
+    stage.call::<CreateIndex>(&reclaimed("i", "odd", Reclaim::Delete)).await?;
+    // The last of the uploads cannot be named in a path at all: it is left to the lifecycle, and holds up nothing.
+    let uploads = ["a/../b", "./x", "..", "a/.", "../../d"];
+    server.change("logboom-odd", |bucket| {
+        for (number, key) in uploads.iter().enumerate() {
+            bucket.uploads.insert(format!("u{number}"), (*key).to_owned());
+        }
+        // With characters that XML cannot say, so that they are named in a path; and without.
+        for key in ["a/../b\u{1}", "./\u{1}", "a/../b", "../../d", "b\u{1}"] {
+            bucket.put(key, b"1");
+        }
+    });
+    server.change("logboom-b", |bucket| bucket.put("b\u{1}", b"theirs"));
+    stage.call::<DeleteIndex>(&named("i")).await?;
+    assert_eq!(server.buckets(), ["logboom-b"]);
+    assert_eq!(server.bucket("logboom-b").unwrap().version_count(), 1);
+    assert_eq!(server.count("s3:AbortMultipartUpload"), 4);
+    stage.end().await
+}
+
+/// Every lot of them is journaled: what was revoked once is not asked for again.
+#[actix_rt::test]
+async fn an_index_with_many_bindings_ends() -> Result<()> {
+    let server = S3Server::serve("eu-central-1").await?;
+    let stage = Stage::begin(server.endpoint(), server.admin(), &[]).await?;
+    stage.call::<CreateIndex>(&index("i", "shop")).await?;
+    for number in 0..20 {
+        stage.call::<IssueCredentials>(&binding("i", &format!("b{number}"), Role::Write)).await?;
+    }
+    stage.call::<DeleteIndex>(&named("i")).await?;
+    assert!(server.users().is_empty() && server.buckets().is_empty());
+    assert_eq!(server.count("iam:DeleteUser"), 20);
     stage.end().await
 }
 

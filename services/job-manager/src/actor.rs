@@ -35,10 +35,11 @@ impl Actor for Desk {
     type Context = Context<Self>;
 }
 
-fn describe(ledger: &Ledger<State>, job: &JobId) -> Result<JobDescription, Problem> {
-    ledger
-        .read(|state| state.jobs.get(job).map(crate::state::Job::describe))
-        .ok_or_else(|| Error::UnknownJob(job.clone()).into())
+async fn describe(ledger: &Ledger<State>, job: &JobId) -> Result<JobDescription, Problem> {
+    let look = |state: &State| {
+        state.jobs.get(job).map(crate::state::Job::describe).ok_or_else(|| Error::UnknownJob(job.clone()))
+    };
+    ledger.look(look).await
 }
 
 /// Plans a job and finds where it begins; what the journal then holds never changes again.
@@ -67,7 +68,7 @@ async fn submit(
     };
     ledger.submit(Command::Submit(Box::new((new, PlannedJob { plan, start })))).await?;
     drivers.look();
-    describe(&ledger, &job)
+    describe(&ledger, &job).await
 }
 
 impl Handler<Incoming<SubmitJob>> for Desk {
@@ -92,18 +93,23 @@ impl Handler<Incoming<CancelJob>> for Desk {
 }
 
 impl Handler<Incoming<DescribeJob>> for Desk {
-    type Result = Result<JobDescription, Problem>;
+    type Result = ResponseFuture<Result<JobDescription, Problem>>;
 
     fn handle(&mut self, incoming: Incoming<DescribeJob>, _: &mut Context<Self>) -> Self::Result {
-        describe(&self.ledger, &incoming.request.job)
+        let ledger = self.ledger.clone();
+        Box::pin(async move { describe(&ledger, &incoming.request.job).await })
     }
 }
 
 impl Handler<Incoming<ListJobs>> for Desk {
-    type Result = Result<JobList, Problem>;
+    type Result = ResponseFuture<Result<JobList, Problem>>;
 
-    fn handle(&mut self, _: Incoming<ListJobs>, _: &mut Context<Self>) -> Self::Result {
-        Ok(JobList { jobs: self.ledger.read(State::describe) })
+    fn handle(&mut self, incoming: Incoming<ListJobs>, _: &mut Context<Self>) -> Self::Result {
+        let ledger = self.ledger.clone();
+        Box::pin(async move {
+            ledger.whole().await?;
+            ledger.read(|state| state.page(&incoming.request))
+        })
     }
 }
 

@@ -73,3 +73,6 @@ pub fn explain(text: &str, parallelism: u16) -> Result<String, Error> {
     let plan = plan::plan(&new, parallelism)?;
     serde_json::to_string_pretty(&plan.graph).map_err(|e| Error::InvalidQuery(e.to_string()))
 }
+
+#[cfg(test)]
+mod golden_tests;

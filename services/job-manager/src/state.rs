@@ -1,11 +1,14 @@
 //! What the job manager knows, and how it decides. Pure: no clock, no socket.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Bound};
 
 use flow::{ExecutionGraph, JobGraph, TaskId};
 use serde::{Deserialize, Serialize};
 use types::{IndexName, JobId, ReplicaId, StreamCut, Timestamp};
-use wire::job_manager::{JobDescription, JobStatus, NewJob, PartRef, Sink};
+use wire::{
+    Problem,
+    job_manager::{JobDescription, JobList, JobStatus, JobsOf, NewJob, PartRef, Sink},
+};
 
 use crate::{error::Error, plan::Plan};
 
@@ -351,11 +354,12 @@ impl State {
         }
     }
 
-    /// Every job as people see it, in order of submission.
-    pub(crate) fn describe(&self) -> Vec<JobDescription> {
-        let mut jobs: Vec<&Job> = self.jobs.values().collect();
-        jobs.sort_by_key(|j| j.order);
-        jobs.into_iter().map(Job::describe).collect()
+    /// A page of jobs as people see them, by id.
+    pub(crate) fn page(&self, wanted: &JobsOf) -> Result<JobList, Problem> {
+        let after = wanted.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let behind = self.jobs.range::<JobId, _>((after, Bound::Unbounded));
+        let (jobs, more) = wanted.limit.fill(behind.map(|(_, job)| job.describe()))?;
+        Ok(JobList { jobs, more })
     }
 }
 

@@ -149,3 +149,31 @@ fn a_job_whose_index_was_scaled_begins_again_and_that_is_no_failure() {
     }
     assert_eq!((state.jobs[&job].failures, &state.jobs[&job].failure), (failures, &failure));
 }
+
+#[test]
+fn thousands_of_jobs_are_listed_in_pages_that_can_be_sent() {
+    let mut state = State::default();
+    let first = submit(&mut state, "job-0");
+    let one = state.jobs[&first].clone();
+    for n in 0..3_000 {
+        let mut job = one.clone();
+        job.new.job = format!("job-{n}").parse().unwrap();
+        job.new.text.push_str(&"x".repeat(1_000));
+        state.jobs.insert(job.new.job.clone(), job);
+    }
+    let (mut wanted, mut found, mut pages) = (JobsOf::default(), Vec::new(), 0);
+    loop {
+        let page = state.page(&wanted).unwrap();
+        assert!(wire::encode(&page).len() < 1 << 20 && !page.jobs.is_empty());
+        found.extend(page.jobs.iter().map(|job| job.job.clone()));
+        pages += 1;
+        wanted.after = found.last().cloned();
+        if !page.more {
+            break;
+        }
+    }
+    assert!(pages > 3, "{pages} pages");
+    assert_eq!(found, state.jobs.keys().cloned().collect::<Vec<_>>());
+    wanted.limit.0 = 0;
+    assert_eq!(state.page(&wanted).unwrap_err().kind, "InvalidPage");
+}

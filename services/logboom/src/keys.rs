@@ -2,13 +2,17 @@
 
 mod certificates;
 mod cluster;
+mod renewal;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use bus::{
     SystemClock,
-    keys::{Keyring, ServerSpec, TlsSpec, UserSpec, creds_may_subscribe, issue_creds, public_key, server_config},
+    keys::{
+        CLAIMS_UPDATES, Keyring, ServerSpec, TlsSpec, UserSpec, creds_may_subscribe, issue_creds, public_key,
+        server_config,
+    },
 };
 use tls::Files;
 use types::Clock;
@@ -30,6 +34,7 @@ const TLS_EXAMPLES: &str = "Examples:
   logboom keys tls --dir keys/tls                           for this machine only
   logboom keys tls --dir keys/tls --host logs.example --host '*.logboom.svc'
   logboom keys tls --dir keys/tls                           later, for example once a week: renews for the same hosts
+  logboom keys tls --kubernetes --host '*.logboom.svc'      in a pod, such as that of k8s/components/certificates
 Running processes take up what is new by themselves; give others ca.pem to trust, and keep ca.key to yourself.";
 
 /// Keys and accounts.
@@ -54,7 +59,7 @@ pub(crate) enum KeysCommand {
         #[arg(long, default_value = "always")]
         sync_interval: String,
         /// Also make certificates, below `tls`, and settings with which everything speaks TLS
-        #[arg(long)]
+        #[arg(long, conflicts_with = "kubernetes")]
         tls: bool,
         /// Host name or address that the certificate is for besides this machine; may be given several times
         #[arg(long = "host", value_name = "NAME", requires = "tls")]
@@ -75,6 +80,8 @@ pub(crate) enum KeysCommand {
         /// Days that a new certificate lives
         #[arg(long, default_value_t = CERTIFICATE_DAYS)]
         days: u32,
+        #[command(flatten)]
+        cluster: ClusterArgs,
     },
 }
 
@@ -85,7 +92,13 @@ impl KeysCommand {
             Self::Init { dir, port, address, container_count, sync_interval, tls, hosts, cluster } => {
                 (dir, port, address, container_count, sync_interval, tls, hosts, cluster)
             }
-            Self::Tls { dir, hosts, days } => return renew(&dir, &hosts, days, screen),
+            Self::Tls { dir, hosts, days, cluster } if cluster.kubernetes => {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                let outcome = runtime.block_on(renewal::renew(&cluster, &dir, &hosts, days))?;
+                screen.line(format_args!("Secret {}: {}", renewal::CERTIFICATE, told(outcome)));
+                return Ok(());
+            }
+            Self::Tls { dir, hosts, days, .. } => return renew(&dir, &hosts, days, screen),
         };
         let make = || {
             let keys = KeyDir::open_or_create(&dir)?;
@@ -130,17 +143,20 @@ fn renew(dir: &Path, hosts: &[String], days: u32, screen: Screen) -> anyhow::Res
     let files = certificates.files();
     let ends = tls::Tls::open(files.clone())?.expires().unwrap_or_default();
     let day = jiff::Timestamp::from_millisecond(ends.millis())?.strftime("%F");
-    screen.line(format_args!(
-        "{} until {day}, for {}",
-        match outcome {
-            Outcome::Kept => "the certificate is good as it is,",
-            Outcome::Issued => "a new certificate is good",
-            Outcome::Founded => "a new authority signed a certificate that is good",
-        },
-        certificates.hosts(&[])?.join(", ")
-    ));
+    screen.line(format_args!("{}; it is good until {day}, for {}", told(outcome), certificates.hosts(&[])?.join(", ")));
     screen.line(format_args!("[common]\n{}", tls_settings(&files).trim_end()));
     Ok(())
+}
+
+fn told(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Kept => "the certificate is kept",
+        Outcome::Issued => "the certificate is a new one",
+        Outcome::Announced => {
+            "the certificate is kept; a new authority is trusted beside its own: run this again in a day, and it signs"
+        }
+        Outcome::Founded => "the certificate is a new one, of a new authority",
+    }
 }
 
 /// The settings that name these files.
@@ -236,7 +252,12 @@ impl KeyDir {
             |creds| creds_may_subscribe(creds, OUTER_FILTER),
             || Ok(issue_creds(|key| UserSpec::front_door("front-door", key), &ring.tenants_seed, now)?),
         )?;
-        keys.keep("system.creds", || Ok(issue_creds(|key| UserSpec::system("system", key), &ring.system_seed, now)?))?;
+        // Nor do they hear what others say of accounts.
+        keys.renew(
+            "system.creds",
+            |creds| creds_may_subscribe(creds, CLAIMS_UPDATES),
+            || Ok(issue_creds(|key| UserSpec::system("system", key), &ring.system_seed, now)?),
+        )?;
         for name in ["binding.secret", "broker.password", "admin.token"] {
             keys.keep(name, || Ok(random_hex()))?;
         }
@@ -360,16 +381,23 @@ mod tests {
     fn credentials_of_an_older_release_are_made_again() {
         let dir = tempfile::tempdir().unwrap();
         let keys = KeyDir::open_or_create(dir.path()).unwrap();
-        let read = || std::fs::read_to_string(keys.path("tenants.creds")).unwrap();
-        assert!(creds_may_subscribe(&read(), OUTER_FILTER));
-        let older = |key| UserSpec { sub_allow: vec!["lane.>".to_owned()], ..UserSpec::front_door("old", key) };
-        let older = issue_creds(older, &keys.keyring().unwrap().tenants_seed, SystemClock.now()).unwrap();
-        write_private(&keys.path("tenants.creds"), &older).unwrap();
-        KeyDir::open_or_create(dir.path()).unwrap();
-        let newer = read();
-        assert!(newer != older && creds_may_subscribe(&newer, OUTER_FILTER));
-        KeyDir::open_or_create(dir.path()).unwrap();
-        assert_eq!(read(), newer);
+        let ring = keys.keyring().unwrap();
+        let front_door = |key| UserSpec { sub_allow: vec!["lane.>".to_owned()], ..UserSpec::front_door("old", key) };
+        let system = |key| UserSpec { sub_allow: vec!["_INBOX.>".to_owned()], ..UserSpec::system("old", key) };
+        let now = SystemClock.now();
+        for (name, needed, older) in [
+            ("tenants.creds", OUTER_FILTER, issue_creds(front_door, &ring.tenants_seed, now)),
+            ("system.creds", CLAIMS_UPDATES, issue_creds(system, &ring.system_seed, now)),
+        ] {
+            let (older, read) = (older.unwrap(), || std::fs::read_to_string(keys.path(name)).unwrap());
+            assert!(creds_may_subscribe(&read(), needed) && !creds_may_subscribe(&older, needed), "{name}");
+            write_private(&keys.path(name), &older).unwrap();
+            KeyDir::open_or_create(dir.path()).unwrap();
+            let newer = read();
+            assert!(newer != older && creds_may_subscribe(&newer, needed), "{name}");
+            KeyDir::open_or_create(dir.path()).unwrap();
+            assert_eq!(read(), newer);
+        }
     }
 
     #[test]

@@ -99,6 +99,16 @@ pub(crate) fn start_telemetry(common: &Common, name: &'static str) -> anyhow::Re
     options.filter.clone_from(&common.log_filter);
     options.replica.clone_from(&common.replica);
     options.otlp_endpoint = common.otlp_endpoint().map(str::to_owned);
+    if options.otlp_endpoint.is_some() {
+        let tls = host::tls_of(common)?;
+        options.otlp_tls = Some(telemetry::TlsSource::new(move || {
+            // What is wrong with new files is told by the service that follows them; the former ones go on.
+            if let Err(error) = tls.reload() {
+                tracing::debug!(%error, "certificate files are not taken for the export of traces");
+            }
+            tls.outward()
+        }));
+    }
     telemetry::init(options).context("cannot set up logs")
 }
 

@@ -1,7 +1,7 @@
 //! The settings section `segment_store`; meaning, unit and default of each key stand in `default.toml`.
 
 use serde::Deserialize;
-use settings::{Findings, Section};
+use settings::{Findings, Secret, Section};
 use types::{ByteSize, DurationText};
 
 /// Settings of the segment store.
@@ -30,6 +30,20 @@ pub struct Config {
     pub garbage_delay: DurationText,
     /// For fault tests only: where this process dies.
     pub crash_point: String,
+    /// Our own key to the buckets of archives.
+    pub archive: ArchiveConfig,
+}
+
+/// `[segment_store.archive]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArchiveConfig {
+    /// Id of the access key.
+    pub access_key_id: Secret,
+    /// Its secret.
+    pub access_secret: Secret,
+    /// How often what is less than a chunk of a segment is copied.
+    pub interval: DurationText,
 }
 
 impl Section for Config {
@@ -47,6 +61,10 @@ impl Section for Config {
         found.require(fits, "tail_bytes_max", "must be at least flush_bytes, else no chunk ever fills");
         found.range("snapshot_frames", self.snapshot_frames, 1..=1_000_000);
         found.range("garbage_delay", self.garbage_delay, span(100, 86_400_000));
+        found.range("archive.interval", self.archive.interval, span(0, 86_400_000));
+        let (id, secret) = (&self.archive.access_key_id, &self.archive.access_secret);
+        let both = id.reference().is_some() == secret.reference().is_some();
+        found.require(both, "archive.access_secret", "must be set together with archive.access_key_id");
         let known = crate::crash::is_valid(&self.crash_point);
         found.require(known, "crash_point", "must be \"\", or a point of crash.rs as name:N");
         found.range("appends_in_flight_max", self.appends_in_flight_max, 1..=65_536);
@@ -81,6 +99,7 @@ mod tests {
             "segment_store.load_interval=1ms",
             "segment_store.garbage_delay=1ms",
             "segment_store.crash_point=nowhere:1",
+            "segment_store.archive.access_secret=env:SOME_SECRET",
         ] {
             assert!(load(&[bad]).is_err(), "{bad}");
         }

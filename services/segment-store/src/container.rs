@@ -4,6 +4,7 @@
 //! share the books: the state and the tail under one lock, so that a reader never sees an event twice or not at all.
 
 pub(crate) mod adopt;
+pub(crate) mod archive;
 pub(crate) mod books;
 pub(crate) mod columns;
 pub(crate) mod compaction;
@@ -95,6 +96,8 @@ pub struct Limits {
     pub log_bytes_max: u64,
     /// Time between two notices of how much segments take.
     pub load_interval: Duration,
+    /// Time between two copies of a segment to its archive while there is little to copy.
+    pub archive_interval: Duration,
 }
 
 impl Limits {
@@ -119,6 +122,7 @@ impl Limits {
             garbage_delay: config.garbage_delay.0,
             log_bytes_max: tail_bytes_max.saturating_mul(LOG_TAILS),
             load_interval: config.load_interval.0,
+            archive_interval: config.archive.interval.0,
         }
     }
 }
@@ -139,6 +143,8 @@ pub struct Shared {
     pub(crate) answers: Answers,
     /// Tells the storage writer to look now.
     pub(crate) kick: Notify,
+    /// Tells the archive worker that there is a new chunk.
+    pub(crate) chunked: Notify,
     /// Its log, to ask who owns the container; set once it is open.
     pub(crate) log: OnceLock<ContainerLog>,
     /// The frame up to which somebody wants everything to be in Tier 2 and in a snapshot.
@@ -181,6 +187,7 @@ impl Container {
             books: RwLock::new(Books::new(id, limits.log_bytes_max)),
             answers,
             kick: Notify::new(),
+            chunked: Notify::new(),
             log: OnceLock::new(),
             flush_wanted: AtomicU64::new(0),
             flushed: watch::Sender::new(0),

@@ -17,7 +17,7 @@ use host::{Host, Quotas};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use types::{ByteSize, ContainerId, EVENT_BYTES_MAX, Generation, LaneId, SegmentId, Timestamp};
+use types::{ByteSize, ContainerId, EVENT_BYTES_MAX, Generation, IndexName, LaneId, SegmentId, Timestamp};
 use wire::block;
 
 use crate::{
@@ -214,15 +214,18 @@ impl Front {
             return self.lost(&index, &ask, Lost::Deleted).await;
         };
         let bytes = to_u64(payload.len());
-        if let Err(over) = self.context.quotas.take(&index, 1, bytes) {
-            // Whoever floods without waiting for answers costs no more than this.
-            let text = if ask.reply.is_some() { format!("{}: {over}", over.kind()) } else { String::new() };
-            return self.refuse(&ask, "quota", (429, OVER_QUOTA), &text).await;
-        }
+        let received = match self.context.quotas.take(&index, 1, bytes) {
+            Ok(taken) => taken,
+            Err(over) => {
+                // Whoever floods without waiting for answers costs no more than this.
+                let text = if ask.reply.is_some() { format!("{}: {over}", over.kind()) } else { String::new() };
+                return self.refuse(&ask, "quota", (429, OVER_QUOTA), &text).await;
+            }
+        };
         let id = message_id.as_deref().map_or(0, block::message_id);
-        let waiting = Waiting { payload, received: self.context.host.clock.now(), id, hash, ask };
+        let waiting = Waiting { payload, received, id, hash, ask };
         if let Err(refused) = self.gather.push(&index, segment, waiting) {
-            self.context.quotas.give_back(&index, 1, bytes);
+            self.give_back(&index, [&refused]);
             let text = "the lane holds 32 MiB of events that are not durable yet: publish again later";
             self.refuse(&refused.ask, "full", (429, FULL), text).await;
         }
@@ -256,8 +259,10 @@ impl Front {
     async fn settle(&mut self) {
         for index in self.gather.sealed_indexes() {
             let view = self.context.streams.get(&index);
-            for (ask, why) in self.gather.settle(&index, view.as_deref()) {
-                self.lost(&index, &ask, why).await;
+            let lost = self.gather.settle(&index, view.as_deref());
+            self.give_back(&index, lost.iter().map(|(event, _)| event));
+            for (event, why) in lost {
+                self.lost(&index, &event.ask, why).await;
             }
         }
     }
@@ -268,13 +273,19 @@ impl Front {
             Some(end) if end <= Instant::now() => Timestamp::MAX,
             _ => self.context.host.clock.now() - APPEND_WITHIN,
         };
-        for ask in self.gather.expire(at) {
+        for (index, event) in self.gather.expire(at) {
+            self.give_back(&index, [&event]);
             let text = "the segment of the event was sealed and has no successor yet: publish again";
-            self.refuse(&ask, "no-successor", (503, NOT_READY), text).await;
+            self.refuse(&event.ask, "no-successor", (503, NOT_READY), text).await;
         }
     }
 
-    async fn lost(&mut self, index: &types::IndexName, ask: &Ask, why: Lost) {
+    /// Takes note that events which the quota let pass are certainly not stored.
+    fn give_back<'a>(&self, index: &IndexName, events: impl IntoIterator<Item = &'a Waiting>) {
+        self.context.quotas.give_back(index, events.into_iter().map(let_in));
+    }
+
+    async fn lost(&mut self, index: &IndexName, ask: &Ask, why: Lost) {
         let (reason, code, text) = match why {
             Lost::Deleted => ("unknown-index", (404, NO_STREAM), format!("log index {index} does not exist")),
             Lost::Sealed => ("sealed", (400, SEALED), format!("log index {index} is sealed: it takes no more events")),
@@ -297,11 +308,20 @@ impl Front {
                 self.gather.done(segment, bytes, fate);
             }
         }
-        for ask in self.gather.abandon() {
-            let text = "the lane has another owner: publish again";
-            refuse(&self.context.tenants, &ask, (503, NOT_READY), text).await;
+        let Self { context, gather, .. } = self;
+        for (index, events) in gather.abandon() {
+            context.quotas.give_back(&index, events.iter().map(let_in));
+            for event in events {
+                let text = "the lane has another owner: publish again";
+                refuse(&context.tenants, &event.ask, (503, NOT_READY), text).await;
+            }
         }
     }
+}
+
+/// What the quota counted of an event, and when.
+fn let_in(event: &Waiting) -> (u64, u64, Timestamp) {
+    (1, to_u64(event.payload.len()), event.received)
 }
 
 pub(crate) fn to_u64(count: usize) -> u64 {

@@ -23,6 +23,7 @@
 
 mod actor;
 mod api;
+mod archives;
 mod config;
 pub mod container;
 pub mod crash;
@@ -37,13 +38,16 @@ use bus::Gatekeeper;
 use host::{Host, Quotas, Running, Service, StartError};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
-use wire::views::{Member, VIEWS};
+use wire::views::{ARCHIVES, Member, VIEWS};
 
-pub use config::Config;
+pub use config::{ArchiveConfig, Config};
+pub use container::adopt::ADOPTED_MAX;
 pub use error::{Damage, Error};
 pub use readiness::{CONTAINERS, LOG_SPACE};
 
-use crate::{actor::Store, container::Limits, lane::streams::Streams, readiness::Readiness, tenure::Owned};
+use crate::{
+    actor::Store, archives::Archives, container::Limits, lane::streams::Streams, readiness::Readiness, tenure::Owned,
+};
 
 /// The service.
 pub struct SegmentStore;
@@ -71,7 +75,10 @@ impl Service for SegmentStore {
         let tenures = TaskTracker::new();
         let readiness = Readiness::new(&host);
         background(&host, "readiness", readiness.clone().watch());
-        let shared = tenure::Shared::new(host.clone(), limits, lanes, keeper, readiness);
+        let archives = Archives::open(&config.archive, &host)?;
+        let view = host.bus.bucket(ARCHIVES, None, host.common.journal_replicas).await?;
+        background(&host, "archives", archives.clone().follow(view));
+        let shared = tenure::Shared::new(host.clone(), limits, lanes, keeper, readiness, archives);
         let store = Store::new(shared, tenures.clone()).start();
         background(&host, "placement", actor::follow_placement(views, store));
 

@@ -25,6 +25,10 @@ telemetry::metrics! {
     ORPHANS: Counter = "lb_segment_store_orphans_total", "Of those, objects that never were named.";
     CARRIED_BLOCKS: Counter = "lb_segment_store_carried_blocks_total", "Blocks of open transactions that were written to the log once more.";
     SNAPSHOTS: Counter = "lb_segment_store_snapshots_total", "Container snapshots written.";
+    ARCHIVED_CHUNKS: Counter = "lb_segment_store_archived_chunks_total", "Chunks copied to the buckets of archives.";
+    ARCHIVE_LAG_BYTES: Gauge["container"] = "lb_segment_store_archive_lag_bytes", "Bytes of chunks of archived indexes that are not known to be in their archives.";
+    ARCHIVE_FAILURES: Counter = "lb_segment_store_archive_failures_total", "Attempts to copy a chunk to an archive that failed and are repeated.";
+    ARCHIVE_LOST_EVENTS: Counter = "lb_segment_store_archive_lost_events_total", "Events that were truncated before they were archived.";
     LANE_MESSAGES: Counter = "lb_segment_store_lane_messages_total", "Messages that front-door lanes received.";
     LANE_REFUSED: Counter["reason"] = "lb_segment_store_lane_refused_total", "Messages that front-door lanes refused.";
 }

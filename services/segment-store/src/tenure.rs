@@ -12,9 +12,11 @@ use types::{ContainerId, Generation};
 
 use crate::{
     api,
+    archives::Archives,
     container::{
         Container, Limits,
         adopt::Keeper,
+        archive::Archivist,
         books::Phase,
         columns::Answers,
         load,
@@ -68,6 +70,7 @@ pub(crate) struct Shared {
     pub(crate) answers: Answers,
     pub(crate) lender: Lender,
     pub(crate) readiness: Readiness,
+    archives: Archives,
     recoveries: Arc<Semaphore>,
     /// The lanes of all tenures.
     open_lanes: TaskTracker,
@@ -80,12 +83,13 @@ impl Shared {
         lanes: lane::Context,
         keeper: Gatekeeper,
         readiness: Readiness,
+        archives: Archives,
     ) -> Self {
         let doors = Doors::new(&host.bus, host.service, &host.replica).with_outer(keeper);
         let lender = Lender::new(host.objects.clone());
         let recoveries = Arc::new(Semaphore::new(RECOVERIES_MAX));
         let (answers, open_lanes) = (Answers::new(), TaskTracker::new());
-        Self { host, limits, doors, lanes, answers, lender, readiness, recoveries, open_lanes }
+        Self { host, limits, doors, lanes, answers, lender, readiness, archives, recoveries, open_lanes }
     }
 }
 
@@ -185,6 +189,11 @@ async fn serve(shared: &Shared, ready: Ready, stop: CancellationToken) -> Ended 
         let telling = load::tell(container.clone(), bus, every);
         tokio::spawn(async move { halt.run_until_cancelled(telling).await })
     };
+    let archivist = {
+        let (halt, archives) = (halt.clone(), shared.archives.clone());
+        let copying = Archivist::new(container.clone(), shared.host.clone(), archives).run();
+        tokio::spawn(async move { halt.run_until_cancelled(copying).await })
+    };
     let peers = Peers { bus: shared.host.bus.clone() };
     let keeper = Keeper::new(container.clone(), shared.host.clone());
     let outside = Outside { lender: shared.lender.clone(), quotas: shared.lanes.quotas.clone() };
@@ -228,6 +237,8 @@ async fn serve(shared: &Shared, ready: Ready, stop: CancellationToken) -> Ended 
         None => joined(owner.await),
     };
     joined(loads.await);
+    joined(archivist.await);
+    metrics::ARCHIVE_LAG_BYTES.with(&container.id.to_string()).set(0);
     let mut tiering = joined(tiering.await);
     if ended == Ended::Stopped
         && let Err(error) = tiering.snapshot().await

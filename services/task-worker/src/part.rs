@@ -127,6 +127,13 @@ mod tests {
     }
 
     #[test]
+    fn golden_parts_are_read_for_ever() {
+        let mut golden = testkit::Golden::open("checkpoint");
+        golden.check::<Part>("Part");
+        golden.close();
+    }
+
+    #[test]
     fn another_version_is_refused() {
         let (bytes, reference) = Part { version: 2, ..part() }.seal("k".into());
         let refused = Part::open(&bytes, &reference, part().task, &part().uid).unwrap_err().to_string();

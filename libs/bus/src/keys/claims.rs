@@ -11,6 +11,9 @@ use wire::{
 use super::jwt::{seconds, sign};
 use crate::BusError;
 
+/// Where new versions of accounts are told to the servers, and heard of by whoever else listens.
+pub const CLAIMS_UPDATES: &str = "$SYS.REQ.CLAIMS.UPDATE";
+
 /// The version of the claims' form.
 const VERSION: u8 = 2;
 
@@ -106,7 +109,8 @@ impl UserSpec {
             name: name.to_owned(),
             public_key,
             pub_allow: words(&["$SYS.REQ.CLAIMS.>", "$SYS.REQ.ACCOUNT.>", "$SYS.REQ.SERVER.>", "_INBOX.>"]),
-            sub_allow: words(&["_INBOX.>"]),
+            // It hears what others push, so that a version with an old list of revocations does not stay.
+            sub_allow: words(&[CLAIMS_UPDATES, "_INBOX.>"]),
             ..Self::default()
         }
     }

@@ -147,3 +147,23 @@ fn is_torn(rest: &[u8]) -> bool {
     // Where a file had grown before what it is to hold was written, there are zeros.
     rest.len() <= HEAD.saturating_add(length as usize) || rest.iter().all(|byte| *byte == 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use testkit::Golden;
+
+    use super::*;
+
+    /// A writer that is started again with a newer release goes on with what the older one left.
+    #[test]
+    fn golden_entries_are_read_for_ever() {
+        let mut golden = Golden::open("spill");
+        golden.check::<Entry>("Entry");
+        golden.covers::<Entry>("Entry");
+        golden.close();
+        let done = frame(&Entry::Done { key: 7 });
+        assert_eq!(parse(&done), Some((Entry::Done { key: 7 }, done.len())));
+        assert_eq!(done[..4], [12, 0, 0, 0], "length, checksum, entry");
+        assert_eq!(MAGIC, b"LBSPILL1");
+    }
+}

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     error::{WriteCause, WriteError},
-    patience::is_over_quota,
+    patience::{is_over_quota, is_too_much},
 };
 
 impl<S: Fate> Plan<S> {
@@ -207,7 +207,7 @@ pub(super) fn is_gone(problem: &Problem) -> bool {
 
 /// Whether trying again later can help; a read-only container may be repaired.
 fn may_pass(problem: &Problem) -> bool {
-    problem.is_transient() || problem.code == Code::Internal
+    (problem.is_transient() && !is_too_much(problem)) || problem.code == Code::Internal
 }
 
 fn salt(segment: SegmentId) -> u64 {

@@ -134,6 +134,16 @@ fn a_quota_holds_a_writer_for_as_long_as_it_takes_and_loses_nothing() {
 }
 
 #[test]
+fn a_block_that_no_day_has_room_for_is_not_waited_for() {
+    let (mut plan, segment, fate, (block, attempt, _)) = under_way(limits());
+    let refused = Problem { retry_after_ms: None, ..Problem::throttled("QuotaBytes", "x") };
+    plan.appended((segment, block, attempt), Err(refused), ms(10));
+    assert_eq!(appends(&mut plan, ms(20_000)), []);
+    let fates = fate.0.borrow();
+    assert!(fates.len() == 1 && fates[0].2 != "stored", "{fates:?}");
+}
+
+#[test]
 fn an_unknown_block_goes_again_under_its_numbers() {
     let (mut plan, segment, fate, (block, attempt, first)) = under_way(limits());
     plan.appended((segment, block, attempt), unknown(), ms(10));

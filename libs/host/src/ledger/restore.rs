@@ -8,10 +8,10 @@ use store::Local;
 use tokio::time::{Instant, sleep};
 use wire::views::LEASES;
 
-use super::{READ_BYTES_MAX, snapshots::Snapshots};
+use super::{READ_BYTES_MAX, recover::recover, snapshots::Snapshots};
 use crate::{
     ControlState, Host, StartError,
-    control::{Applied, Misfit, head_of},
+    control::{Applied, Misfit, Recovered, head_of},
     metrics,
 };
 
@@ -40,6 +40,9 @@ pub(super) async fn begin<S: ControlState>(host: &Host) -> Result<Begun<S>, Star
     let local = host.cpu(move || Local::open(&dir)).await;
     metrics::LOCAL_BROKEN.with(S::SERVICE.as_str()).set(local.broken_count());
     let snapshots = Snapshots::new(host.objects.clone(), S::SERVICE.as_str());
+    if host.common.recover_from_snapshot {
+        recover::<S>(host, &journal, &snapshots).await?;
+    }
     let facts = Facts::read(&journal, S::SERVICE).await?;
     let mut applied = match from_local::<S>(host, &local, &facts).await {
         Some(applied) => {
@@ -114,21 +117,27 @@ struct Facts {
     last: u64,
     /// Its identity; empty before its first entry.
     id: String,
+    /// What it goes on from, where it has its first entry still and that says so.
+    recovered: Option<Recovered>,
 }
 
 impl Facts {
     async fn read(journal: &Journal, service: wire::Service) -> Result<Self, StartError> {
         let (first, last) = (journal.first_seq().await?, journal.last_seq().await?);
-        let mut id = String::new();
+        let head = async |seq: u64| {
+            let records = journal.read(seq - 1, 1).await?;
+            let head = records.first().map(|record| head_of(record.seq, &record.payload)).transpose();
+            head.map_err(|misfit| StartError::Refused { service, reason: misfit.to_string() })
+        };
+        let (mut id, mut recovered) = (String::new(), None);
         if last > 0 {
             // The last message is never purged, and every entry names the journal that it belongs to.
-            let records = journal.read(last - 1, 1).await?;
-            if let Some(record) = records.first() {
-                let head = head_of(record.seq, &record.payload);
-                id = head.map_err(|misfit| StartError::Refused { service, reason: misfit.to_string() })?.journal;
+            id = head(last).await?.map(|head| head.journal).unwrap_or_default();
+            if first > 1 {
+                recovered = head(first).await?.and_then(|head| head.recovered);
             }
         }
-        Ok(Self { first, last, id })
+        Ok(Self { first, last, id, recovered })
     }
 
     /// Whether a state fits the journal: of the same one, not ahead of it, and with nothing missing between.
@@ -137,7 +146,9 @@ impl Facts {
         if seq > last {
             return Some(format!("it stands at {seq}, the journal ends at {last}"));
         }
-        if applied.journal != self.id && !applied.journal.is_empty() {
+        let goes_on = |from: &Recovered| from.journal == applied.journal && from.seq == seq;
+        let is_its_own = applied.journal.is_empty() || applied.journal == self.id;
+        if !is_its_own && !self.recovered.as_ref().is_some_and(goes_on) {
             return Some("it belongs to another journal".to_owned());
         }
         (seq + 1 < first).then(|| format!("it stands at {seq}, the journal begins at {first}"))
@@ -194,13 +205,16 @@ async fn pick_and_fetch<S: ControlState>(snapshots: &Snapshots, journal: &Journa
     let manifests = snapshots.manifests().await?;
     let facts = Facts::read(journal, S::SERVICE).await?;
     if let Some(ahead) = manifests.iter().find(|manifest| manifest.position > facts.last) {
+        let otherwise = match facts.last {
+            0 => "start with common.recover_from_snapshot=true to go on from the newest snapshot".to_owned(),
+            _ => format!("delete {} to begin without what was lost", snapshots.prefix()),
+        };
         return Err(refused::<S>(format_args!(
-            "it ends at {}, but snapshot {} stands at {}: journal entries were lost; bring its JetStream files back, or delete {} to \
-             begin without what was lost",
+            "it ends at {}, but snapshot {} below {} stands at {}: journal entries were lost; bring its JetStream files back, or {otherwise}",
             facts.last,
             ahead.number,
-            ahead.position,
             snapshots.prefix(),
+            ahead.position,
         )));
     }
     let mut broken = BTreeSet::new();

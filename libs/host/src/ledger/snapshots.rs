@@ -30,6 +30,13 @@ impl Snapshots {
         Ok(found.into_iter().map(|object| object.key).collect())
     }
 
+    /// The number of the newest manifest, whether or not it can be read.
+    pub(super) async fn newest_number(&self) -> Result<Option<u64>, StoreError> {
+        let keys = self.keys().await?;
+        let found = keys.iter().filter_map(|key| service_and_number(key)).filter(|(.., manifest)| *manifest);
+        Ok(found.map(|(_, number, _)| number).max())
+    }
+
     /// The readable manifests, newest first; a damaged one is as good as none and is reported.
     pub(super) async fn manifests(&self) -> Result<Vec<Manifest>, StoreError> {
         let keys = self.keys().await?;

@@ -127,8 +127,13 @@ impl Process {
     /// Stands still as by SIGSTOP until the answer is dropped.
     pub fn pause(&self) -> std::sync::mpsc::SyncSender<()> {
         let (go_on, paused) = std::sync::mpsc::sync_channel::<()>(1);
+        let (holds, held) = std::sync::mpsc::sync_channel::<()>(1);
         // Its only thread waits here; the answer that comes is that nobody can send any more.
-        self.runtime.as_ref().unwrap().spawn(async move { paused.recv().unwrap_err() });
+        self.runtime.as_ref().unwrap().spawn(async move {
+            holds.send(()).unwrap();
+            paused.recv().unwrap_err()
+        });
+        held.recv().unwrap();
         go_on
     }
 

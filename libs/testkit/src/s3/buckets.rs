@@ -1,6 +1,9 @@
 //! Buckets: their configurations, the versions of their objects, and uploads in parts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound::{Excluded, Unbounded},
+};
 
 use data_encoding::BASE64;
 use md5::{Digest, Md5};
@@ -126,6 +129,9 @@ impl State {
         }
         let page = if page == 0 { PAGE } else { page };
         let name = call.bucket();
+        if climbs(call.key()) {
+            return Err((400, "InvalidURI", "Couldn't parse the specified URI."));
+        }
         let bucket = self.buckets.get_mut(name).ok_or(NO_BUCKET)?;
         match call.action.trim_start_matches("s3:") {
             "DeleteBucket" if !bucket.objects.is_empty() => {
@@ -184,6 +190,19 @@ impl State {
             }
         }
     }
+}
+
+/// Whether the steps of a key lead out of its bucket, which S3 refuses in a path.
+fn climbs(key: &str) -> bool {
+    let mut depth = 1_i32;
+    key.split('/').any(|segment| {
+        depth += match segment {
+            ".." => -1,
+            "." | "" => 0,
+            _ => 1,
+        };
+        depth < 0
+    })
 }
 
 /// Configurations and deletions come with a checksum, and a checksum is true.
@@ -332,26 +351,44 @@ fn uploads(bucket: &StoredBucket, page: usize) -> Answer {
     ))
 }
 
+/// One row of a listing: a key, or a folder that stands for all keys below it; and the last key that it stands for.
+struct Row<'a> {
+    shown: String,
+    is_folder: bool,
+    last: &'a str,
+}
+
 fn list(bucket: &StoredBucket, call: &Call<'_>, page: usize) -> Answer {
-    let prefix = call.query.get("prefix").map_or("", String::as_str);
-    let after = call.query.get("continuation-token").map_or("", String::as_str);
-    let keys = bucket.objects.keys().filter(|key| key.starts_with(prefix) && key.as_str() > after);
-    let keys: Vec<_> = keys.filter_map(|key| Some((key, bucket.newest(key)?.len()))).collect();
-    let shown = &keys[..keys.len().min(asked(call, page))];
-    let entry = |(key, size): &(&String, usize)| {
-        format!(
-            "<Contents><Key>{}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>\"e\"</ETag><Size>{size}</Size></Contents>",
-            escaped(key)
-        )
-    };
-    let entries: String = shown.iter().map(entry).collect();
-    let next = match shown.last() {
-        Some((last, _)) if shown.len() < keys.len() => {
-            format!("<NextContinuationToken>{}</NextContinuationToken>", escaped(last))
+    let asked_for = |name: &str| call.query.get(name).map_or("", String::as_str);
+    let (prefix, after, delimiter) = (asked_for("prefix"), asked_for("continuation-token"), asked_for("delimiter"));
+    let mut rows: Vec<Row<'_>> = Vec::new();
+    for (key, _) in bucket.objects.range::<str, _>((Excluded(after), Unbounded)) {
+        let (Some(rest), Some(bytes)) = (key.strip_prefix(prefix), bucket.newest(key)) else { continue };
+        let folder = rest.find(delimiter).filter(|_| !delimiter.is_empty());
+        let shown = match folder {
+            Some(at) => {
+                let folder = escaped(&key[..prefix.len() + at + delimiter.len()]);
+                format!("<CommonPrefixes><Prefix>{folder}</Prefix></CommonPrefixes>")
+            }
+            None => format!(
+                "<Contents><Key>{}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>\"e\"</ETag><Size>{}</Size></Contents>",
+                escaped(key),
+                bytes.len()
+            ),
+        };
+        match rows.last_mut() {
+            Some(row) if row.is_folder && row.shown == shown => row.last = key,
+            _ => rows.push(Row { shown, is_folder: folder.is_some(), last: key }),
+        }
+    }
+    let count = rows.len().min(asked(call, page));
+    let next = match &rows[..count] {
+        [.., last] if count < rows.len() => {
+            format!("<NextContinuationToken>{}</NextContinuationToken>", escaped(last.last))
         }
         _ => String::new(),
     };
-    let (more, count) = (shown.len() < keys.len(), shown.len());
+    let (more, entries) = (count < rows.len(), rows[..count].iter().map(|row| row.shown.as_str()).collect::<String>());
     Answer::ok(format!(
         "<ListBucketResult><IsTruncated>{more}</IsTruncated><KeyCount>{count}</KeyCount>{entries}{next}</ListBucketResult>"
     ))

@@ -92,6 +92,8 @@ fn sign(request: &Request, auth: &Authorization<'_>, secret: &str, instant: &str
         .split(';')
         .map(|name| format!("{name}:{}\n", request.headers.get(name).map_or("", |value| value.trim())))
         .collect();
+    // So is the path: resolved, and written anew with its slashes as slashes; no step in it is taken.
+    let path = decoded(path).split('/').map(encoded).collect::<Vec<_>>().join("/");
     let canonical = format!("{}\n{path}\n{}\n{headers}\n{}\n{body}", request.method, query.join("&"), auth.names);
     let digest = HEXLOWER.encode(digest::digest(&digest::SHA256, canonical.as_bytes()).as_ref());
     let text = format!("AWS4-HMAC-SHA256\n{instant}\n{}\n{digest}", auth.scope);

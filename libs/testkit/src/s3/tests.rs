@@ -22,6 +22,13 @@ async fn a_foreign_client_reads_what_it_wrote_and_a_wrong_secret_is_refused() {
     assert_eq!(&objects.get("a b/3").await.unwrap()[..], [3]);
     server.set(S3Faults { page: 2, ..S3Faults::default() });
     assert_eq!(objects.list("a b/", 100).await.unwrap().len(), 5);
+    for key in ["a b/c/1", "a b/c/2", "a b/d/1", "a b/e/f/1", "z"] {
+        server.change("logs", |bucket| bucket.put(key, b"x"));
+    }
+    assert_eq!(objects.folders("a b/").await.unwrap(), ["c", "d", "e"], "whatever the pages are");
+    assert_eq!(objects.folders("").await.unwrap(), ["a b"]);
+    assert_eq!(objects.largest("a b/", |key| Some(key.to_owned())).await.unwrap().as_deref(), Some("a b/e/f/1"));
+    server.change("logs", |bucket| bucket.objects.retain(|key, _| key.len() == "a b/0".len()));
     objects.delete("a b/3").await.unwrap();
     assert_eq!(objects.head("a b/3").await.unwrap(), None);
     let stranger = open(&server, "logs", (server.admin().0, "wrong"));

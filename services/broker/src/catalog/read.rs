@@ -11,7 +11,7 @@ use crate::{
         CatalogError, Offering, Plan, rule,
         schema::{self, Schema},
     },
-    wanted::{Defaults, wanted},
+    wanted::{Defaults, PARAMETERS, wanted},
 };
 
 /// The longest id or name: longer ones, and other characters, are rewritten or refused by clients.
@@ -156,6 +156,11 @@ fn plan(value: &Value, offering: &str, of: &Keys) -> Result<Plan, CatalogError> 
     let provision = Schema::of(&all, CREATE, &at)?.unwrap_or_default();
     let update = Schema::of(&all, UPDATE, &at)?.unwrap_or_default();
     let bind = Schema::of(&all, BIND, &at)?.unwrap_or_default();
+    for schema in [&provision, &update, &bind] {
+        if let Some(name) = PARAMETERS.iter().find(|name| schema.is_secret(name)) {
+            return Err(rule(at, format!("the parameter {name} cannot be writeOnly: it is no secret to the back-end")));
+        }
+    }
     let defaults = defaults(&keys, &provision, &at)?;
     let mut more = vec![("free", free.into()), ("bindable", bindable.into())];
     more.push(("plan_updateable", plan_updateable.into()));
@@ -308,10 +313,14 @@ fn plan_metadata(keys: &Keys, at: &str) -> Result<(), CatalogError> {
 fn dashboard_client(keys: &Keys, at: &str) -> Result<(), CatalogError> {
     let Some(client) = keys.get("dashboard_client") else { return Ok(()) };
     let there = |key: &str| client.get(key).and_then(Value::as_str).is_some_and(|text| !text.is_empty());
-    if there("id") && there("secret") {
+    if !there("id") || !there("secret") {
+        return Err(rule(at, "dashboard_client needs an id and a secret that are not empty"));
+    }
+    let is_url = |uri: &Value| uri.as_str().is_some_and(|u| u.starts_with("https://") || u.starts_with("http://"));
+    if client.get("redirect_uri").is_none_or(is_url) {
         Ok(())
     } else {
-        Err(rule(at, "dashboard_client needs an id and a secret that are not empty"))
+        Err(rule(at, "dashboard_client.redirect_uri must be a URL"))
     }
 }
 
@@ -340,9 +349,9 @@ fn defaults(keys: &Keys, create: &Schema, at: &str) -> Result<Defaults, CatalogE
     let wrong = |reason: &dyn std::fmt::Display| rule(at, format!("defaults: {reason}"));
     let Some(value) = keys.get("defaults") else { return Ok(Defaults::default()) };
     let quota = value.get("quota").and_then(Value::as_object);
-    let unknown = |key: &&String| !["bytes_per_day", "events_per_second", "queries"].contains(&key.as_str());
+    let unknown = |key: &&String| !["bytes_per_day", "events_per_second", "queries", "streams"].contains(&key.as_str());
     if let Some(key) = quota.and_then(|quota| quota.keys().find(unknown)) {
-        return Err(wrong(&format!("quota has no {key}: it has bytes_per_day, events_per_second, queries")));
+        return Err(wrong(&format!("quota has no {key}: it has bytes_per_day, events_per_second, queries, streams")));
     }
     let read = Defaults::deserialize(value).map_err(|error| wrong(&error))?;
     let described = value.as_object().into_iter().flatten().filter(|(key, _)| create.describes(key));

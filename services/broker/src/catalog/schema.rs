@@ -3,7 +3,7 @@
 use jsonschema::Validator;
 use serde_json::{Map, Value};
 
-use crate::catalog::{CatalogError, rule};
+use crate::catalog::{CatalogError, rule, secrets};
 
 /// The largest schema that the specification allows.
 pub(super) const SCHEMA_BYTES_MAX: usize = 64 * 1024;
@@ -18,10 +18,7 @@ const DRAFTS: [&str; 5] = [
 ];
 
 /// Keywords whose texts name schemas.
-const REFERENCES: [&str; 3] = ["$ref", "$dynamicRef", "$recursiveRef"];
-
-/// What stands in place of a secret.
-const REDACTED: &str = "***";
+pub(super) const REFERENCES: [&str; 3] = ["$ref", "$dynamicRef", "$recursiveRef"];
 
 /// One compiled schema; the default takes no parameters at all.
 #[derive(Debug, Default)]
@@ -70,9 +67,19 @@ impl Schema {
         self.text.get("properties").is_some_and(|properties| properties.get(name).is_some())
     }
 
-    /// The same parameters with those that are marked `writeOnly` blotted out.
-    pub(super) fn redacted(&self, parameters: &Value) -> Value {
-        redacted(&self.text, parameters)
+    /// The same parameters with something else in place of those that are marked `writeOnly`.
+    pub(super) fn replaced(&self, parameters: &Value, with: &mut dyn FnMut(&Value) -> Value) -> Value {
+        secrets::replaced(&self.text, parameters, with)
+    }
+
+    /// Whether it marks anything as a secret.
+    pub(super) fn has_secrets(&self) -> bool {
+        secrets::has_any(&self.text)
+    }
+
+    /// Whether a parameter of this name is a secret, or may have one in it.
+    pub(super) fn is_secret(&self, name: &str) -> bool {
+        secrets::has_within(&self.text, name)
     }
 }
 
@@ -82,27 +89,6 @@ pub(super) fn limit(schema: &mut Value, limits: &Map<String, Value>) {
         if let Some(parameter) = schema.pointer_mut("/properties").and_then(|all| all.get_mut(name)) {
             parameter["maximum"] = most.clone();
         }
-    }
-}
-
-fn redacted(schema: &Value, value: &Value) -> Value {
-    if schema.get("writeOnly") == Some(&Value::Bool(true)) {
-        return REDACTED.into();
-    }
-    match (value, schema.get("properties")) {
-        (Value::Object(map), Some(properties)) => {
-            let none = Value::Null;
-            let shown = map.iter().map(|(key, value)| {
-                let schema = properties.get(key).unwrap_or(&none);
-                (key.clone(), redacted(schema, value))
-            });
-            Value::Object(shown.collect())
-        }
-        (Value::Array(list), _) => {
-            let items = schema.get("items").unwrap_or(&Value::Null);
-            list.iter().map(|item| redacted(items, item)).collect()
-        }
-        _ => value.clone(),
     }
 }
 
@@ -178,6 +164,10 @@ mod tests {
         assert!(Schema::default().check(&json!({ "size": 1 })).unwrap_err().contains("takes none"));
     }
 
+    fn blotted(schema: &Schema, parameters: &Value) -> Value {
+        schema.replaced(parameters, &mut |_| "***".into())
+    }
+
     #[test]
     fn what_is_marked_as_secret_is_not_shown() {
         let secret = json!({ "type": "string", "writeOnly": true });
@@ -188,9 +178,12 @@ mod tests {
             },
         }));
         let schema = of(schema).unwrap().unwrap();
-        let shown = schema.redacted(&json!({
-            "key": "hunter2", "plain": "p", "deep": { "key": "hunter2", "n": 1 }, "list": ["hunter2"], "other": [1],
-        }));
+        let shown = blotted(
+            &schema,
+            &json!({
+                "key": "hunter2", "plain": "p", "deep": { "key": "hunter2", "n": 1 }, "list": ["hunter2"], "other": [1],
+            }),
+        );
         let expected = json!({
             "key": "***", "plain": "p", "deep": { "key": "***", "n": 1 }, "list": ["***"], "other": [1],
         });

@@ -27,6 +27,8 @@ struct Source {
     path: Option<PathBuf>,
     /// Names of the offerings that are offered; none are all.
     offered: Vec<String>,
+    /// Whether secret parameters can be sealed.
+    can_seal: bool,
 }
 
 /// Why the catalog file is not taken; the one before stays in force.
@@ -36,6 +38,10 @@ pub(crate) enum ShelfError {
     Unreadable(String, std::io::Error),
     #[error("catalog file {0} is larger than {FILE_BYTES_MAX} bytes")]
     Large(String),
+    #[error(
+        "the catalog has secret parameters (writeOnly); set broker.sealing_keys to seal them before they are stored"
+    )]
+    NoKeys,
     #[error(transparent)]
     Catalog(#[from] CatalogError),
 }
@@ -49,14 +55,19 @@ impl Source {
         }
         std::fs::read_to_string(path).map_err(failed)
     }
+
+    fn parse(&self, text: &str) -> Result<Catalog, ShelfError> {
+        let catalog = Catalog::offering_only(text, &self.offered)?;
+        if catalog.has_secrets() && !self.can_seal { Err(ShelfError::NoKeys) } else { Ok(catalog) }
+    }
 }
 
 impl Shelf {
     /// Reads the catalog; an empty path is the built-in one.
-    pub(crate) fn open(path: &str, offered: Vec<String>) -> Result<Self, ShelfError> {
-        let source = Source { path: (!path.is_empty()).then(|| path.into()), offered };
+    pub(crate) fn open(path: &str, offered: Vec<String>, can_seal: bool) -> Result<Self, ShelfError> {
+        let source = Source { path: (!path.is_empty()).then(|| path.into()), offered, can_seal };
         let text = source.read()?;
-        let catalog = Catalog::offering_only(&text, &source.offered)?;
+        let catalog = source.parse(&text)?;
         Ok(Self(Arc::new(Inner { source, current: RwLock::new(Arc::new(catalog)), text: RwLock::new(text) })))
     }
 
@@ -75,7 +86,7 @@ impl Shelf {
         if *known == text {
             return Ok(false);
         }
-        let catalog = Catalog::offering_only(&text, &inner.source.offered)?.after(&self.current())?;
+        let catalog = inner.source.parse(&text)?.after(&self.current())?;
         *inner.current.write() = Arc::new(catalog);
         *known = text;
         Ok(true)
@@ -95,7 +106,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let write = |text: &str| std::fs::write(file.path(), text).unwrap();
         write(ONE);
-        let shelf = Shelf::open(file.path().to_str().unwrap(), vec!["s".into()]).unwrap();
+        let shelf = Shelf::open(file.path().to_str().unwrap(), vec!["s".into()], false).unwrap();
         assert!(!shelf.reload().unwrap(), "nothing has changed");
         let before = shelf.current().etag(Version { minor: 17 });
         for (text, complaint) in [
@@ -124,8 +135,20 @@ mod tests {
 
     #[test]
     fn the_built_in_catalog_never_changes() {
-        let shelf = Shelf::open("", vec!["log-index".into()]).unwrap();
+        let shelf = Shelf::open("", vec!["log-index".into()], false).unwrap();
         assert!(!shelf.reload().unwrap());
-        assert!(Shelf::open("/no/such/file", Vec::new()).unwrap_err().to_string().contains("/no/such/file"));
+        assert!(Shelf::open("/no/such/file", Vec::new(), false).unwrap_err().to_string().contains("/no/such/file"));
+    }
+
+    #[test]
+    fn a_catalog_with_secret_parameters_needs_keys() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let schema = r#"{"$schema":"http://json-schema.org/draft-07/schema#","properties":{"key":{"writeOnly":true}}}"#;
+        let schemas = format!(r#""schemas":{{"service_instance":{{"create":{{"parameters":{schema}}}}}}}"#);
+        let path = file.path().to_str().unwrap();
+        std::fs::write(path, ONE.replace(r#""id":"q""#, &format!(r#""id":"q",{schemas}"#))).unwrap();
+        let refused = Shelf::open(path, Vec::new(), false).unwrap_err().to_string();
+        assert!(refused.contains("broker.sealing_keys"), "{refused}");
+        Shelf::open(path, Vec::new(), true).unwrap();
     }
 }

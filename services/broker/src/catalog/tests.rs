@@ -222,3 +222,34 @@ fn without_a_schema_a_plan_takes_no_parameters() {
     }
     assert!(plan.check_provision(&json!({"a": 1})).unwrap_err().contains("takes none"));
 }
+
+#[test]
+fn a_dashboard_client_is_served_whole_and_only_if_somebody_wrote_it() {
+    let built_in = Catalog::parse(BUILT_IN).unwrap();
+    let silent = Catalog::parse(&service("", PLAN)).unwrap();
+    let client = json!({ "id": "console", "secret": "hunter2", "redirect_uri": "https://logs.example.org/" });
+    let told = Catalog::parse(&service(&format!(r#""dashboard_client":{client},"#), PLAN)).unwrap();
+    for minor in 11..=18 {
+        for catalog in [&built_in, &silent] {
+            assert!(!catalog.shown(V(minor)).to_string().contains("dashboard_client"), "2.{minor}");
+        }
+        assert_eq!(told.shown(V(minor))["services"][0]["dashboard_client"], client, "2.{minor}");
+    }
+    // Without a place to come back to it is whole too.
+    let short = json!({ "id": "console", "secret": "hunter2" });
+    Catalog::parse(&service(&format!(r#""dashboard_client":{short},"#), PLAN)).unwrap();
+    for wrong in [
+        json!({ "id": "console" }),
+        json!({ "secret": "hunter2" }),
+        json!({ "id": "", "secret": "hunter2" }),
+        json!({ "id": "console", "secret": "" }),
+        json!({ "id": "console", "secret": ["hunter2"] }),
+        json!({ "id": "console", "secret": "hunter2", "redirect_uri": 7 }),
+        json!({ "id": "console", "secret": "hunter2", "redirect_uri": "console" }),
+        json!("hunter2"),
+    ] {
+        let refused = Catalog::parse(&service(&format!(r#""dashboard_client":{wrong},"#), PLAN)).map(drop).unwrap_err();
+        let text = refused.to_string();
+        assert!(text.contains("dashboard_client") && !text.contains("hunter2"), "{text}");
+    }
+}

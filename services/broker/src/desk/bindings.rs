@@ -7,12 +7,13 @@ use wire::views::Role;
 use crate::{
     desk::{
         Asked, Desk, Settled,
-        instances::{chosen, ids, kept},
-        patience, settled, too_long,
+        instances::{chosen, ids},
+        parameters::sealed,
+        patience, removed, settled, too_long,
     },
     error::UNKNOWN_BINDING,
     osb::{Answer, Body, own_id},
-    state::{BindingRequest, Command, Event, Kind, NewBind, Operation, Phase},
+    state::{BindingRequest, Command, Event, Kind, NewBind, Operation, State},
     wanted::number,
 };
 
@@ -25,9 +26,11 @@ impl Desk {
         // To older platforms the word means nothing.
         let predecessor = if asked.version.has(17) { body.optional("predecessor_binding_id")? } else { None };
         let (id, instance, command) = match predecessor {
-            Some(predecessor) => self.rotation(asked, instance, binding, &predecessor)?,
-            None => self.binding(asked, &body, instance, binding)?,
+            Some(predecessor) => self.rotation(asked, instance, binding, &predecessor).await?,
+            None => self.binding(asked, &body, instance, binding).await?,
         };
+        // Before anything can be issued.
+        let awaited = self.handover.wait_for(&id);
         let events = match self.ledger.submit(command).await {
             Ok(events) => events,
             // The predecessor stands in the body, not in the path.
@@ -56,7 +59,8 @@ impl Desk {
         match end.await {
             Some(Settled::Done) => {
                 let there = read().ok_or_else(Answer::concurrency)?;
-                let body = self.credentials(asked.version, &id, &there).await?;
+                let issued = awaited.and_then(|awaited| awaited.take(&token));
+                let body = self.credentials(asked.version, &id, &there, issued).await?;
                 Ok(Answer::of(if is_new { 201 } else { 200 }, &body))
             }
             Some(Settled::Failed(failure)) => Err(Answer::bad_request(failure.reason)),
@@ -66,7 +70,7 @@ impl Desk {
         }
     }
 
-    fn binding(
+    async fn binding(
         &self,
         asked: &Asked,
         body: &Body,
@@ -81,7 +85,10 @@ impl Desk {
         let unknown = || Answer::not_found("there is no such service instance");
         let parsed = instance.parse::<InstanceId>();
         let is_there = parsed.as_ref().is_ok_and(|id| self.ledger.read(|state| state.instance(id).is_some()));
-        let chosen = chosen(&catalog, &service_id, &plan_id, is_there)?;
+        let chosen = match chosen(&catalog, &service_id, &plan_id, is_there) {
+            Err(refusal) if !is_there => return Err(self.sure(refusal).await),
+            found => found?,
+        };
         if !chosen.is_bindable() {
             return Err(Answer::bad_request("service instances of this plan cannot be bound"));
         }
@@ -91,14 +98,11 @@ impl Desk {
         if chosen.offering.requires_app && !names_app {
             return Err(Answer::requires_app());
         }
-        let (instance_id, parameters_text) = (instance.clone(), kept("parameters", &parameters)?);
-        let request = BindingRequest {
-            instance: instance_id,
-            service_id,
-            plan_id,
-            parameters: parameters_text,
-            predecessor: None,
-        };
+        let there = self.ledger.read(|state| state.binding(&instance, &id).map(|b| b.request.parameters.clone()));
+        let replace = |value: &Value, with: &mut dyn FnMut(&Value) -> Value| chosen.replace_binding(value, with);
+        let text = sealed(&self.keys, &instance, &parameters, there.as_deref(), &replace)?;
+        let request =
+            BindingRequest { instance: instance.clone(), service_id, plan_id, parameters: text, predecessor: None };
         let new = NewBind {
             request,
             role: role(&parameters),
@@ -110,7 +114,7 @@ impl Desk {
     }
 
     /// Of a rotation the body says nothing but the predecessor; everything else is copied from that.
-    fn rotation(
+    async fn rotation(
         &self,
         asked: &Asked,
         instance: &str,
@@ -120,7 +124,9 @@ impl Desk {
         let unknown = || Answer::not_found("there is no such service instance");
         let instance: InstanceId = instance.parse().map_err(|_| unknown())?;
         let id = binding_id(binding)?;
-        let there = self.ledger.read(|state| state.instance(&instance).cloned()).ok_or_else(unknown)?;
+        let Some(there) = self.ledger.read(|state| state.instance(&instance).cloned()) else {
+            return Err(self.sure(unknown()).await);
+        };
         let plan = self.catalog.current().known(&there.request.service_id, there.plan_id());
         if !plan.as_ref().is_some_and(|chosen| chosen.plan.binding_rotatable) {
             return Err(Answer::bad_request("bindings of this plan cannot be rotated"));
@@ -141,11 +147,10 @@ impl Desk {
         let instance: InstanceId = instance.parse().map_err(|_| unknown())?;
         let id: BindingId = binding.parse().map_err(|_| unknown())?;
         let now = self.clock.now();
-        let there = self.ledger.read(|state| state.binding(&instance, &id).cloned());
-        let Some(there) = there.filter(|b| b.phase == Phase::Live && !b.is_over(now)) else {
+        let Some(there) = self.ledger.read(|state| state.usable_binding(&instance, &id, now).cloned()) else {
             return Err(self.sure(unknown()).await);
         };
-        let mut body = self.credentials(asked.version, &id, &there).await?;
+        let mut body = self.credentials(asked.version, &id, &there, None).await?;
         let parameters = serde_json::from_str(&there.request.parameters).unwrap_or_default();
         let known = self.catalog.current().known(&there.request.service_id, &there.request.plan_id);
         // Without its schema nobody can say which parameter is a secret.
@@ -164,19 +169,32 @@ impl Desk {
         }
         let (service_id, _) = ids(asked)?;
         let asynchronous = self.catalog.current().offering(&service_id).is_some_and(|o| o.asynchronous);
-        let is_new = !self.ledger.submit(Command::Unbind(instance.clone(), id.clone())).await?.is_empty();
-        let token = self.ledger.read(|state| state.binding(&instance, &id).map(|b| b.operation.token.clone()));
-        let Some(token) = token else { return Ok(Answer::done()) };
+        let events = self.ledger.submit(Command::Unbind(instance.clone(), id.clone())).await?;
+        let under_way = |state: &State| {
+            let operation = &state.binding(&instance, &id)?.operation;
+            (operation.kind == Kind::Unbind).then(|| operation.token.clone())
+        };
+        let token = match events.first() {
+            Some(Event::UnbindBegun { number, .. }) => Operation::token_of(Kind::Unbind, *number),
+            _ => match self.ledger.read(under_way) {
+                Some(token) => token,
+                // The unbinding that this one repeats has ended meanwhile.
+                None => return Ok(Answer::done()),
+            },
+        };
         let accepted = || Answer::of(202, &json!({ "operation": token }));
-        if wait && (!is_new || asynchronous) {
+        // There may have been nothing to revoke yet.
+        let is_over = events.len() > 1;
+        if wait && !is_over && (events.is_empty() || asynchronous) {
             return Ok(accepted());
         }
         let end = self.settle(patience(wait, asynchronous), |state| {
-            let still = state.binding(&instance, &id).is_some_and(|b| b.operation.token == token);
-            (!still).then_some(())
+            removed(&token, state.binding(&instance, &id).map(|b| &b.operation), state.ended_binding(&id))
         });
         match end.await {
-            Some(()) => Ok(Answer::done()),
+            Some(Settled::Done) => Ok(Answer::done()),
+            // Nothing ends an unbinding but its success.
+            Some(Settled::Failed(_) | Settled::Superseded) => Err(Answer::concurrency()),
             None if wait => Ok(accepted()),
             None => Err(too_long()),
         }

@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 use types::{BindingId, Timestamp};
-use wire::index_provisioner::{BindingName, IssueCredentials, NewBinding, RevokeCredentials};
+use wire::index_provisioner::{BindingName, Credentials, IssueCredentials, NewBinding, RevokeCredentials};
 
 use crate::{
     desk::Desk,
     osb::{Answer, Version},
-    state::{Binding, Phase},
+    state::{Binding, Command, Phase},
 };
 
 /// The port of a NATS URL that names none.
@@ -17,10 +17,26 @@ const NATS_PORT: &str = "4222";
 const RENEW_PARTS: u64 = 5;
 
 impl Desk {
-    /// The credentials of a live binding. They are derived anew each time, so that they are stored nowhere.
-    pub(super) async fn credentials(&self, version: Version, id: &BindingId, there: &Binding) -> Result<Value, Answer> {
-        let issued = self.bus.call::<IssueCredentials>(&(), &new_binding(id, there)).await?;
-        self.still(id, there).await?;
+    /// The credentials of a live binding: as they were just issued, or asked for once more, so that they are stored nowhere.
+    pub(super) async fn credentials(
+        &self,
+        version: Version,
+        id: &BindingId,
+        there: &Binding,
+        issued: Option<Credentials>,
+    ) -> Result<Value, Answer> {
+        let issued = match issued {
+            Some(issued) => issued,
+            // What ends takes its bindings along.
+            None if self.ledger.read(|state| state.is_ending(&there.request.instance)) => {
+                return Err(Answer::concurrency());
+            }
+            None => {
+                let issued = self.bus.call::<IssueCredentials>(&(), &new_binding(id, there)).await?;
+                self.still(id, there).await?;
+                issued
+            }
+        };
         let mut values = issued.values;
         // The addresses of our own doors, for credentials that open them; another back-end names its own.
         let ours = values.contains_key("token");
@@ -53,18 +69,22 @@ impl Desk {
 }
 
 impl Desk {
-    /// An unbind may have overtaken the issue, which then made credentials that nobody would revoke.
+    /// An unbind, or the end of the instance, may have overtaken the issue, which then made credentials that nobody would revoke.
+    /// Should that end be refused, the binding is gone all the same, and says so.
     async fn still(&self, id: &BindingId, there: &Binding) -> Result<(), Answer> {
         let instance = &there.request.instance;
         let now = self.ledger.read(|state| {
             let now = state.binding(instance, id)?;
-            Some((now.phase, now.operation.token == there.operation.token))
+            let phase = if state.is_ending(instance) { Phase::Ending } else { now.phase };
+            Some((phase, now.operation.token == there.operation.token))
         });
         match now {
             Some((Phase::Live, true)) => return Ok(()),
             None | Some((Phase::Ending, _)) => {
                 let name = BindingName { binding: id.clone(), instance: Some(instance.clone()) };
                 self.bus.call::<RevokeCredentials>(&(), &name).await?;
+                let lost = Command::LoseBindings { instance: instance.clone(), bindings: vec![id.clone()] };
+                self.ledger.submit(lost).await?;
             }
             // Another one of this id, which has its own credentials.
             Some(_) => {}

@@ -7,21 +7,22 @@ use types::{IndexName, InstanceId, ScopeName};
 
 use crate::{
     catalog::{Catalog, Chosen},
-    desk::{Asked, Desk, Settled, instance_id, patience, settled, too_long, with_usability},
-    osb::{Answer, Body, canonical},
+    desk::{
+        Asked, Desk, Settled, instance_id,
+        parameters::{kept, sealed},
+        patience, removed, settled, too_long, with_usability,
+    },
+    osb::{Answer, Body},
     state::{Command, Event, InstanceRequest, Kind, NewInstance, Operation, Phase, Wanted},
     wanted::{self, Shape},
 };
-
-/// The longest context or parameters, as canonical JSON: they are kept as long as the instance is.
-const KEPT_BYTES_MAX: usize = 64 * 1024;
 
 impl Desk {
     pub(super) async fn provision(&self, asked: &Asked, instance: &str) -> Result<Answer, Answer> {
         let wait = asked.request.accepts_incomplete()?;
         let body = Body::parse(&asked.request.body)?;
         let parameters = body.parameters()?;
-        let request = InstanceRequest {
+        let mut request = InstanceRequest {
             service_id: body.required("service_id")?,
             plan_id: body.required("plan_id")?,
             organization_guid: body.required("organization_guid")?,
@@ -32,8 +33,12 @@ impl Desk {
         let id = instance_id(instance)?;
         let catalog = self.catalog.current();
         // What is there already may have a plan that is not offered any more.
-        let is_there = self.ledger.read(|state| state.instance(&id).is_some());
-        let chosen = chosen(&catalog, &request.service_id, &request.plan_id, is_there)?;
+        let there = self.ledger.read(|state| state.instance(&id).map(|there| there.request.parameters.clone()));
+        let is_there = there.is_some();
+        let chosen = match chosen(&catalog, &request.service_id, &request.plan_id, is_there) {
+            Err(refusal) if !is_there => return Err(self.sure(refusal).await),
+            found => found?,
+        };
         chosen.check_provision(&parameters).map_err(Answer::bad_request)?;
         maintenance(&body, &chosen)?;
         let asynchronous = chosen.offering.asynchronous;
@@ -43,6 +48,8 @@ impl Desk {
         let shape =
             wanted::wanted(&chosen.plan.defaults, &parameters).map_err(|e| Answer::bad_request(e.to_string()))?;
         let wanted = begun_as(&id, &request.space_guid, &chosen, shape)?;
+        let replace = |value: &Value, with: &mut dyn FnMut(&Value) -> Value| chosen.replace_instance(value, with);
+        request.parameters = sealed(&self.keys, &id, &parameters, there.as_deref(), &replace)?;
         let dashboard_url = self.dashboard_url(&wanted.index);
         let new = NewInstance {
             request,
@@ -90,7 +97,7 @@ impl Desk {
         match there.phase {
             Phase::Live => {}
             Phase::Updating => return Err(Answer::concurrency()),
-            Phase::Beginning | Phase::Ending => return Err(unknown()),
+            Phase::Beginning | Phase::Ending => return Err(self.sure(unknown()).await),
         }
         let parameters: Value = serde_json::from_str(there.parameters()).unwrap_or_default();
         let known = self.catalog.current().known(&there.request.service_id, there.plan_id());
@@ -120,26 +127,44 @@ impl Desk {
         if asynchronous && !wait {
             return Err(Answer::async_required());
         }
-        let is_new = !self.ledger.submit(Command::Deprovision(id.clone())).await?.is_empty();
-        let token = self.ledger.read(|state| state.instance(&id).map(|i| i.operation.token.clone()));
-        let Some(token) = token else { return Ok(Answer::done()) };
+        let events = self.ledger.submit(Command::Deprovision(id.clone())).await?;
+        let token = match events.first() {
+            // It may have ended already, and something else have begun.
+            Some(Event::DeprovisionBegun { number, .. }) => Operation::token_of(Kind::Deprovision, *number),
+            _ => match self.ledger.read(|state| repeated(state.instance(&id).map(|i| &i.operation)))? {
+                Some(token) => token,
+                None => return Ok(Answer::done()),
+            },
+        };
         let accepted = || Answer::of(202, &json!({ "operation": token }));
-        if wait && (!is_new || asynchronous) {
+        if wait && (events.is_empty() || asynchronous) {
             return Ok(accepted());
         }
         let end = self.settle(patience(wait, asynchronous), |state| {
-            settled(&token, state.instance(&id).map(|i| &i.operation), state.ended_instance(&id))
+            removed(&token, state.instance(&id).map(|i| &i.operation), state.ended_instance(&id))
         });
         match end.await {
+            Some(Settled::Done) => Ok(Answer::done()),
             Some(Settled::Failed(failure)) => {
                 let refusal = Answer::refuse(422, "NotEmpty", failure.reason);
                 Err(with_usability(refusal, asked.version, None))
             }
-            // It is gone: under another operation, or one that is forgotten already.
-            Some(Settled::Done | Settled::Superseded) => Ok(Answer::done()),
+            // It was refused, and another operation has begun since: whoever asks again learns more.
+            Some(Settled::Superseded) => Err(Answer::concurrency()),
             None if wait => Ok(accepted()),
             None => Err(too_long()),
         }
+    }
+}
+
+/// The token of a deletion that another request repeats; `None` if it has ended and nothing is left of what was to be deleted.
+fn repeated(now: Option<&Operation>) -> Result<Option<String>, Answer> {
+    match now {
+        Some(now) if now.kind == Kind::Deprovision => Ok(Some(now.token.clone())),
+        // It was refused, and another operation has begun since: whoever asks again learns more.
+        Some(now) if now.kind != Kind::Provision => Err(Answer::concurrency()),
+        // What is there was made after it.
+        Some(_) | None => Ok(None),
     }
 }
 
@@ -168,14 +193,6 @@ pub(super) fn maintenance(body: &Body, chosen: &Chosen) -> Result<Option<String>
 pub(super) fn context(body: &Body) -> Result<Option<String>, Answer> {
     let context = body.object("context")?;
     context.map(|context| kept("context", &Value::Object(context.clone()))).transpose()
-}
-
-pub(super) fn kept(key: &str, value: &Value) -> Result<String, Answer> {
-    let text = canonical(value);
-    if text.len() > KEPT_BYTES_MAX {
-        return Err(Answer::bad_request(format!("{key} has {} bytes, at most {KEPT_BYTES_MAX}", text.len())));
-    }
-    Ok(text)
 }
 
 /// `service_id` and `plan_id` of a query, which must be there; what they are is only a hint.
@@ -219,6 +236,18 @@ mod tests {
     use crate::catalog::BUILT_IN;
 
     #[test]
+    fn a_repeated_deletion_is_done_only_if_nothing_is_left() {
+        let operation = |kind| {
+            let begun = types::Timestamp::from_nanos(1);
+            Operation { kind, token: Operation::token_of(kind, 3), begun, ended: false, deadline: None, failure: None }
+        };
+        assert_eq!(repeated(None), Ok(None));
+        assert_eq!(repeated(Some(&operation(Kind::Provision))), Ok(None));
+        assert_eq!(repeated(Some(&operation(Kind::Deprovision))), Ok(Some("deprovision-3".into())));
+        assert_eq!(repeated(Some(&operation(Kind::Update))), Err(Answer::concurrency()));
+    }
+
+    #[test]
     fn an_instance_has_a_name_and_a_scope_whatever_it_asks_for() {
         let catalog = Catalog::parse(BUILT_IN).unwrap();
         let (service, plan) = ("0d5a6b1e-6c0e-4d5f-9a53-7f0f6a3c1e10", "5f0a3c52-3a1b-4a86-8e0c-2b8f3f1d7a01");
@@ -231,11 +260,5 @@ mod tests {
         let own = begun_as(&id, "team", &small, named).unwrap();
         assert_eq!((own.index.as_str(), own.scope.as_str(), own.segment_count), ("shop", "team", 9));
         assert_eq!(own.backend, "own");
-    }
-
-    #[test]
-    fn what_is_kept_has_a_bound() {
-        assert_eq!(kept("context", &json!({ "b": 1, "a": 2 })).unwrap(), r#"{"a":2,"b":1}"#);
-        assert_eq!(kept("context", &json!({ "a": "x".repeat(KEPT_BYTES_MAX) })).unwrap_err().status, 400);
     }
 }

@@ -13,7 +13,7 @@ use crate::{
 const RETRY_AFTER_SECONDS: &str = "1";
 
 impl Desk {
-    pub(super) fn instance_operation(&self, asked: &Asked, instance: &str) -> Result<Answer, Answer> {
+    pub(super) async fn instance_operation(&self, asked: &Asked, instance: &str) -> Result<Answer, Answer> {
         let unknown = || Answer::not_found("there is no such service instance");
         let id = instance.parse().map_err(|_| unknown())?;
         let token = asked.request.query("operation");
@@ -21,10 +21,15 @@ impl Desk {
             let current = state.instance(&id).map(|i| &i.operation);
             answer(asked.version, current, state.ended_instance(&id), token.as_deref())
         });
-        answer.ok_or_else(unknown)
+        self.made_sure(answer.unwrap_or_else(unknown)).await
     }
 
-    pub(super) fn binding_operation(&self, asked: &Asked, instance: &str, binding: &str) -> Result<Answer, Answer> {
+    pub(super) async fn binding_operation(
+        &self,
+        asked: &Asked,
+        instance: &str,
+        binding: &str,
+    ) -> Result<Answer, Answer> {
         let unknown = || Answer::not_found("there is no such service binding");
         let instance = instance.parse().map_err(|_| unknown())?;
         let id: BindingId = binding.parse().map_err(|_| unknown())?;
@@ -33,13 +38,24 @@ impl Desk {
             let current = state.binding(&instance, &id).map(|b| &b.operation);
             answer(asked.version, current, state.ended_binding(&id), token.as_deref())
         });
-        answer.ok_or_else(unknown)
+        self.made_sure(answer.unwrap_or_else(unknown)).await
+    }
+
+    /// To a platform 404 and 410 are the end of it, but somebody else may lead by now and have begun anew.
+    async fn made_sure(&self, answer: Answer) -> Result<Answer, Answer> {
+        if matches!(answer.status, 404 | 410) { Err(self.sure(answer).await) } else { Ok(answer) }
     }
 }
 
-/// `None` if there never was one. Tokens that are not ours are tolerated: some clients make up their own.
+/// `None` if there never was one. Tokens that are not ours are tolerated: some clients make up their own. Of an operation that others
+/// have followed only an end can be told: what it should have removed is there, or was made after it.
 fn answer(version: Version, current: Option<&Operation>, ended: Option<&Ended>, token: Option<&str>) -> Option<Answer> {
     if let Some(operation) = current {
+        if let Some(kind) = token.and_then(|token| operation.follows_end(token)) {
+            let made_anew = matches!(operation.kind, Kind::Provision | Kind::Bind);
+            let refused = || failed(version, kind, "it was refused, and another operation has begun since", true);
+            return Some(Answer::of(200, &if made_anew { json!({ "state": "succeeded" }) } else { refused() }));
+        }
         if let Some(failure) = &operation.failure {
             return Some(Answer::of(200, &failed(version, operation.kind, &failure.reason, failure.repeatable)));
         }
@@ -120,6 +136,32 @@ mod tests {
         assert!(polled.headers.contains(&("Retry-After".into(), "1".into())));
         let old = answer(Version { minor: 14 }, Some(&operation(Kind::Bind, false)), None, None).unwrap();
         assert!(old.headers.is_empty());
+    }
+
+    #[test]
+    fn an_end_that_others_have_followed_is_told_as_what_it_was() {
+        let state = |kind: Kind, number: u64, ended: bool, token: &str| {
+            let now = Operation { token: Operation::token_of(kind, number), ..operation(kind, ended) };
+            let answer = answer(V, Some(&now), None, Some(token)).unwrap();
+            let body: Value = serde_json::from_str(&answer.body).unwrap();
+            (body["state"].as_str().unwrap().to_owned(), body["instance_usable"].as_bool())
+        };
+        for (kind, number, ended, token, expected) in [
+            // Refused, and then something else was begun.
+            (Kind::Update, 3, true, "deprovision-2", ("failed", Some(true))),
+            (Kind::Update, 3, false, "deprovision-2", ("failed", Some(true))),
+            (Kind::Deprovision, 3, false, "deprovision-2", ("failed", Some(true))),
+            // Gone, and made anew.
+            (Kind::Provision, 3, false, "deprovision-2", ("succeeded", None)),
+            (Kind::Bind, 3, false, "unbind-2", ("succeeded", None)),
+            // Its own, one that was never given out, and words of clients.
+            (Kind::Deprovision, 2, false, "deprovision-2", ("in progress", None)),
+            (Kind::Provision, 1, true, "deprovision-2", ("succeeded", None)),
+            (Kind::Update, 3, false, "deprovision", ("in progress", None)),
+            (Kind::Update, 3, true, "update-2", ("succeeded", None)),
+        ] {
+            assert_eq!(state(kind, number, ended, token), (expected.0.to_owned(), expected.1), "{token} {kind:?}");
+        }
     }
 
     #[test]

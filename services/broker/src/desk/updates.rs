@@ -7,10 +7,12 @@ use crate::{
     catalog::Catalog,
     desk::{
         Asked, Desk, Settled,
-        instances::{chosen, context, kept, maintenance},
+        instances::{chosen, context, maintenance},
+        parameters::{opened, sealed},
         patience, settled, too_long, with_usability,
     },
     osb::{Answer, Body},
+    seal::SealingKeys,
     state::{Change, Command, Event, Instance, Kind, Operation, Phase, Wanted},
     wanted,
 };
@@ -27,7 +29,7 @@ impl Desk {
         let unknown = || Answer::not_found("there is no such service instance");
         let id: InstanceId = instance.parse().map_err(|_| unknown())?;
         let there = self.ledger.read(|state| state.instance(&id).map(|i| (i.clone(), state.is_bound(&id))));
-        let (there, is_bound) = there.ok_or_else(unknown)?;
+        let Some((there, is_bound)) = there else { return Err(self.sure(unknown()).await) };
         if there.request.service_id != service_id {
             return Err(Answer::bad_request("service_id is not that of the service instance"));
         }
@@ -36,7 +38,9 @@ impl Desk {
         if asynchronous && !wait {
             return Err(Answer::async_required());
         }
-        let (to, seconds_max) = change(&catalog, &body, &there, is_bound).map_err(|refusal| refusal.answer(asked))?;
+        let vault = (&self.keys, &id);
+        let (to, seconds_max) =
+            change(&catalog, vault, &body, &there, is_bound).map_err(|refusal| refusal.answer(asked))?;
         let seen = there.seen();
         let command =
             Command::Update { id: id.clone(), seen, to: Box::new(to), identity: asked.identity.clone(), seconds_max };
@@ -100,7 +104,13 @@ impl Refusal {
 }
 
 /// What the instance is to become, and the seconds that this may take.
-fn change(catalog: &Catalog, body: &Body, there: &Instance, is_bound: bool) -> Result<(Change, Option<u64>), Refusal> {
+fn change(
+    catalog: &Catalog,
+    (keys, id): (&SealingKeys, &InstanceId),
+    body: &Body,
+    there: &Instance,
+    is_bound: bool,
+) -> Result<(Change, Option<u64>), Refusal> {
     let (present, service_id) = (there.plan_id(), &there.request.service_id);
     let plan_id = body.optional("plan_id")?.unwrap_or_else(|| present.to_owned());
     let moves = plan_id != present;
@@ -118,7 +128,13 @@ fn change(catalog: &Catalog, body: &Body, there: &Instance, is_bound: bool) -> R
             return Err(Refusal::Transition("the plan cannot be bound and the instance has bindings".to_owned()));
         }
     }
-    let old: Map<String, Value> = serde_json::from_str(there.parameters()).unwrap_or_default();
+    // What was stored under the present plan has its secrets where that says; the new one may mark others.
+    let was = catalog.known(service_id, present).unwrap_or_else(|| plan.clone());
+    let secrets = |value: &Value, with: &mut dyn FnMut(&Value) -> Value| was.replace_instance(value, with);
+    let old = match opened(keys, id, there.parameters(), &secrets)? {
+        Value::Object(old) => old,
+        _ => Map::new(),
+    };
     let parameters = match given {
         None => old,
         Some(given) => {
@@ -127,7 +143,8 @@ fn change(catalog: &Catalog, body: &Body, there: &Instance, is_bound: bool) -> R
         }
     };
     let parameters = Value::Object(parameters);
-    let text = kept("parameters", &parameters)?;
+    let secrets = |value: &Value, with: &mut dyn FnMut(&Value) -> Value| plan.replace_instance(value, with);
+    let text = sealed(keys, id, &parameters, (!moves).then(|| there.parameters()), &secrets)?;
     let as_before = !moves && upgrade.is_none() && text == there.parameters();
     let (maintenance, wanted) = if as_before {
         // A catalog that has changed meanwhile changes no instance by itself.

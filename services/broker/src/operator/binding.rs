@@ -2,7 +2,8 @@
 //!
 //! A service binding is begun in three steps: the status remembers its id, then the broker is asked, then the Secret holds its
 //! credentials. Only when the Secret holds those of the last one are the ones before it unbound; so a crash at any step neither
-//! loses a service binding nor revokes credentials that the Secret still holds. Pods see a changed Secret a minute later or so.
+//! loses a service binding nor revokes credentials that the Secret still holds. Pods see a changed Secret a minute later or so, hence
+//! the status also remembers since when each of those before it is replaced, and it goes after a time of grace.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -17,10 +18,8 @@ use super::{
     step::{LATER, REFUSED, RESYNC, SOON, Step},
 };
 
-/// Service bindings of one object at a time; before another one is begun, one that is in no use is unbound.
+/// Service bindings of one object at a time; before another one is begun, the one that was replaced first is unbound, grace or not.
 const BINDINGS_MAX: usize = 4;
-/// The shortest life of credentials. Each exchange is some requests; and of a new Secret a pod learns only after a minute or so.
-const TTL_MIN: Duration = Duration::from_secs(30);
 /// Pause between two exchanges at least, should a clock be wrong.
 const EXCHANGE_EVERY: Duration = Duration::from_secs(10);
 
@@ -47,6 +46,10 @@ pub(crate) struct BindingCase<'a> {
     pub(crate) held: &'a Held,
     /// Whether credentials may be exchanged in this look: once, whatever a clock says.
     pub(crate) may_exchange: bool,
+    /// The shortest life of credentials.
+    pub(crate) ttl_min: Duration,
+    /// How long replaced credentials work on.
+    pub(crate) grace: Duration,
     pub(crate) now: Timestamp,
 }
 
@@ -65,6 +68,13 @@ impl From<Step<LogBindingStatus>> for Next {
     fn from(step: Step<LogBindingStatus>) -> Self {
         Self::Step(step)
     }
+}
+
+/// Why there is nothing to bind to at the moment.
+struct Obstacle {
+    reason: &'static str,
+    message: String,
+    after: Duration,
 }
 
 type Last<'a> = Option<&'a (Question, Said)>;
@@ -154,34 +164,9 @@ impl BindingCase<'_> {
         {
             return self.unbind(status, &bound, last);
         }
-        let ttl = match self.ttl() {
-            Ok(ttl) => ttl,
-            Err(why) => return self.rest(status, "InvalidTtl", &why, RESYNC),
-        };
-        if matches!(self.held, Held::Foreign) {
-            let why = format!(
-                "the Secret {} is there and does not belong to this LogBinding: delete it, or make a LogBinding with another secretName",
-                secret_name(self.object)
-            );
-            return self.rest(status, "SecretTaken", &why, REFUSED);
-        }
-        if let Held::Forbidden(why) = self.held {
-            let why = format!(
-                "{why}; bind the ClusterRole logboom-operator-secrets in this namespace to the broker's ServiceAccount"
-            );
-            return self.rest(status, "SecretForbidden", &why, REFUSED);
-        }
-        let name = &self.object.spec.index_ref.name;
-        let Some(index) = self.index else {
-            return self.rest(
-                status,
-                "IndexNotFound",
-                &format!("there is no LogIndex {name} in this namespace"),
-                RESYNC,
-            );
-        };
-        let Some(wanted) = self.wanted(index) else {
-            return self.rest(status, "IndexNotReady", &format!("the LogIndex {name} is not provisioned yet"), RESYNC);
+        let (wanted, ttl) = match self.goal() {
+            Ok(goal) => goal,
+            Err(obstacle) => return self.wait(status, &obstacle, last),
         };
         match status.bindings.last().filter(|bound| same(bound, &wanted)).map(|bound| bound.id.clone()) {
             None => self.begin(status, wanted, last),
@@ -190,10 +175,57 @@ impl BindingCase<'_> {
         }
     }
 
+    /// The service binding that the object asks for, without its id, and how long its credentials live.
+    fn goal(&self) -> Result<(Bound, Option<Duration>), Obstacle> {
+        let obstacle = |reason, message, after| Obstacle { reason, message, after };
+        let ttl = self.ttl().map_err(|why| obstacle("InvalidTtl", why, RESYNC))?;
+        if matches!(self.held, Held::Foreign) {
+            let why = format!(
+                "the Secret {} is there and does not belong to this LogBinding: delete it, or make a LogBinding with another secretName",
+                secret_name(self.object)
+            );
+            return Err(obstacle("SecretTaken", why, REFUSED));
+        }
+        if let Held::Forbidden(why) = self.held {
+            let why = format!(
+                "{why}; bind the ClusterRole logboom-operator-secrets in this namespace to the broker's ServiceAccount"
+            );
+            return Err(obstacle("SecretForbidden", why, REFUSED));
+        }
+        let name = &self.object.spec.index_ref.name;
+        let missing = || obstacle("IndexNotFound", format!("there is no LogIndex {name} in this namespace"), RESYNC);
+        let unready = || obstacle("IndexNotReady", format!("the LogIndex {name} is not provisioned yet"), RESYNC);
+        let wanted = self.wanted(self.index.ok_or_else(missing)?).ok_or_else(unready)?;
+        Ok((wanted, ttl))
+    }
+
+    /// There is nothing to be had; what was replaced long enough ago goes all the same.
+    fn wait(&self, mut status: LogBindingStatus, obstacle: &Obstacle, last: Last<'_>) -> Next {
+        let newest = status.bindings.last().map(|bound| bound.id.clone());
+        let is_over = |bound: &&Bound| {
+            let is_idle = !self.is_held(&bound.id) && Some(&bound.id) != newest.as_ref();
+            is_idle && self.replaced(bound).is_some_and(|at| at + self.grace <= self.now)
+        };
+        let Some(over) = status.bindings.iter().find(is_over).cloned() else {
+            return self.rest(status, obstacle.reason, &obstacle.message, obstacle.after);
+        };
+        self.say(&mut status, Word::not_ready(obstacle.reason, &obstacle.message));
+        self.unbind_when_said(status, &over, last)
+    }
+
+    /// Unbinds when the object shows what there is to say: the broker may not answer for long.
+    fn unbind_when_said(&self, status: LogBindingStatus, bound: &Bound, last: Last<'_>) -> Next {
+        let is_said = self.object.status.as_ref() == Some(&status);
+        if is_said { self.unbind(status, bound, last) } else { Step::Save(status).into() }
+    }
+
     fn ttl(&self) -> Result<Option<Duration>, String> {
         let Some(text) = &self.object.spec.ttl else { return Ok(None) };
         let ttl: DurationText = text.parse().map_err(|error: types::Invalid| error.to_string())?;
-        if ttl.0 < TTL_MIN { Err(format!("ttl must be at least {}", DurationText(TTL_MIN))) } else { Ok(Some(ttl.0)) }
+        if ttl.0 < self.ttl_min {
+            return Err(format!("ttl must be at least {}", DurationText(self.ttl_min)));
+        }
+        Ok(Some(ttl.0))
     }
 
     /// The service binding that the object asks for, without its id; `None` while there is nothing to bind to.
@@ -209,14 +241,17 @@ impl BindingCase<'_> {
             plan_id: applied.plan_id.clone(),
             role: self.object.spec.role,
             ttl: self.object.spec.ttl.clone(),
+            replaced_at: None,
         })
     }
 
     /// Remembers another service binding, which is then asked for.
     fn begin(&self, mut status: LogBindingStatus, wanted: Bound, last: Last<'_>) -> Next {
         if status.bindings.len() >= BINDINGS_MAX {
-            // Neither the one in the Secret nor the last: at most two of them.
-            let idle = status.bindings.iter().rev().skip(1).find(|bound| !self.is_held(&bound.id));
+            // Neither the one in the Secret nor the last; one that never was in it before one that pods may still use.
+            let newest = status.bindings.last().map(|bound| bound.id.clone());
+            let spare = |bound: &&Bound| !self.is_held(&bound.id) && Some(&bound.id) != newest.as_ref();
+            let idle = status.bindings.iter().filter(spare).min_by_key(|bound| bound.replaced_at.is_some());
             if let Some(idle) = idle.cloned() {
                 return self.unbind(status, &idle, last);
             }
@@ -226,7 +261,7 @@ impl BindingCase<'_> {
         // The first has the uid itself, as a platform would do it.
         let id = if status.begun == 1 { uid } else { format!("{uid}-{}", status.begun) };
         status.operation = None;
-        status.bindings.push(Bound { id, ..wanted });
+        status.bindings.push(Bound { id, replaced_at: None, ..wanted });
         Step::Save(status).into()
     }
 
@@ -301,7 +336,7 @@ impl BindingCase<'_> {
         Step::Ask(Question::Bind, Ask::bind(&current.instance, &current.id, ids, &parameters, name)).into()
     }
 
-    /// The credentials are there: into the Secret with them, then away with what was before them, then wait for their end.
+    /// The credentials are there: into the Secret with them; what was before them goes after a time; then wait for their end.
     fn bound(
         &self,
         mut status: LogBindingStatus,
@@ -319,18 +354,37 @@ impl BindingCase<'_> {
         }
         status.expires_at = text(body, "/metadata/expires_at");
         self.say(&mut status, Word::ready(format!("the Secret {} holds the credentials", secret_name(self.object))));
-        if let Some(before) = status.bindings.iter().find(|bound| bound.id != current.id).cloned() {
-            let is_said = self.object.status.as_ref() == Some(&status);
-            return if is_said { self.unbind(status, &before, last) } else { Step::Save(status).into() };
+        for before in status.bindings.iter_mut().filter(|bound| bound.id != current.id) {
+            if self.replaced(before).is_none() {
+                before.replaced_at = Some(rfc3339(self.now));
+            }
         }
-        match renewal(body, ttl) {
+        let over = |bound: &Bound| self.replaced(bound).unwrap_or(self.now) + self.grace;
+        let others = status.bindings.iter().filter(|bound| bound.id != current.id);
+        let next = others.map(|bound| (over(bound), bound.clone())).min_by_key(|(at, _)| *at);
+        let renewal = renewal(body, ttl);
+        // Before anything is unbound, which a broker may refuse or not answer while the credentials run out.
+        let is_due = renewal.is_some_and(|at| at <= self.now);
+        if is_due && self.may_exchange && status.bindings.len() < BINDINGS_MAX {
+            return self.begin(status, current.clone(), last);
+        }
+        if let Some((_, before)) = next.as_ref().filter(|(at, _)| *at <= self.now) {
+            return self.unbind_when_said(status, before, last);
+        }
+        match renewal {
             Some(at) if at <= self.now && self.may_exchange => self.begin(status, current.clone(), last),
             Some(at) if at <= self.now => Step::Pause(status, EXCHANGE_EVERY).into(),
             at => {
-                let until = at.map_or(RESYNC, |at| at.since(self.now));
-                Step::Rest(status, until.clamp(SOON, RESYNC)).into()
+                let until = at.into_iter().chain(next.map(|(at, _)| at)).map(|at| at.since(self.now)).min();
+                Step::Rest(status, until.unwrap_or(RESYNC).clamp(SOON, RESYNC)).into()
             }
         }
+    }
+
+    /// Since when a service binding is replaced. A time ahead of us comes of a wrong clock, and would let it work for ever.
+    fn replaced(&self, bound: &Bound) -> Option<Timestamp> {
+        let at: jiff::Timestamp = bound.replaced_at.as_ref()?.parse().ok()?;
+        Some(Timestamp::from_millis(at.as_millisecond())).filter(|at| *at <= self.now)
     }
 
     /// Whether the Secret says that it holds the credentials of a service binding.
@@ -349,6 +403,11 @@ impl BindingCase<'_> {
 /// Whether two service bindings give the same to the same; the plan of an instance may have changed in between.
 fn same(one: &Bound, other: &Bound) -> bool {
     (&one.instance, one.role, &one.ttl) == (&other.instance, other.role, &other.ttl)
+}
+
+/// To the millisecond, so that a time of grace is not cut short.
+fn rfc3339(at: Timestamp) -> String {
+    jiff::Timestamp::from_millisecond(at.millis()).map(|at| at.to_string()).unwrap_or_default()
 }
 
 fn text(body: &Value, pointer: &str) -> Option<String> {

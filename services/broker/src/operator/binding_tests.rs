@@ -88,7 +88,21 @@ fn looked_at(
     last: Option<(Question, Said)>,
     may_exchange: bool,
 ) -> Next {
-    BindingCase { object, index, held, may_exchange, now: Timestamp::from_millis(0) }.next(last.as_ref())
+    at(0, Duration::ZERO, object, index, held, last, may_exchange)
+}
+
+/// The same at a time, with a time of grace.
+fn at(
+    seconds: i64,
+    grace: Duration,
+    object: &LogBinding,
+    index: Option<&LogIndex>,
+    held: &Held,
+    last: Option<(Question, Said)>,
+    may_exchange: bool,
+) -> Next {
+    let now = Timestamp::from_millis(seconds * 1_000);
+    BindingCase { object, index, held, may_exchange, ttl_min: Duration::from_secs(30), grace, now }.next(last.as_ref())
 }
 
 fn check(object: &LogBinding, held: &Held, last: Option<(Question, Said)>, expected: &str) {
@@ -234,6 +248,94 @@ fn a_successor_takes_over_before_its_predecessor_goes() {
     check(&other, &held("u", "a"), Some((Question::FetchBinding, Said::Absent)), "PUT i/service_bindings/u-2 alone");
 }
 
+/// What becomes of two service bindings, of which the Secret holds the second, at a time and with a grace of ten minutes.
+fn graced(seconds: i64, replaced_at: Option<&str>, body: Value) -> (String, Option<LogBindingStatus>) {
+    let second = format!("{UID}-2");
+    let mut first = bound(UID);
+    first["replacedAt"] = json!(replaced_at);
+    let two = object(json!({}), json!({"begun": 2, "bindings": [first, bound(&second)]}));
+    let said = Some((Question::FetchBinding, done(body)));
+    let mut step = at(seconds, Duration::from_secs(600), &two, Some(&index()), &held("u-2", "b"), said.clone(), true);
+    // What is to be said is said first; what counts is what follows.
+    if let Next::Step(Step::Save(status)) = &step
+        && status.bindings.len() == 2
+    {
+        let saved = LogBinding { status: Some(status.clone()), ..two };
+        step = at(seconds, Duration::from_secs(600), &saved, Some(&index()), &held("u-2", "b"), said, true);
+    }
+    let status = match &step {
+        Next::Step(Step::Save(status) | Step::Rest(status, _)) => Some(status.clone()),
+        _ => None,
+    };
+    (shown(&step), status)
+}
+
+#[test]
+fn a_predecessor_works_on_for_a_while() {
+    let (replaced, minute) = (Some("1970-01-01T00:01:00Z"), 60);
+    for (seconds, replaced_at, expected) in [
+        // It is remembered since when, and that is not forgotten by whoever looks next.
+        (minute, None, "rest 300s Ready"),
+        (minute, replaced, "rest 300s Ready"),
+        (minute + 599, replaced, "rest 1s Ready"),
+        (minute + 600, replaced, "DELETE i/service_bindings/u"),
+        // A clock that was wrong lets it live for one more grace, not for ever.
+        (minute, Some("2999-01-01T00:00:00Z"), "rest 300s Ready"),
+        (minute, Some("nonsense"), "rest 300s Ready"),
+    ] {
+        let (step, status) = graced(seconds, replaced_at, credentials("b"));
+        assert!(step.starts_with(expected), "{seconds} {replaced_at:?}: {step}");
+        let at = status.and_then(|status| status.bindings[0].replaced_at.clone());
+        assert!(at.is_none_or(|at| at == "1970-01-01T00:01:00Z"), "{seconds} {replaced_at:?}");
+    }
+    // It holds up no exchange.
+    let mut ending = credentials("b");
+    ending["metadata"] = json!({"expires_at": "1970-01-01T01:00:00Z", "renew_before": "1970-01-01T00:01:30Z"});
+    assert!(graced(89, replaced, ending.clone()).0.starts_with("rest 1s Ready"));
+    // Nor does it when its grace is over: the broker might not take it back.
+    for seconds in [90, 60 + 600] {
+        let (step, status) = graced(seconds, replaced, ending.clone());
+        assert!(step.starts_with("save u,u-2,u-3 begun=3"), "{seconds}: {step}");
+        assert_eq!(status.unwrap().bindings.last().unwrap().replaced_at, None);
+    }
+}
+
+#[test]
+fn a_predecessor_goes_also_while_there_is_nothing_to_bind_to() {
+    let second = format!("{UID}-2");
+    let mut first = bound(UID);
+    first["replacedAt"] = json!("1970-01-01T00:01:00Z");
+    let mut two = object(json!({}), json!({"begun": 2, "bindings": [first, bound(&second)]}));
+    let looked = |two: &LogBinding, seconds, holds: &str| {
+        at(seconds, Duration::from_secs(600), two, None, &held(holds, "b"), None, true)
+    };
+    assert!(shown(&looked(&two, 659, "u-2")).starts_with("rest 300s IndexNotFound"));
+    // Why nothing goes on is said first.
+    let Next::Step(Step::Save(status)) = looked(&two, 660, "u-2") else { panic!("not said") };
+    assert_eq!(status.conditions.last().unwrap().reason, "IndexNotFound");
+    two.status = Some(status);
+    assert!(shown(&looked(&two, 660, "u-2")).starts_with("DELETE i/service_bindings/u"));
+    assert!(shown(&looked(&two, 660, "u")).starts_with("rest 300s IndexNotFound"), "the Secret holds it");
+}
+
+#[test]
+fn of_too_many_the_first_that_was_replaced_goes() {
+    let mut all: Vec<Value> = ["", "-2", "-3", "-4"].map(|end| bound(&format!("{UID}{end}"))).into();
+    let check = |all: &[Value], holds: &str, expected: &str| {
+        let full = object(json!({"role": "read"}), json!({"begun": 4, "bindings": all}));
+        let step = at(60, Duration::from_secs(600), &full, Some(&index()), &held(holds, "x"), None, true);
+        assert_eq!(shown(&step).trim_end_matches(" alone"), expected);
+    };
+    check(&all, "u", "DELETE i/service_bindings/u-2");
+    for (place, second) in [(0, 10), (1, 20)] {
+        all[place]["replacedAt"] = json!(format!("1970-01-01T00:00:{second}Z"));
+    }
+    // The third never was in the Secret.
+    check(&all, "u-4", "DELETE i/service_bindings/u-3");
+    all[2]["replacedAt"] = json!("1970-01-01T00:00:30Z");
+    check(&all, "u-4", "DELETE i/service_bindings/u");
+}
+
 #[test]
 fn a_deleted_object_takes_everything_with_it() {
     let second = format!("{UID}-2");
@@ -263,7 +365,12 @@ struct Play {
     /// The id that it says, and its values.
     secret: Option<(String, BTreeMap<String, String>)>,
     live: BTreeMap<String, Role>,
+    /// Until when what was in the Secret has to work.
+    promised: BTreeMap<String, i64>,
+    seconds: i64,
 }
+
+const GRACE_SECONDS: i64 = 600;
 
 use kubernetes::Role;
 
@@ -280,10 +387,16 @@ impl Play {
                 self.live.insert(id.clone(), role);
                 done(credentials(&id))
             }
-            Question::Unbind(id) => match self.live.remove(id) {
-                Some(_) => done(json!({})),
-                None => Said::Absent,
-            },
+            Question::Unbind(id) => {
+                let is_full = self.object.status.as_ref().is_some_and(|status| status.bindings.len() >= BINDINGS_MAX);
+                let may_go = is_full || self.object.metadata.deletion_timestamp.is_some();
+                let until = self.promised.get(id).copied().unwrap_or_default();
+                assert!(may_go || until <= self.seconds, "{id} was to work until {until}, it is {}", self.seconds);
+                match self.live.remove(id) {
+                    Some(_) => done(json!({})),
+                    None => Said::Absent,
+                }
+            }
             other => panic!("{other:?} is not asked for a binding"),
         }
     }
@@ -303,11 +416,14 @@ impl Play {
             };
             let index = index();
             let may_exchange = begun(&self.object) == before;
-            let step = looked_at(&self.object, Some(&index), &held, last.clone(), may_exchange);
+            let grace = Duration::from_secs(GRACE_SECONDS.unsigned_abs());
+            let step = at(self.seconds, grace, &self.object, Some(&index), &held, last.clone(), may_exchange);
             let answered = last.take();
             match step {
                 Next::PutSecret { holds, values } => {
-                    self.secret = Some((holds, values));
+                    if let Some((before, _)) = self.secret.replace((holds, values)) {
+                        self.promised.insert(before, self.seconds + GRACE_SECONDS);
+                    }
                     last = answered;
                 }
                 Next::DeleteSecret => self.secret = None,
@@ -334,15 +450,20 @@ impl Play {
 }
 
 proptest! {
-    /// Roles change and the operator dies at any step: at the end there is one service binding, of the right role, and it is in
-    /// the Secret; after a deletion there is nothing.
+    /// Roles change and the operator dies at any step: what was in the Secret works for the time of grace; at the end there is one
+    /// service binding, of the right role, and it is in the Secret; after a deletion there is nothing.
     #[test]
-    fn nothing_is_lost_and_nothing_is_left(steps in prop::collection::vec((0_usize..12, 0_u8..3), 1..20)) {
-        let mut play = Play { object: object(json!({}), json!({})), secret: None, live: BTreeMap::new() };
-        for (steps, role) in steps {
+    fn nothing_is_lost_and_nothing_is_left(steps in prop::collection::vec((0_usize..12, 0_u8..3, 0_i64..400), 1..20)) {
+        let mut play = Play {
+            object: object(json!({}), json!({})), secret: None, live: BTreeMap::new(), promised: BTreeMap::new(), seconds: 0,
+        };
+        for (steps, role, later) in steps {
+            play.seconds += later;
             play.object.spec.role = [Role::Write, Role::Read, Role::Admin][usize::from(role)];
             play.look(steps);
         }
+        prop_assert!((0..10).any(|_| play.look(32)));
+        play.seconds += GRACE_SECONDS;
         prop_assert!((0..10).any(|_| play.look(32)));
         let status = play.object.status.clone().unwrap();
         let current = status.bindings.last().unwrap().id.clone();

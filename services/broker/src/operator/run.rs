@@ -49,6 +49,8 @@ pub(crate) struct Operator {
     desk: Desk,
     /// None is all of them.
     namespaces: Vec<String>,
+    ttl_min: Duration,
+    grace: Duration,
     cluster_uid: OnceCell<String>,
     pauses: Mutex<BTreeMap<String, Pause>>,
 }
@@ -102,6 +104,8 @@ impl Operator {
             cluster,
             desk: desk.clone(),
             namespaces: config.operated(),
+            ttl_min: config.operator_ttl_min.0,
+            grace: config.operator_grace.0,
             cluster_uid: OnceCell::new(),
             pauses: Mutex::default(),
         })))
@@ -210,7 +214,9 @@ impl Operator {
             };
             let may_exchange = object.status.as_ref().map_or(0, |status| status.begun) == begun;
             let now = bus::SystemClock.now();
-            let case = BindingCase { object: &object, index: index.as_ref(), held: &held, may_exchange, now };
+            let (ttl_min, grace) = (self.ttl_min, self.grace);
+            let case =
+                BindingCase { object: &object, index: index.as_ref(), held: &held, may_exchange, ttl_min, grace, now };
             let next = case.next(last.as_ref());
             let answered = last.take();
             match next {

@@ -104,6 +104,13 @@ pub enum Command {
         /// Why it will never be.
         failure: Option<String>,
     },
+    /// Live bindings have lost their credentials to a deletion of their instance that did not take place.
+    LoseBindings {
+        /// The instance.
+        instance: InstanceId,
+        /// The bindings.
+        bindings: Vec<BindingId>,
+    },
     /// An instance whose update failed is again what it was before.
     EndRestore {
         /// The instance.

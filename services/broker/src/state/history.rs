@@ -39,6 +39,7 @@ fn command(state: &State, (kind, a, b, fails, _): Step) -> Option<Command> {
         13 => Command::EndInstance { id: id(&instance), token: format!("provision-{b}"), failure },
         14 => Command::Retry(id(&instance)),
         15 => Command::Abandon { id: id(&instance), force: fails },
+        16 => Command::LoseBindings { instance: id(&instance), bindings: vec![id(&binding)] },
         _ => Command::Sweep,
     })
 }
@@ -115,7 +116,7 @@ proptest! {
 
     #[test]
     fn every_history_keeps_the_rules(
-        steps in prop::collection::vec((0u8..17, 0u8..3, 0u8..3, any::<bool>(), 0i64..30), 1..80),
+        steps in prop::collection::vec((0u8..18, 0u8..3, 0u8..3, any::<bool>(), 0i64..30), 1..80),
     ) {
         let mut state = State::default();
         let (mut numbers, mut journal, mut now) = (BTreeSet::new(), Vec::new(), at(0));
@@ -142,6 +143,6 @@ proptest! {
         let mut replayed = State::default();
         stored.iter().for_each(|(event, at)| replayed.apply(event, *at));
         prop_assert_eq!(&replayed, &state, "a replay gives the same state");
-        prop_assert_eq!(wire::decode::<State>(&wire::encode(&state)).unwrap(), state);
+        prop_assert_eq!(wire::decode::<State>(&wire::encode(&state)).unwrap(), state, "and so does the stored state");
     }
 }

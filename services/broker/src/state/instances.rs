@@ -162,12 +162,7 @@ impl State {
             failure.as_ref().map(|reason| format!("its service instance could not be provisioned: {reason}"));
         self.ended_instances.insert(id.clone(), Ended { operation: gone.operation, failure, at });
         // Whoever deprovisions an instance wants its bindings gone too; the provisioner has revoked them.
-        let bindings: Vec<BindingId> = self
-            .bindings
-            .iter()
-            .filter(|(_, b)| b.request.instance == *id)
-            .map(|(binding, _)| binding.clone())
-            .collect();
+        let bindings: Vec<BindingId> = self.bindings_of(id).map(|(binding, _)| binding.clone()).collect();
         bindings.iter().for_each(|binding| self.binding_gone(binding, of_bindings.clone(), at));
     }
 

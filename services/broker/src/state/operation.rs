@@ -79,6 +79,16 @@ impl Operation {
         format!("{}-{number}", kind.word())
     }
 
+    /// What a token of an earlier operation stood for, if that was to be the end of what is there, or was there before.
+    pub(crate) fn follows_end(&self, earlier: &str) -> Option<Kind> {
+        let numbered = |token: &str| {
+            let (word, number) = token.rsplit_once('-')?;
+            Some((word.to_owned(), number.parse::<u64>().ok()?))
+        };
+        let ((word, number), (_, own)) = (numbered(earlier)?, numbered(&self.token)?);
+        [Kind::Deprovision, Kind::Unbind].into_iter().find(|kind| kind.word() == word && number < own)
+    }
+
     /// Names the removal of what there is: another work than a creation that was given up, which may still be running.
     pub(crate) fn removal_token(&self) -> String {
         if self.kind.is_end() { self.token.clone() } else { format!("{}-removal", self.token) }

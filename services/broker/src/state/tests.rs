@@ -247,9 +247,10 @@ fn what_takes_too_long_is_given_up() {
     run(&mut state, provision("i", "shop", "p")).unwrap();
     run(&mut state, bind("i", "b", "p")).unwrap();
     assert_eq!(run_at(&mut state, at(100), Command::Sweep), Ok(vec![]));
-    assert_eq!(run_at(&mut state, at(101), Command::Sweep).unwrap().len(), 2);
+    assert_eq!(run_at(&mut state, at(101), Command::Sweep).unwrap().len(), 3);
     let there = state.instance(&id("i")).unwrap();
     assert_eq!((there.phase, there.operation.ended), (Phase::Ending, true));
+    assert!(state.bindings().next().is_none(), "of a binding there is nothing to remove yet");
     assert!(there.operation.failure.as_ref().unwrap().reason.contains("100 s"));
     // The creation that may still be running ends nothing; the removal does.
     let created = Command::EndInstance { id: id("i"), token: "provision-0".into(), failure: None };
@@ -302,6 +303,66 @@ fn a_deletion_that_is_refused_leaves_a_usable_instance() {
     end(&mut state, "i", Some("it holds events"));
     assert_eq!(state.instance(&id("i")), None);
     assert_eq!(state.ended_instance(&id("i")).unwrap().failure, None);
+}
+
+#[test]
+fn a_binding_whose_instance_is_not_made_yet_ends_at_once() {
+    let mut state = State::default();
+    run(&mut state, provision("i", "shop", "p")).unwrap();
+    for binding in ["b", "c"] {
+        run(&mut state, bind("i", binding, "p")).unwrap();
+    }
+    let unbind = |binding: &str| Command::Unbind(id("i"), id(binding));
+    assert_eq!(run(&mut state, unbind("b")).unwrap().len(), 2);
+    assert_eq!(state.binding(&id("i"), &id("b")), None);
+    let ended = state.ended_binding(&id("b")).unwrap();
+    assert_eq!((ended.operation.kind, &ended.failure), (Kind::Unbind, &None));
+    // Also while what is not made is being removed; and one that may have credentials is revoked first.
+    run(&mut state, Command::Deprovision(id("i"))).unwrap();
+    assert_eq!(run(&mut state, unbind("c")).unwrap().len(), 2);
+    let mut state = live();
+    run(&mut state, bind("i", "b", "p")).unwrap();
+    assert_eq!(run(&mut state, unbind("b")).unwrap().len(), 1);
+    assert_eq!(state.binding(&id("i"), &id("b")).unwrap().phase, Phase::Ending);
+}
+
+#[test]
+fn bindings_that_a_refused_deletion_has_revoked_are_gone() {
+    let mut state = live();
+    for binding in ["b", "c", "d"] {
+        run(&mut state, bind("i", binding, "p")).unwrap();
+    }
+    ["b", "c"].iter().for_each(|binding| end_binding(&mut state, "i", binding));
+    run(&mut state, Command::Deprovision(id("i"))).unwrap();
+    let lose = || Command::LoseBindings { instance: id("i"), bindings: vec![id("b"), id("d"), id("none")] };
+    // One that is still being made has nothing to lose: its credentials are issued when the instance can be used again.
+    assert_eq!(run(&mut state, lose()).unwrap().len(), 1);
+    assert_eq!(run(&mut state, lose()), Ok(vec![]));
+    end(&mut state, "i", Some("it holds events"));
+    assert_eq!(state.binding(&id("i"), &id("b")), None);
+    assert!(state.ended_binding(&id("b")).unwrap().failure.as_ref().unwrap().contains("bind again"));
+    let phase = |binding: &str| state.binding(&id("i"), &id(binding)).unwrap().phase;
+    assert_eq!((phase("c"), phase("d")), (Phase::Live, Phase::Beginning));
+}
+
+#[test]
+fn credentials_of_an_instance_that_ends_are_told_no_more() {
+    let mut state = live();
+    run(&mut state, bind("i", "b", "p")).unwrap();
+    end_binding(&mut state, "i", "b");
+    run(&mut state, rotate("c", "b")).unwrap();
+    let usable = |state: &State| state.usable_binding(&id("i"), &id("b"), at(1)).is_some();
+    assert!(usable(&state));
+    assert_eq!(run(&mut state, bind("i", "b", "p")), Ok(vec![]), "a repeat finds it");
+    run(&mut state, Command::Deprovision(id("i"))).unwrap();
+    assert!(!usable(&state));
+    for repeat in [bind("i", "b", "p"), rotate("c", "b")] {
+        assert_eq!(run(&mut state, repeat), Err(BrokerError::Busy("i".into())));
+    }
+    // Refused: it is what it was.
+    end(&mut state, "i", Some("it holds events"));
+    assert!(usable(&state));
+    assert_eq!(run(&mut state, bind("i", "b", "p")), Ok(vec![]));
 }
 
 #[test]

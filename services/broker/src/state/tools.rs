@@ -25,7 +25,7 @@ impl State {
     /// The operations that have not ended on an instance and its bindings.
     pub(crate) fn pending_of(&self, id: &InstanceId) -> Vec<String> {
         let own = self.instances.get(id).map(|there| (&there.operation, there.restores()));
-        let bindings = self.bindings.values().filter(|b| b.request.instance == *id).map(|b| (&b.operation, false));
+        let bindings = self.bindings_of(id).map(|(_, b)| (&b.operation, false));
         let open = own.into_iter().chain(bindings).filter(|(operation, restores)| !operation.ended || *restores);
         open.map(|(operation, _)| operation.token.clone()).collect()
     }

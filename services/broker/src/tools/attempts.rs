@@ -1,15 +1,11 @@
-//! What operators see of the attempts at work that has not ended, and how they hurry it.
+//! What operators see of the attempts at work that has not ended.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use parking_lot::Mutex;
-use types::InstanceId;
 use wire::Problem;
 
-use crate::{
-    effects::{Work, pending},
-    state::{Operation, State},
-};
+use crate::state::Operation;
 
 /// Problems that are remembered; when there are more, all are forgotten and the next attempts tell them anew.
 const PROBLEMS_MAX: usize = 4096;
@@ -44,23 +40,9 @@ impl Problems {
     }
 }
 
-/// Everything that is to be done, under a new name where an operator wants it tried at once.
-pub(crate) fn hurried(state: &State) -> Vec<(String, Work)> {
-    let named = pending(state).into_iter().map(|(work_id, work)| (state.effect(instance_of(&work), &work_id), work));
-    named.collect()
-}
-
 /// The work of an effect, whatever the attempt.
 fn work_of(effect: &str) -> &str {
     effect.split('~').next().unwrap_or(effect)
-}
-
-fn instance_of(work: &Work) -> &InstanceId {
-    match work {
-        Work::Create { id, .. } | Work::Update { id, .. } | Work::Restore { id, .. } | Work::Delete { id, .. } => id,
-        Work::Issue { new, .. } => &new.instance,
-        Work::Revoke { instance, .. } => instance,
-    }
 }
 
 #[cfg(test)]

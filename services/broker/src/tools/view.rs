@@ -1,13 +1,13 @@
 //! How the state looks to an operator: without parameters and without secrets.
 
 use types::{BindingId, InstanceId};
-use wire::broker::{BindingView, EndedView, InstanceView, OperationView, Phase as Seen};
+use wire::broker::{BindingView, EndedView, InstanceView, OperationView};
 
 use super::Problems;
 use crate::{
     catalog::Catalog,
     osb::Identity,
-    state::{Binding, Ended, Instance, Operation, Phase},
+    state::{Binding, Ended, Instance, Operation},
 };
 
 /// An instance; its bindings are counted elsewhere.
@@ -34,7 +34,7 @@ pub(super) fn instance(catalog: &Catalog, problems: &Problems, id: &InstanceId, 
         index: there.wanted.index.clone(),
         scope: there.wanted.scope.clone(),
         backend: there.wanted.backend.clone(),
-        phase: phase(there.phase),
+        phase: there.phase,
         operation: OperationView { problem: problems.of(&there.operation), ..operation(&there.operation) },
         binding_count: 0,
         version,
@@ -52,7 +52,7 @@ pub(super) fn binding(problems: &Problems, id: &BindingId, there: &Binding) -> B
         role: there.role,
         expires: there.expires(),
         predecessor: there.request.predecessor.clone(),
-        phase: phase(there.phase),
+        phase: there.phase,
         operation: OperationView { problem: problems.of(&there.operation), ..operation(&there.operation) },
         platform,
         user,
@@ -73,15 +73,6 @@ fn operation(there: &Operation) -> OperationView {
         ended: there.ended,
         failure: there.failure.as_ref().map(|failure| failure.reason.clone()),
         problem: None,
-    }
-}
-
-fn phase(there: Phase) -> Seen {
-    match there {
-        Phase::Beginning => Seen::Beginning,
-        Phase::Live => Seen::Live,
-        Phase::Updating => Seen::Updating,
-        Phase::Ending => Seen::Ending,
     }
 }
 

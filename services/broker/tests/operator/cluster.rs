@@ -23,7 +23,9 @@ pub(crate) const SOON: Duration = Duration::from_secs(40);
 pub(crate) const INDEXES: (&str, &str) = ("/apis/logboom.io/v1alpha1/namespaces/shop/logindexes", "LogIndex");
 pub(crate) const BINDINGS: (&str, &str) = ("/apis/logboom.io/v1alpha1/namespaces/shop/logbindings", "LogBinding");
 pub(crate) const SECRETS: (&str, &str) = ("/api/v1/namespaces/shop/secrets", "Secret");
-const MANIFESTS: [&str; 4] = ["logindexes", "logbindings", "role", "rolebinding"];
+const MANIFESTS: [&str; 5] = ["logindexes", "logbindings", "role", "rolebinding", "secrets"];
+/// How long credentials work on after others have taken their place.
+pub(crate) const GRACE: Duration = Duration::from_secs(2);
 
 /// What whoever owns the namespace does, as the guide says.
 const ALLOW: [&str; 7] = [
@@ -63,15 +65,20 @@ impl Bed {
         // A second test finds it installed already.
         rustls::crypto::ring::default_provider().install_default().ok();
         let api = KubernetesApi::start().await.unwrap()?;
-        let kubectl = |words: &[&str]| run(api.kubectl(api.admin()).unwrap().args(words));
-        kubectl(&["create", "namespace", "logboom"]);
-        kubectl(&["create", "namespace", "shop"]);
-        kubectl(&["--namespace", "logboom", "create", "serviceaccount", "broker"]);
-        for name in MANIFESTS.into_iter().chain(["secrets"]) {
-            kubectl(&["apply", "--validate=strict", "--filename", &manifest(name).display().to_string()]);
+        for namespace in ["logboom", "shop"] {
+            let wish = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
+            api.create("/api/v1/namespaces", &wish).await.unwrap();
         }
-        kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"]);
-        kubectl(&ALLOW);
+        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "broker"}});
+        api.create("/api/v1/namespaces/logboom/serviceaccounts", &account).await.unwrap();
+        let mut apply = api.kubectl(api.admin()).unwrap();
+        apply.args(["apply", "--validate=strict"]);
+        run(apply.args(MANIFESTS.map(|name| format!("--filename={}", manifest(name).display()))));
+        run(api.kubectl(api.admin()).unwrap().args(ALLOW));
+        for kind in ["logindexes", "logbindings"] {
+            let path = format!("/apis/logboom.io/v1alpha1/{kind}");
+            eventually(SOON, async || api.get(&path).await.is_ok()).await;
+        }
         let token = api.token("logboom", "broker").await.unwrap();
         let kubeconfig = api.kubeconfig(&token).unwrap();
         let world = World::start().await.unwrap();
@@ -85,7 +92,9 @@ impl Bed {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let address = format!("broker.address=127.0.0.1:{port}");
         let kubeconfig = format!("broker.operator_kubeconfig={}", self.kubeconfig.display());
-        let set = ["common.lease_ttl=1s", &address, "broker.operator=true", &kubeconfig];
+        let grace = format!("broker.operator_grace={}s", GRACE.as_secs());
+        let operator = ["broker.operator=true", "broker.operator_ttl_min=1s", &kubeconfig, &grace];
+        let set = ["common.lease_ttl=1s", &address].into_iter().chain(operator).collect::<Vec<_>>();
         let settings = self.world.settings(name, &set).unwrap();
         self.replicas.push(start_in_process::<Broker>(&settings, None).await.unwrap());
     }
@@ -171,6 +180,23 @@ impl Bed {
 
     pub(crate) async fn wait_until_gone(&self, kind: Kind, name: &str) {
         eventually(SOON, async || self.get(kind, name).await.is_none()).await;
+    }
+
+    /// Since when the Secret of a binding holds other credentials than its first; waits until that is remembered.
+    pub(crate) async fn replaced_at(&self, name: &str) -> jiff::Timestamp {
+        let mut at = None;
+        eventually(SOON, async || {
+            let object = self.get(BINDINGS, name).await.unwrap();
+            at = object["status"]["bindings"][0]["replacedAt"].as_str().map(|at| at.parse().unwrap());
+            at.is_some()
+        })
+        .await;
+        at.unwrap()
+    }
+
+    /// Waits until the provisioner was asked for something.
+    pub(crate) async fn wait_until_done(&self, what: &str) {
+        eventually(SOON, async || self.backend.lock().unwrap().history.iter().any(|done| done == what)).await;
     }
 
     pub(crate) async fn wait_for_token(&self, name: &str, token: &str) {

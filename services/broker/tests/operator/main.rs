@@ -5,11 +5,10 @@
 mod cluster;
 mod provisioner;
 
-use cluster::{BINDINGS, Bed, INDEXES, SECRETS, SOON};
+use cluster::{BINDINGS, Bed, GRACE, INDEXES, SECRETS};
 use data_encoding::BASE64;
 use reqwest::Method;
 use serde_json::json;
-use testkit::eventually;
 
 /// One API server for all of them, since it takes seconds to start; each leaves nothing behind.
 #[actix_rt::test]
@@ -19,6 +18,7 @@ async fn a_cluster_is_served() {
     the_guide_is_right(&bed).await;
     an_index_is_provisioned_changed_and_deprovisioned(&mut bed).await;
     a_binding_becomes_a_secret_and_goes_with_it(&mut bed).await;
+    credentials_are_exchanged_by_the_clock(&mut bed).await;
     a_secret_of_somebody_else_is_never_touched(&mut bed).await;
     the_next_leader_goes_on(&mut bed).await;
     bed.stop().await;
@@ -85,18 +85,29 @@ async fn a_binding_becomes_a_secret_and_goes_with_it(bed: &mut Bed) {
     bed.patch(SECRETS, "app", json!({"stringData": {"token": "spoilt"}})).await;
     bed.nudge(BINDINGS, "app").await;
     bed.wait_for_token("app", &format!("lbt_{uid}")).await;
-    // Another role: other credentials, and the old ones are revoked.
+    // Another role: other credentials. Pods still have the old ones, which are revoked at once only with the object.
     bed.patch(BINDINGS, "app", json!({"spec": {"role": "read"}})).await;
     bed.wait_for_token("app", &format!("lbt_{uid}-2")).await;
-    let backend = bed.backend.clone();
-    eventually(SOON, async || {
-        backend.lock().unwrap().bindings.keys().map(ToString::to_string).eq([format!("{uid}-2")])
-    })
-    .await;
-
+    let replaced_at = bed.replaced_at("app").await;
+    let revoked_at = bed.backend.lock().unwrap().revoked.get(&uid.parse().unwrap()).copied();
+    assert!(revoked_at.is_none_or(|at| at.duration_since(replaced_at).unsigned_abs() >= GRACE), "{revoked_at:?}");
     bed.delete(BINDINGS, "app").await;
     bed.wait_until_gone(BINDINGS, "app").await;
+    assert!(bed.backend.lock().unwrap().bindings.is_empty());
     assert!(bed.get(SECRETS, "app").await.is_none(), "no garbage collector is there: the operator did it");
+    bed.delete(INDEXES, "logs").await;
+    bed.wait_until_gone(INDEXES, "logs").await;
+    assert!(bed.backend.lock().unwrap().is_empty());
+}
+
+/// Long before they end others are in the Secret.
+async fn credentials_are_exchanged_by_the_clock(bed: &mut Bed) {
+    bed.create(INDEXES, json!({"name": "logs"}), json!({"plan": "small"})).await;
+    let uid =
+        bed.create(BINDINGS, json!({"name": "turning"}), json!({"indexRef": {"name": "logs"}, "ttl": "2s"})).await;
+    bed.wait_until_done(&format!("issue {uid}-2")).await;
+    bed.delete(BINDINGS, "turning").await;
+    bed.wait_until_gone(BINDINGS, "turning").await;
     bed.delete(INDEXES, "logs").await;
     bed.wait_until_gone(INDEXES, "logs").await;
     assert!(bed.backend.lock().unwrap().is_empty());
@@ -131,17 +142,19 @@ async fn a_secret_of_somebody_else_is_never_touched(bed: &mut Bed) {
     bed.wait_until_gone(INDEXES, "logs").await;
 }
 
+/// What is half done when the leader goes is done by the next one, and nothing twice.
 async fn the_next_leader_goes_on(bed: &mut Bed) {
     bed.create(INDEXES, json!({"name": "logs"}), json!({"plan": "small"})).await;
-    // Its credentials are exchanged under the next leader.
-    let turning = json!({"indexRef": {"name": "logs"}, "ttl": "30s"});
-    let old = bed.create(BINDINGS, json!({"name": "turning"}), turning).await;
+    let old = bed.create(BINDINGS, json!({"name": "turning"}), json!({"indexRef": {"name": "logs"}})).await;
     bed.wait_for_token("turning", &format!("lbt_{old}")).await;
     bed.add_replica("b").await;
-    // What is half done when the leader goes is done by the next one, and nothing twice.
     bed.backend.lock().unwrap().stuck = true;
     let late = bed.create(INDEXES, json!({"name": "late"}), json!({"plan": "small"})).await;
     bed.wait_for(INDEXES, "late", "Provisioning").await;
+    // Other credentials are in the Secret, and those before them are in their time of grace.
+    bed.patch(BINDINGS, "turning", json!({"spec": {"role": "read"}})).await;
+    bed.wait_for_token("turning", &format!("lbt_{old}-2")).await;
+    let replaced_at = bed.replaced_at("turning").await;
     bed.stop_first().await;
     bed.backend.lock().unwrap().stuck = false;
     bed.wait_for(INDEXES, "late", "Ready").await;
@@ -152,16 +165,22 @@ async fn the_next_leader_goes_on(bed: &mut Bed) {
     let ready = |event: &&serde_json::Value| event["reason"] == "Ready" && event["regarding"]["name"] == "late";
     assert_eq!(events["items"].as_array().unwrap().iter().filter(ready).count(), 1, "only the leader writes: {events}");
 
-    bed.wait_for_token("turning", &format!("lbt_{old}-2")).await;
+    bed.wait_until_done(&format!("revoke {old}")).await;
     let backend = bed.backend.clone();
-    let revoked = format!("revoke {old}");
-    eventually(SOON, async || backend.lock().unwrap().history.contains(&revoked)).await;
-    let history = bed.backend.lock().unwrap().history.clone();
-    let mut rest = history.iter();
-    let order =
-        [format!("issue {old}"), format!("create {late}"), format!("issue {uid}"), format!("issue {old}-2"), revoked];
-    assert!(order.iter().all(|step| rest.any(|done| done == step)), "{order:?} in {history:?}");
-    assert_eq!(history.iter().filter(|done| **done == format!("create {late}")).count(), 1, "{history:?}");
+    let revoked_at = backend.lock().unwrap().revoked[&old.parse().unwrap()];
+    let worked_on = revoked_at.duration_since(replaced_at).unsigned_abs();
+    assert!(worked_on >= GRACE, "the former credentials were revoked {worked_on:?} after they were replaced");
+    let history = backend.lock().unwrap().history.clone();
+    let before = |one: String, other: String| {
+        let place = |step: &String| history.iter().position(|done| done == step);
+        assert!(place(&one).is_some() && place(&one) < place(&other), "{one} before {other} in {history:?}");
+    };
+    before(format!("issue {old}-2"), format!("create {late}"));
+    before(format!("create {late}"), format!("issue {uid}"));
+    before(format!("issue {old}-2"), format!("revoke {old}"));
+    for done in [format!("create {late}"), format!("issue {old}-2")] {
+        assert_eq!(history.iter().filter(|one| **one == done).count(), 1, "{done} in {history:?}");
+    }
 
     // An index that goes takes its service bindings along; the objects notice.
     bed.delete(INDEXES, "late").await;

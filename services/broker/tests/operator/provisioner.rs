@@ -24,6 +24,8 @@ pub(crate) struct Backend {
     pub(crate) bindings: BTreeMap<BindingId, NewBinding>,
     /// What was done for the first time or undone, in order.
     pub(crate) history: Vec<String>,
+    /// When bindings were revoked.
+    pub(crate) revoked: BTreeMap<BindingId, jiff::Timestamp>,
     /// While set, every creation is put off.
     pub(crate) stuck: bool,
 }
@@ -66,6 +68,7 @@ impl Backend {
     fn revoke(&mut self, id: &BindingId) {
         if self.bindings.remove(id).is_some() {
             self.history.push(format!("revoke {id}"));
+            self.revoked.insert(id.clone(), jiff::Timestamp::now());
         }
     }
 

@@ -67,7 +67,9 @@ async fn a_binding_lives_and_ends() -> Result<()> {
     assert!(renew.as_str().unwrap() < end, "{bound}");
     let made = f.backend.lock().unwrap().bindings[&"b".parse()?].clone();
     assert_eq!((made.role, made.ttl_seconds), (Role::Write, Some(60)));
+    assert_eq!(f.backend.lock().unwrap().issues, 1, "what was issued is what is answered");
     assert_eq!(f.ask("PUT", &path, Some(&bind_body(parameters.clone()))).await, (200, bound.clone()));
+    assert_eq!(f.backend.lock().unwrap().issues, 2, "it was kept nowhere");
     // 30: older clients refuse newer fields.
     let old = f.bare(0, "GET", &path).basic_auth("admin", Some("open sesame")).header("X-Broker-API-Version", "2.15");
     let (_, old) = answer(old).await;
@@ -126,6 +128,23 @@ async fn a_bind_waits_for_its_instance() -> Result<()> {
     // 62: a platform may take anything but success for the end.
     let (bound, ()) = futures::join!(f.ask("PUT", &path, Some(&body)), release);
     assert_eq!(bound.0, 201);
+    f.stop().await
+}
+
+#[actix_rt::test]
+async fn an_unbind_does_not_wait_for_its_instance() -> Result<()> {
+    let f = Fixture::start().await?;
+    f.backend.lock().unwrap().stuck = true;
+    let wait = "accepts_incomplete=true";
+    assert_eq!(f.ask("PUT", &format!("{}?{wait}", instance("i")), Some(&provision_body(json!({})))).await.0, 202);
+    let path = binding("i", "b");
+    assert_eq!(f.ask("PUT", &format!("{path}?{wait}"), Some(&bind_body(json!({})))).await.0, 202);
+    // 73: with and without a platform that waits.
+    assert_eq!(f.ask("DELETE", &format!("{path}{}&{wait}", ids(SMALL)), None).await, (200, json!({})));
+    assert_eq!(f.ask("DELETE", &format!("{path}{}", ids(SMALL)), None).await.0, 410);
+    f.backend.lock().unwrap().stuck = false;
+    eventually(SOON, async || f.ask("GET", &instance("i"), None).await.0 == 200).await;
+    assert_eq!(f.backend.lock().unwrap().issues, 0, "nobody ever asked for its credentials");
     f.stop().await
 }
 

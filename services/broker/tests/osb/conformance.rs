@@ -112,6 +112,7 @@ const USABLE: &str = "src/desk/operations.rs::a_failure_says_what_can_still_be_u
 const TOO_LONG: &str = "tests/osb/operations.rs::what_takes_longer_than_its_plan_allows_is_given_up";
 const CONVERGES: &str = "tests/osb/operations.rs::a_deletion_converges_however_often_it_fails";
 const LEFT: &str = "tests/osb/operations.rs::what_was_left_is_removed_and_what_is_foreign_is_not";
+const SURE: &str = "tests/osb/operations.rs::a_leader_whose_time_is_over_says_of_nothing_that_it_is_not_there";
 const LINEAR: &str = "tests/osb/conformance/points.rs::requests_for_one_instance_are_answered_one_after_the_other";
 const AUDITED: &str = "../../tests/broker.rs::the_audit_is_complete_through_a_killed_leader";
 
@@ -170,7 +171,7 @@ const POINTS: &[(u8, Proof)] = &[
     ),
     (26, By(&["src/catalog/read.rs::a_version_is_semantic_or_not", RULES])),
     (27, By(&[RULES])),
-    (28, By(&[RULES])),
+    (28, By(&["src/catalog/tests.rs::a_dashboard_client_is_served_whole_and_only_if_somebody_wrote_it", RULES])),
     (29, By(&[PROTOCOL_CATALOG, "src/osb/request.rs::a_known_tag_is_found_in_a_list"])),
     (30, By(&[GATED, STRICT, "src/osb/gate.rs::a_field_is_there_from_its_version_on", BOUND])),
     (31, By(&[CHECKED])),
@@ -235,7 +236,7 @@ const POINTS: &[(u8, Proof)] = &[
     ),
     (71, By(&[ROTATED, "src/state/tests.rs::a_rotation_copies_a_live_binding"])),
     (72, By(&[BOUND, ASYNCHRONOUS])),
-    (73, By(&[BOUND])),
+    (73, By(&[BOUND, "tests/osb/bindings.rs::an_unbind_does_not_wait_for_its_instance"])),
     (74, By(&[LIVES])),
     (75, By(&[LIVES, ASYNCHRONOUS, ENDING])),
     (76, By(&[ASYNCHRONOUS])),
@@ -244,7 +245,7 @@ const POINTS: &[(u8, Proof)] = &[
     (79, By(&[VANISHED])),
     (80, By(&[DELETED, FAILED])),
     (81, By(&[LIVES, DELETED, ENDS])),
-    (82, By(&[LIVES, ENDS])),
+    (82, By(&[LIVES, ENDS, SURE])),
     (83, By(&[ASYNCHRONOUS, ENDS])),
     (84, By(&[ASYNCHRONOUS, ENDS])),
     (85, By(&[ASYNCHRONOUS, UPDATE_ALONE])),
@@ -255,14 +256,27 @@ const POINTS: &[(u8, Proof)] = &[
     (90, By(&[TOO_LONG, "src/state/tests.rs::what_takes_too_long_is_given_up"])),
     (91, By(&[UPDATE_ALONE, BIND_WAITS, ENDING])),
     (92, By(&[LINEAR])),
-    (93, By(&["src/api.rs::an_answer_comes_before_any_platform_gives_up", DELETED])),
+    (
+        93,
+        By(&[
+            "src/api.rs::an_answer_comes_before_any_platform_gives_up",
+            "src/desk.rs::whatever_hangs_is_answered",
+            DELETED,
+        ]),
+    ),
     (94, By(&[DELETED, LEFT])),
     (95, By(&[LEFT])),
     (96, By(&[RESTART, "tests/osb/operations.rs::a_deletion_survives_the_death_of_its_leader", CONVERGES])),
     (97, By(&[REPLICAS, LINEAR])),
-    (98, By(&[AUDITED])),
+    (98, By(&["tests/osb/audit.rs::every_mutation_is_audited_with_its_identity", AUDITED])),
     (99, By(&[SECRETS])),
-    (100, By(&["../../tests/tls.rs::a_standalone_speaks_tls_on_every_connection_and_takes_a_new_certificate"])),
+    (
+        100,
+        By(&[
+            "tests/osb/authority.rs::the_authority_of_the_bundle_vouches_for_the_name_of_the_service",
+            "../../tests/tls.rs::a_standalone_speaks_tls_on_every_connection_and_takes_a_new_certificate",
+        ]),
+    ),
 ];
 
 /// The tests of a file: names of functions below a test attribute.

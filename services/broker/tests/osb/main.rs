@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
+mod audit;
+mod authority;
 mod bindings;
 mod conformance;
 mod fuzz;
@@ -31,9 +33,9 @@ use types::{BindingId, InstanceId, Timestamp};
 use wire::{
     Empty, Problem, Service,
     index_provisioner::{
-        BindingDescription, BindingList, BindingName, CreateIndex, Credentials, DeleteIndex, IndexChange,
-        IndexDescription, IndexList, InstanceName, IssueCredentials, ListBindings, ListIndexes, NewBinding, NewIndex,
-        RevokeCredentials, UpdateIndex,
+        BindingDescription, BindingList, BindingName, BindingsOf, CreateIndex, Credentials, DeleteIndex, IndexChange,
+        IndexDescription, IndexList, IndexesOf, InstanceName, IssueCredentials, ListBindings, ListIndexes, NewBinding,
+        NewIndex, RevokeCredentials, UpdateIndex,
     },
 };
 
@@ -62,8 +64,16 @@ pub(crate) struct Backend {
     pub(crate) deletions_stuck: bool,
     /// While set, indexes hold events and must not be deleted.
     pub(crate) not_empty: bool,
+    /// While set, events come after the credentials of the first binding were revoked, and the deletion is refused.
+    pub(crate) late_events: bool,
     /// While set, every issue of credentials is put off.
     pub(crate) issues_stuck: bool,
+    /// Issues that were asked for.
+    pub(crate) issues: u32,
+    /// Back-ends whose creations are never answered.
+    pub(crate) hanging: BTreeSet<String>,
+    /// Whether the call that is looked at is never answered.
+    hangs: bool,
 }
 
 /// A broker replica with a platform that talks to it.
@@ -131,6 +141,9 @@ impl Fixture {
             let path = world.data_dir().with_file_name("catalog.yaml");
             std::fs::write(&path, catalog)?;
             set.extend([format!("broker.catalog_path={}", path.display()), "broker.offerings=".to_owned()]);
+            let keys = world.data_dir().with_file_name("sealing-keys");
+            std::fs::write(&keys, format!("k1:{}\n", data_encoding::BASE64.encode(&[7; 32])))?;
+            set.push(format!("broker.sealing_keys=file:{}", keys.display()));
         }
         let (replicas, ways) = (Vec::new(), BTreeMap::new());
         Ok(Self { world, backend, replicas, ways, set, client, host, _doors: doors })
@@ -172,6 +185,11 @@ impl Fixture {
             self.stop_replica(0).await?;
         }
         Ok(())
+    }
+
+    /// Where a replica listens.
+    pub(crate) fn url(&self, replica: usize) -> &str {
+        &self.replicas[replica].1
     }
 
     /// A request with nothing but method and path.
@@ -239,8 +257,12 @@ async fn provisioner(host: &Host, backend: &Arc<Mutex<Backend>>) -> Result<Vec<D
             let backend = backend.clone();
             doors
                 .serve::<$call, _, _>(None, move |incoming| {
-                    let answer = $answer(&mut *backend.lock().unwrap(), incoming.request);
-                    async move { answer }
+                    let (answer, hangs) = {
+                        let mut backend = backend.lock().unwrap();
+                        backend.hangs = false;
+                        (($answer)(&mut *backend, incoming.request), backend.hangs)
+                    };
+                    async move { if hangs { std::future::pending().await } else { answer } }
                 })
                 .await?
         }};
@@ -254,11 +276,11 @@ async fn provisioner(host: &Host, backend: &Arc<Mutex<Backend>>) -> Result<Vec<D
             backend.bindings.remove(&name.binding);
             Ok(Empty {})
         }),
-        door!(ListIndexes, |backend: &mut Backend, _: Empty| {
+        door!(ListIndexes, |backend: &mut Backend, _: IndexesOf| {
             let indexes = backend.indexes.values().cloned().map(described).collect();
-            Ok(IndexList { indexes })
+            Ok(IndexList { indexes, more: false })
         }),
-        door!(ListBindings, |backend: &mut Backend, _: Empty| {
+        door!(ListBindings, |backend: &mut Backend, _: BindingsOf| {
             let bindings = backend.bindings.values().map(|b| BindingDescription {
                 binding: b.binding.clone(),
                 instance: b.instance.clone(),
@@ -267,7 +289,7 @@ async fn provisioner(host: &Host, backend: &Arc<Mutex<Backend>>) -> Result<Vec<D
                 created: Timestamp::from_nanos(1),
                 expires: None,
             });
-            Ok(BindingList { bindings: bindings.collect() })
+            Ok(BindingList { bindings: bindings.collect(), more: false })
         }),
     ])
 }
@@ -305,16 +327,22 @@ fn deleted(backend: &mut Backend, name: InstanceName) -> Result<Empty, Problem> 
     if backend.deletions_stuck {
         return Err(Problem::unavailable("Stuck", "try again"));
     }
-    if backend.not_empty {
+    let revoked = if backend.late_events { 1 } else { usize::MAX };
+    if !backend.not_empty || backend.late_events {
+        let ended = backend.bindings.values().filter(|b| b.instance == name.instance).take(revoked);
+        let ended: Vec<BindingId> = ended.map(|b| b.binding.clone()).collect();
+        ended.iter().for_each(|binding| drop(backend.bindings.remove(binding)));
+    }
+    if backend.not_empty || backend.late_events {
         return Err(Problem::conflict("NotEmpty", "the index holds events"));
     }
     backend.indexes.remove(&name.instance);
-    backend.bindings.retain(|_, b| b.instance != name.instance);
     Ok(Empty {})
 }
 
 fn created(backend: &mut Backend, new: NewIndex) -> Result<IndexDescription, Problem> {
     let index = new.index.clone().unwrap();
+    backend.hangs = backend.hanging.contains(&new.backend);
     if backend.stuck {
         return Err(Problem::unavailable("Stuck", "try again"));
     }
@@ -328,6 +356,7 @@ fn created(backend: &mut Backend, new: NewIndex) -> Result<IndexDescription, Pro
 }
 
 fn issued(backend: &mut Backend, new: NewBinding) -> Result<Credentials, Problem> {
+    backend.issues += 1;
     if backend.issues_stuck {
         return Err(Problem::unavailable("Stuck", "try again"));
     }

@@ -1,5 +1,7 @@
 //! Operations that take too long, are refused, or leave something behind; offerings that are asynchronous.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use serde_json::{Value, json};
 use testkit::eventually;
@@ -147,6 +149,52 @@ async fn a_deletion_that_is_refused_leaves_a_usable_instance() -> Result<()> {
 }
 
 #[actix_rt::test]
+async fn bindings_that_a_refused_deletion_has_cost_their_credentials_are_gone() -> Result<()> {
+    let f = Fixture::start().await?;
+    assert_eq!(f.ask("PUT", &instance("i"), Some(&provision_body(json!({ "reclaim_policy": "fail" })))).await.0, 201);
+    for id in ["b", "c"] {
+        assert_eq!(f.ask("PUT", &binding("i", id), Some(&bind_body(json!({})))).await.0, 201);
+    }
+    f.backend.lock().unwrap().late_events = true;
+    let (status, refused) = f.ask("DELETE", &format!("{}{}", instance("i"), ids(SMALL)), None).await;
+    assert_eq!((status, refused["error"].as_str()), (422, Some("NotEmpty")));
+    assert_eq!(f.ask("GET", &instance("i"), None).await.0, 200);
+    // Broker and provisioner agree, binding by binding.
+    assert_eq!(f.ask("GET", &binding("i", "c"), None).await.0, 200);
+    let lost = binding("i", "b");
+    assert_eq!(f.ask("GET", &lost, None).await.0, 404);
+    let (status, ended) = operation(&f, &lost, "bind").await;
+    assert_eq!((status, &ended["state"]), (200, &json!("failed")));
+    assert!(ended["description"].as_str().unwrap().contains("bind again"), "{ended}");
+    assert_eq!(f.ask("DELETE", &format!("{lost}{}", ids(SMALL)), None).await.0, 410);
+    assert_eq!(f.ask("PUT", &lost, Some(&bind_body(json!({})))).await.0, 201, "it can be had again");
+    f.stop().await
+}
+
+const TWO: &str = r#"
+services:
+  - { id: far, name: far, description: Hangs, backend: splunk, asynchronous: true,
+      plans: [{ id: far-plan, name: plan, description: Any }] }
+  - { id: near, name: near, description: Answers, backend: own,
+      plans: [{ id: near-plan, name: plan, description: Any }] }
+"#;
+
+#[actix_rt::test]
+async fn a_back_end_that_hangs_holds_up_nobody_but_itself() -> Result<()> {
+    let f = Fixture::start_with(Some(TWO), &[]).await?;
+    f.backend.lock().unwrap().hanging.insert("splunk".into());
+    let of = |name: &str| json!({ "service_id": name, "plan_id": format!("{name}-plan"), "organization_guid": "o", "space_guid": "sp" });
+    // More than there are places.
+    for number in 0..20 {
+        let path = format!("{}?{ASYNC}", instance(&format!("far-{number}")));
+        assert_eq!(f.ask("PUT", &path, Some(&of("far"))).await.0, 202);
+    }
+    let near = tokio::time::timeout(Duration::from_secs(5), f.ask("PUT", &instance("near"), Some(&of("near")))).await;
+    assert_eq!(near?.0, 201, "a call that hangs is given up after eight seconds");
+    f.stop().await
+}
+
+#[actix_rt::test]
 async fn a_deletion_converges_however_often_it_fails() -> Result<()> {
     let f = Fixture::start().await?;
     assert_eq!(f.ask("PUT", &instance("i"), Some(&provision_body(json!({})))).await.0, 201);
@@ -216,5 +264,40 @@ async fn a_deletion_survives_the_death_of_its_leader() -> Result<()> {
     eventually(SOON, async || f.try_at(1, "DELETE", &delete, None).await.is_some_and(|(status, _)| status == 410))
         .await;
     assert!(f.backend.lock().unwrap().indexes.is_empty());
+    f.stop().await
+}
+
+#[actix_rt::test]
+async fn a_leader_whose_time_is_over_says_of_nothing_that_it_is_not_there() -> Result<()> {
+    let mut f = Fixture::empty(None, &[]).await?;
+    f.add_mortal("a").await?;
+    let create = |id: &str| format!("{}?{ASYNC}", instance(id));
+    assert_eq!(f.ask("PUT", &create("gone"), Some(&provision_body(json!({})))).await.0, 201);
+    let delete = format!("{}{}&{ASYNC}", instance("gone"), ids(SMALL));
+    let (status, _) = f.ask("DELETE", &delete, None).await;
+    assert_eq!(status, 200);
+    f.backend.lock().unwrap().stuck = true;
+    assert_eq!(f.ask("PUT", &create("new"), Some(&provision_body(json!({})))).await.0, 202);
+    // From here on somebody else may lead; it cannot know.
+    f.cut("a");
+    let poll = |path: String, token: &str| format!("{path}/last_operation?operation={token}");
+    let reads = [
+        ("GET", poll(instance("none"), "provision"), None),
+        ("GET", poll(binding("new", "none"), "bind"), None),
+        // Its own token, so that it would be 410.
+        ("GET", poll(instance("gone"), "deprovision-1"), None),
+        ("GET", instance("new"), None),
+        ("PATCH", instance("none"), Some(json!({ "service_id": crate::SERVICE }))),
+        ("PUT", binding("none", "b"), Some(json!({ "predecessor_binding_id": "c" }))),
+    ];
+    let fixture = &f;
+    let asks = reads.iter().map(|(method, path, body)| async move {
+        let request = fixture.request(0, method, path);
+        let request = body.iter().fold(request, |request, body| request.json(body));
+        (path, crate::answer(request).await.0)
+    });
+    for (path, status) in futures::future::join_all(asks).await {
+        assert_eq!(status, 503, "{path}");
+    }
     f.stop().await
 }

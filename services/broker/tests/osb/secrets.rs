@@ -124,6 +124,8 @@ async fn secrets_are_in_no_log_no_metric_and_no_error() -> Result<()> {
         (Some("***"), Some("shop"))
     );
     errors += &shown.to_string();
+    let (status, _) = put("i", json!({ "index": "shop", "key": planted(5) })).await;
+    assert_eq!(status, 200, "a repeat is found to be one");
     let (status, differs) = put("i", json!({ "index": "shop", "key": planted(6) })).await;
     assert_eq!(status, 409);
     errors += &differs.to_string();
@@ -135,6 +137,14 @@ async fn secrets_are_in_no_log_no_metric_and_no_error() -> Result<()> {
     write("credentials", format!("basic cf:{}\nnonsense {}\n", planted(2), planted(8)));
     let told = |text: &str| String::from_utf8_lossy(&lines.0.lock().unwrap()).contains(text);
     eventually(SOON, async || told("line 2: must be")).await;
+    // Neither is what is stored: the journal, of which snapshots and local copies are made.
+    let journal = f.host.bus.journal(wire::Service::Broker, 1).await?;
+    let mut stored = String::new();
+    for entry in journal.read(0, 1 << 20).await?.iter() {
+        stored += &String::from_utf8_lossy(&entry.payload);
+    }
+    assert!(stored.contains("sealed:k1:") && stored.contains("shop"), "the journal is the broker's");
+    check(&stored, "the journal");
     f.stop().await?;
     check(&errors, "an answer");
     let log = String::from_utf8_lossy(&lines.0.lock().unwrap()).into_owned();

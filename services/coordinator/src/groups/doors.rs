@@ -62,8 +62,7 @@ impl Readers {
     }
 
     async fn describe(&self, group: &GroupName) -> Result<GroupDescription, Problem> {
-        let found = self.ledger.read(|state| state.groups().describe(group));
-        self.ledger.sure(found.map_err(|error| (&error).into())).await
+        self.ledger.look(|state| state.groups().describe(group).map_err(|error| Problem::from(&error))).await
     }
 
     async fn submit(&self, command: Command) -> Result<(), Problem> {
@@ -75,8 +74,7 @@ impl Readers {
         let bounds = config.from.iter().chain(&config.to);
         let mut tails = BTreeMap::new();
         for (index, _) in bounds.filter(|(_, bound)| **bound == CutKind::Tail).take(2 * super::INDEXES_MAX) {
-            let found = self.ledger.read(|state| state.live_stream(index).map(|s| tail::present(s.graph())));
-            let present = self.ledger.sure(found.map_err(Problem::from)).await?;
+            let present = self.ledger.look(|state| state.live_stream(index).map(|s| tail::present(s.graph()))).await?;
             let measured = tail::measure(&self.bus, &present).await?;
             tails.insert(index.clone(), measured.iter().map(|one| (one.segment, one.end)).collect());
         }

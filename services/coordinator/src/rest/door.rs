@@ -14,8 +14,8 @@ use bus::Bucket;
 use host::{Host, Ledger};
 use types::{IndexName, ScopeName};
 use wire::{
-    Call, Problem,
-    coordinator::{DescribeStream, ListScopes, ScopesOf, StreamDescription, StreamName},
+    Call, Code, Problem,
+    coordinator::{DescribeStream, StreamDescription, StreamName},
 };
 
 use super::{
@@ -90,35 +90,22 @@ impl Front {
         self.host.bus.call_within::<C>(&(), request, CHANGE_WITHIN).await
     }
 
-    /// Whether a scope is there. A replica that does not see it asks the leader, for it may be behind.
+    /// Whether a scope is there.
     pub(crate) async fn has_scope(&self, scope: &ScopeName) -> Result<bool, Problem> {
-        if self.ledger.read(|state| state.scope(scope)) == Some(ScopePhase::Live) {
-            return Ok(true);
-        }
-        if self.ledger.is_leader() {
-            return Ok(false);
-        }
-        // Behind what it begins with and is shorter, so that few names come before it.
-        let shorter = scope.as_str().char_indices().next_back().and_then(|(end, _)| scope.as_str()[..end].parse().ok());
-        let mut wanted = ScopesOf { after: shorter, ..ScopesOf::default() };
-        // As many steps as there are pages of scopes.
-        loop {
-            let page = self.change::<ListScopes>(&wanted).await?;
-            let last = page.scopes.last().filter(|last| page.more && *last < scope).cloned();
-            if page.scopes.contains(scope) || last.is_none() {
-                return Ok(page.scopes.contains(scope));
-            }
-            wanted.after = last;
+        match self.scope(scope.as_str()).await {
+            Err(problem) if problem.code == Code::NotFound => Ok(false),
+            found => found.map(|_| true),
         }
     }
 
-    /// The scope as this replica knows it. Errors: NotFound.
-    pub(crate) fn known_scope(&self, scope: &str) -> Result<ScopeName, Problem> {
+    /// The scope of this name. Errors: NotFound.
+    pub(crate) async fn scope(&self, scope: &str) -> Result<ScopeName, Problem> {
         let name = scope.parse::<ScopeName>().map_err(|_| unknown_scope(scope))?;
-        match self.ledger.read(|state| state.scope(&name)) {
-            Some(ScopePhase::Live) => Ok(name),
+        let look = |state: &State| match state.scope(&name) {
+            Some(ScopePhase::Live) => Ok(()),
             _ => Err(unknown_scope(scope)),
-        }
+        };
+        self.ledger.look(look).await.map(|()| name)
     }
 
     /// The stream of a scope as the leader knows it. Errors: NotFound, also where the stream is another scope's.

@@ -20,6 +20,7 @@ use super::{
     answer::Refusal,
     door::Front,
 };
+use crate::State;
 
 type Answer = Result<HttpResponse, Refusal>;
 
@@ -41,7 +42,8 @@ fn unknown(scope: &str, group: &str) -> Problem {
 /// GET `/scopes/{scope}/readergroups`.
 pub(crate) async fn list(http: HttpRequest, front: Data<Front>, path: Path<String>) -> Answer {
     front.admit(&http, Resource::Scope(&path), Permission::Read).await?;
-    let scope = front.known_scope(&path)?;
+    front.ledger.whole().await?;
+    let scope = front.scope(&path).await?;
     let names: Vec<_> = front.ledger.read(|state| {
         let groups = state.groups().list(Some(&scope), None);
         groups.map(|group| json!({ "readerGroupName": group.config.group })).collect()
@@ -54,8 +56,11 @@ pub(crate) async fn describe(http: HttpRequest, front: Data<Front>, path: Path<(
     let (scope, group) = path.into_inner();
     front.admit(&http, Resource::Group(&scope, &group), Permission::Read).await?;
     let name = group.parse::<GroupName>().map_err(|_| unknown(&scope, &group))?;
-    let found = front.ledger.read(|state| state.groups().describe(&name)).ok();
-    let found = found.filter(|found| found.config.scope.as_str() == scope).ok_or_else(|| unknown(&scope, &group))?;
+    let look = |state: &State| {
+        let found = state.groups().describe(&name).ok().filter(|found| found.config.scope.as_str() == scope);
+        found.ok_or_else(|| unknown(&scope, &group))
+    };
+    let found = front.ledger.look(look).await?;
     Ok(HttpResponse::Ok().json(json!({
         "scopeName": scope,
         "readerGroupName": group,

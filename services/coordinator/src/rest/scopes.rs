@@ -28,6 +28,7 @@ fn property(scope: &ScopeName) -> ScopeProperty {
 /// GET `/scopes`: those that the caller may see.
 pub(crate) async fn list(http: HttpRequest, front: Data<Front>) -> Answer {
     let who = front.admit(&http, Resource::Scopes, Permission::Read).await?;
+    front.ledger.whole().await?;
     let scopes: Vec<ScopeName> = front.ledger.read(|state| {
         let live = state.scopes(None).filter(|(_, phase)| *phase == ScopePhase::Live);
         live.map(|(scope, _)| scope.clone()).collect()
@@ -50,7 +51,7 @@ pub(crate) async fn create(http: HttpRequest, front: Data<Front>, body: Json<Cre
 /// GET `/scopes/{scope}`.
 pub(crate) async fn describe(http: HttpRequest, front: Data<Front>, path: Path<String>) -> Answer {
     front.admit(&http, Resource::Scope(&path), Permission::Read).await?;
-    let scope = front.known_scope(&path)?;
+    let scope = front.scope(&path).await?;
     Ok(HttpResponse::Ok().json(property(&scope)))
 }
 

@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 use types::{IndexName, ScopeName, Tag};
 use wire::{
     Problem,
-    coordinator::{NewStream, RetentionChange, RetentionPolicy, ScalingPolicy, StreamDescription, StreamUpdate},
+    coordinator::{
+        INSTANCE_TAG_PREFIX, NewStream, RetentionChange, RetentionPolicy, ScalingPolicy, StreamDescription,
+        StreamUpdate,
+    },
 };
 
 use crate::{SEGMENTS_MAX, graph::SEGMENTS_PRESENT_MAX, retention::policy_of};
@@ -289,6 +292,7 @@ impl StreamConfig {
     /// The stream to create.
     pub(crate) fn creation(&self, scope: ScopeName, index: IndexName) -> Result<NewStream, Problem> {
         let (scaling, segments, retention, tags) = self.read(SEGMENTS_MAX)?;
+        let tags = with_instance(&[], tags)?;
         Ok(NewStream { scaling, retention, tags, ..NewStream::fixed(scope, index, segments) })
     }
 
@@ -300,6 +304,18 @@ impl StreamConfig {
         let update = StreamUpdate { index, scaling: Some(scaling), retention: Some(retention), tags: Some(tags) };
         Ok((update, scaling, segments))
     }
+}
+
+/// The tags that are asked for, and those that the stream has of its service instance, which only the platform gives and takes.
+pub(crate) fn with_instance(there: &[Tag], asked: Vec<Tag>) -> Result<Vec<Tag>, Problem> {
+    let of_instance = |tag: &Tag| tag.as_str().starts_with(INSTANCE_TAG_PREFIX);
+    if let Some(claimed) = asked.iter().find(|tag| of_instance(tag) && !there.contains(tag)) {
+        let message = format!("tag {claimed}: only the platform gives tags that begin with {INSTANCE_TAG_PREFIX}");
+        return Err(Problem::bad_request("InvalidPolicy", message));
+    }
+    let kept = there.iter().filter(|tag| of_instance(tag) && !asked.contains(tag)).cloned();
+    let kept: Vec<Tag> = kept.collect();
+    Ok(asked.into_iter().chain(kept).collect())
 }
 
 #[cfg(test)]
@@ -362,6 +378,20 @@ mod tests {
     }
 
     #[test]
+    fn the_tag_of_a_service_instance_is_neither_given_nor_taken() {
+        let tags = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<Vec<Tag>>();
+        let there = tags(&["red", "instance-1"]);
+        for (asked, expected) in [
+            (&[][..], Some(&["instance-1"][..])),
+            (&["blue"], Some(&["blue", "instance-1"])),
+            (&["instance-1", "blue"], Some(&["instance-1", "blue"])),
+            (&["instance-2"], None),
+        ] {
+            assert_eq!(with_instance(&there, tags(asked)).ok(), expected.map(tags), "{asked:?}");
+        }
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused() {
         let fixed = || json!({"type": "FIXED_NUM_SEGMENTS", "minSegments": 1});
         for body in [
@@ -369,6 +399,7 @@ mod tests {
             json!({"scalingPolicy": {"type": "FIXED_NUM_SEGMENTS", "minSegments": 65}}),
             json!({"scalingPolicy": {"type": "BY_RATE_IN_EVENTS_PER_SEC", "minSegments": 1}}),
             json!({"scalingPolicy": fixed(), "streamTags": ["a b"]}),
+            json!({"scalingPolicy": fixed(), "streamTags": ["instance-1"]}),
             json!({"scalingPolicy": fixed(), "rolloverSizeBytes": 1}),
             json!({"scalingPolicy": fixed(), "retentionPolicy": {"type": "LIMITED_DAYS", "value": u64::MAX}}),
         ] {

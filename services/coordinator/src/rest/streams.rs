@@ -21,8 +21,9 @@ use super::{
     door::{Front, unknown_scope, unknown_stream},
     resize,
     scaling::{self, Window},
-    shape::{CreateStreamRequest, StreamConfig, StreamProperty, StreamState},
+    shape::{CreateStreamRequest, StreamConfig, StreamProperty, StreamState, with_instance},
 };
+use crate::{State, Stream};
 
 type Answer = Result<HttpResponse, Refusal>;
 
@@ -61,10 +62,17 @@ fn property(stream: &StreamDescription) -> StreamProperty {
     StreamProperty::of(stream, stream.segments.len())
 }
 
+/// A stream, if it is one of the scope.
+fn live_in<'a>(state: &'a State, scope: &str, index: &IndexName) -> Result<&'a Stream, Problem> {
+    let live = state.live_stream(index).ok().filter(|found| found.summary().scope.as_str() == scope);
+    live.ok_or_else(|| unknown_stream(scope, index.as_str()))
+}
+
 /// GET `/scopes/{scope}/streams`: those that the caller may see.
 pub(crate) async fn list(http: HttpRequest, front: Data<Front>, path: Path<String>, filter: Query<Filter>) -> Answer {
     let who = front.admit(&http, Resource::Scope(&path), Permission::Read).await?;
-    let (scope, shown) = (front.known_scope(&path)?, filter.read()?);
+    front.ledger.whole().await?;
+    let (scope, shown) = (front.scope(&path).await?, filter.read()?);
     let found: Vec<(StreamDescription, usize)> = front.ledger.read(|state| {
         let of_scope = state.live().filter(|stream| stream.summary().scope == scope);
         let fits = of_scope.filter(|stream| match &shown {
@@ -82,7 +90,7 @@ pub(crate) async fn list(http: HttpRequest, front: Data<Front>, path: Path<Strin
     Ok(HttpResponse::Ok().json(json!({ "streams": streams })))
 }
 
-/// POST `/scopes/{scope}/streams`: 201; 404 without the scope, 409 if the name is taken.
+/// POST `/scopes/{scope}/streams`: 201; 404 without the scope, 409 if the name is taken, 429 `QuotaStreams` while the scope is full.
 pub(crate) async fn create(
     http: HttpRequest,
     front: Data<Front>,
@@ -108,11 +116,11 @@ pub(crate) async fn describe(http: HttpRequest, front: Data<Front>, path: Path<(
     let (scope, stream) = path.into_inner();
     front.admit(&http, Resource::Stream(&scope, &stream), Permission::Read).await?;
     let index = stream.parse::<IndexName>().map_err(|_| unknown_stream(&scope, &stream))?;
-    let found = front.ledger.read(|state| {
-        let live = state.live_stream(&index).ok().filter(|found| found.summary().scope.as_str() == scope)?;
-        Some((live.summary().clone(), live.graph().present().len()))
-    });
-    let (found, segments) = found.ok_or_else(|| unknown_stream(&scope, &stream))?;
+    let look = |state: &State| {
+        let live = live_in(state, &scope, &index)?;
+        Ok::<_, Problem>((live.summary().clone(), live.graph().present().len()))
+    };
+    let (found, segments) = front.ledger.look(look).await?;
     Ok(HttpResponse::Ok().json(StreamProperty::of(&found, segments)))
 }
 
@@ -127,7 +135,8 @@ pub(crate) async fn update(
     let (scope, stream) = path.into_inner();
     front.admit(&http, Resource::Stream(&scope, &stream), Permission::ReadUpdate).await?;
     let there = front.stream(&scope, &stream).await?;
-    let (update, policy, segments) = body.update(there.index.clone())?;
+    let (mut update, policy, segments) = body.update(there.index.clone())?;
+    update.tags = update.tags.map(|asked| with_instance(&there.tags, asked)).transpose()?;
     if there.sealed && resize::entailed(&there, policy, segments).is_some() {
         let message = format_args!("stream {stream} is sealed: it keeps its {} segments", there.segments.len());
         return Err(Problem::conflict("StreamSealed", message).into());
@@ -188,10 +197,10 @@ pub(crate) async fn scaling_events(
     front.admit(&http, Resource::Stream(&scope, &stream), Permission::Read).await?;
     let index = stream.parse::<IndexName>().map_err(|_| unknown_stream(&scope, &stream))?;
     let window = window.checked()?;
-    let history = front.ledger.read(|state| {
-        let live = state.live_stream(&index).ok().filter(|found| found.summary().scope.as_str() == scope)?;
-        Some(scaling::History::of(live.graph(), live.summary().created))
-    });
-    let history = history.ok_or_else(|| unknown_stream(&scope, &stream))?;
+    let look = |state: &State| {
+        let live = live_in(state, &scope, &index)?;
+        Ok::<_, Problem>(scaling::History::of(live.graph(), live.summary().created))
+    };
+    let history = front.ledger.look(look).await?;
     Ok(HttpResponse::Ok().json(json!({ "scalingEvents": history.events(window)? })))
 }

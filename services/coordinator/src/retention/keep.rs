@@ -96,6 +96,6 @@ impl Keeper {
     }
 
     async fn submit(&self, command: Command) -> Result<(), Problem> {
-        self.ledger.submit(StateCommand::Retention(command)).await.map(drop)
+        self.ledger.submit_own(StateCommand::Retention(command)).await.map(drop)
     }
 }

@@ -77,6 +77,17 @@ impl State {
         Ok(Vec::new())
     }
 
+    /// Counts and begins in one step, so that streams asked for together do not pass together. A repeat of what is there is no more.
+    pub(super) fn begin_stream_beside(&self, new: NewStream, most: u64) -> Result<Vec<Event>, CoordinatorError> {
+        let scope = new.scope.clone();
+        let begun = self.begin_stream(new)?;
+        let begins = begun.iter().any(|event| matches!(event, Event::StreamBegun { .. }));
+        if begins && u64::try_from(self.streams_in(&scope).count()).unwrap_or(u64::MAX) >= most {
+            return Err(CoordinatorError::ScopeFull { scope, most });
+        }
+        Ok(begun)
+    }
+
     pub(super) fn end_stream(&self, stream: u32, index: IndexName) -> Result<Vec<Event>, CoordinatorError> {
         match self.streams.get(&stream).map(|s| s.phase) {
             Some(Phase::Creating) => Ok(vec![Event::StreamCreated { stream }]),

@@ -42,6 +42,13 @@ pub enum Command {
     },
     /// Begins a stream, or finds it.
     BeginStream(NewStream),
+    /// The same of a stream that is no service instance's, unless its scope is full.
+    BeginStreamBeside {
+        /// The stream.
+        new: NewStream,
+        /// So many streams its scope may hold.
+        most: u64,
+    },
     /// All segments of the stream are created.
     EndStream {
         /// The stream.

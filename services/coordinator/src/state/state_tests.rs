@@ -52,6 +52,25 @@ fn creation_is_begun_once_and_compared_afterwards() {
 }
 
 #[test]
+fn a_scope_holds_no_more_streams_than_its_instances_bring_room_for() {
+    let mut state = with_live("shop");
+    let beside = |index: &str, most| Command::BeginStreamBeside { new: new("a", index, 1), most };
+    let full = |most| Err(CoordinatorError::ScopeFull { scope: "a".parse().unwrap(), most });
+    assert_eq!(run(&mut state, 3, beside("one", 1)), full(1));
+    assert_eq!(run(&mut state, 3, beside("one", 2)).unwrap().len(), 1);
+    assert_eq!(run(&mut state, 3, beside("two", 2)), full(2), "what is being created counts");
+    assert_eq!(run(&mut state, 3, beside("one", 2)), Ok(vec![]), "a repeat is no more");
+    run(&mut state, 4, Command::BeginDeletion { index: "one".parse().unwrap() }).unwrap();
+    assert_eq!(run(&mut state, 4, beside("two", 2)), full(2), "what is being deleted is there");
+    run(&mut state, 5, Command::EndDeletion { stream: 1 }).unwrap();
+    assert_eq!(run(&mut state, 6, beside("two", 2)).unwrap().len(), 1);
+    // Other scopes, and the streams of further instances, have nothing to do with it.
+    let elsewhere = Command::BeginStreamBeside { new: new("b", "three", 1), most: 1 };
+    assert_eq!(run(&mut state, 7, elsewhere).unwrap().len(), 1);
+    assert_eq!(run(&mut state, 7, Command::BeginStream(new("a", "instance", 1))).unwrap().len(), 1);
+}
+
+#[test]
 fn a_stream_is_seen_only_between_its_creation_and_its_deletion() {
     let shop: IndexName = "shop".parse().unwrap();
     let mut state = installed();

@@ -1,13 +1,18 @@
 //! One stream: what others see of it, its segments, and the work on it that was begun and not ended.
 
 use serde::{Deserialize, Serialize};
-use types::{SegmentId, StreamCut, Timestamp};
+use types::{SegmentId, StreamCut, Tag, Timestamp};
 use wire::{
-    coordinator::{NewStream, RetentionPolicy, ScalingPolicy, StreamDescription},
+    coordinator::{INSTANCE_TAG_PREFIX, NewStream, RetentionPolicy, ScalingPolicy, StreamDescription},
     segment_store::SegmentPlace,
 };
 
 use super::graph::{Graph, Loss};
+
+/// Whether the tags are of a stream that is a service instance.
+pub(crate) fn is_of_instance(tags: &[Tag]) -> bool {
+    tags.iter().any(|tag| tag.as_str().starts_with(INSTANCE_TAG_PREFIX))
+}
 
 /// How far a stream is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -174,5 +179,5 @@ pub struct Changed {
     /// What goes first when there is too much.
     pub retention: Option<RetentionPolicy>,
     /// Labels.
-    pub tags: Vec<types::Tag>,
+    pub tags: Vec<Tag>,
 }

@@ -4,7 +4,10 @@ use anyhow::Result;
 use reqwest::Method;
 use serde_json::{Value, json};
 use types::KeyRange;
-use wire::coordinator::{CreateGroup, CutKind, GroupConfig, ScaleStream};
+use wire::{
+    coordinator::{CreateGroup, CreateStream, CutKind, GroupConfig, NewStream, ScaleStream},
+    views::{QUOTAS, Quota},
+};
 
 use crate::{
     Fixture, PASSWORD,
@@ -36,6 +39,38 @@ async fn scopes_live_and_end_by_the_statuses_of_the_interface() -> Result<()> {
     assert_eq!(rest.ask(Method::DELETE, "/scopes/other", Value::Null).await, (204, Value::Null));
     assert_eq!(rest.ask(Method::DELETE, "/scopes/other", Value::Null).await.0, 404);
     assert_eq!(rest.get("/nothing").await.0, 404);
+    rest.stop().await
+}
+
+#[actix_rt::test]
+async fn a_scope_holds_as_many_streams_as_the_plan_of_its_instance_says() -> Result<()> {
+    let rest = Fixture::start().await?;
+    // A service instance, as the index-provisioner makes it.
+    let tags = vec!["instance-7f3a".parse()?];
+    let shop = NewStream { tags, ..NewStream::fixed("team".parse()?, index("shop"), 1) };
+    rest.host.bus.call_within::<CreateStream>(&(), &shop, SOON).await?;
+    let streams = "/scopes/team/streams";
+    assert_eq!(rest.ask(Method::POST, streams, stream("one", 1)).await.0, 201, "without a quota there is no limit");
+    let quotas = rest.host.bus.bucket(QUOTAS, None, 1).await?;
+    quotas.put("shop", wire::encode(&Quota { streams: Some(2), ..Quota::default() })).await?;
+    let (status, refused) = rest.ask(Method::POST, streams, stream("two", 1)).await;
+    assert_eq!(
+        (status, &refused["kind"], &refused["lb_code"]),
+        (429, &json!("QuotaStreams"), &json!("LB-1091")),
+        "{refused}"
+    );
+    assert!(refused["message"].as_str().unwrap().contains("scope team may hold 2 streams"), "{refused}");
+    // Whoever is let in by its own tag would have no limit.
+    let mut claimed = stream("two", 1);
+    claimed["streamTags"] = json!(["instance-7f3b"]);
+    assert_eq!(rest.ask(Method::POST, streams, claimed).await.0, 400);
+    // Another instance of the scope is let in and brings its own room; a better plan helps at once.
+    let next =
+        NewStream { tags: vec!["instance-7f3b".parse()?], ..NewStream::fixed("team".parse()?, index("next"), 1) };
+    rest.host.bus.call_within::<CreateStream>(&(), &next, SOON).await?;
+    quotas.put("next", wire::encode(&Quota { streams: Some(2), ..Quota::default() })).await?;
+    assert_eq!(rest.ask(Method::POST, streams, stream("two", 1)).await.0, 201);
+    assert_eq!(rest.ask(Method::POST, streams, stream("three", 1)).await.0, 429);
     rest.stop().await
 }
 

@@ -171,7 +171,8 @@ impl Segments {
         Ok(SegmentNodes { segments: nodes.into_iter().filter(|n| of.contains(&n.segment)).collect(), more: false })
     }
 
-    pub(crate) fn append(&self, append: &Append) -> Result<usize, Problem> {
+    /// Answers how many events the block has, and which of them were there before.
+    pub(crate) fn append(&self, append: &Append) -> Result<(usize, Vec<u32>), Problem> {
         let block = Block::open(append.block.clone()).unwrap();
         let mut all = self.segments.lock();
         if all.get(&append.segment).ok_or_else(|| unknown_segment(append.segment))?.sealed {
@@ -179,11 +180,12 @@ impl Segments {
             return Err(Problem::conflict("SegmentSealed", message));
         }
         let known: BTreeSet<u128> = all.values().flat_map(|s| s.events.iter().map(|event| event.id)).collect();
-        let fresh = block.iter().filter(|event| event.id == 0 || !known.contains(&event.id));
-        all.get_mut(&append.segment).unwrap().events.extend(fresh);
+        let is_known = |event: &BlockEvent| event.id != 0 && known.contains(&event.id);
+        let repeats = (0u32..).zip(block.iter()).filter(|(_, event)| is_known(event)).map(|(place, _)| place).collect();
+        all.get_mut(&append.segment).unwrap().events.extend(block.iter().filter(|event| !is_known(event)));
         drop(all);
         self.changes.send_modify(|()| {});
-        Ok(block.len())
+        Ok((block.len(), repeats))
     }
 
     pub(crate) fn describe(&self, index: &IndexName, segment: SegmentId) -> Result<SegmentInfo, Problem> {

@@ -1,11 +1,13 @@
 //! Our own store: streams of the coordinator, quotas, NATS users of the tenants account, and HTTP tokens.
 
+mod archives;
 mod shape;
+mod view;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use bus::{Bucket, BucketError, Bus};
+use bus::Bus;
 use futures::{StreamExt, TryStreamExt, stream};
 use types::IndexName;
 use wire::{
@@ -20,16 +22,22 @@ use wire::{
     views::{Quota, TokenGrant},
 };
 
-use self::shape::{Owner, differs, new_stream, owner_of, tags_of, update_of, without_owner};
+pub(crate) use self::{archives::Archives, view::View};
+use self::{
+    shape::{Owner, differs, new_stream, owner_of, tags_of, update_of, without_owner},
+    view::{Wanted, is_bound, is_ending, is_wanted, own_bindings, own_indexes},
+};
 use crate::{
     accounts::Accounts,
     backend::{Backend, Found, foreign},
     mint::Mint,
-    state::Binding,
+    state::{Binding, BindingPhase, State},
 };
 
 /// Segments that are asked for their ends at once.
 const SEGMENT_CALLS_MAX: usize = 16;
+/// Bindings that are revoked with one push of the account: some ms for each token.
+const REVOKED_AT_ONCE: usize = 1_000;
 /// Segments of one page.
 const SEGMENTS_PAGE: u32 = 1_000;
 
@@ -37,29 +45,41 @@ const SEGMENTS_PAGE: u32 = 1_000;
 #[derive(Clone)]
 pub(crate) struct Own {
     pub(crate) bus: Bus,
-    pub(crate) tokens: Bucket,
-    pub(crate) quotas: Bucket,
+    pub(crate) tokens: View,
+    pub(crate) quotas: View,
+    pub(crate) archives: Archives,
     pub(crate) mint: Mint,
     pub(crate) accounts: Accounts,
 }
 
 impl Own {
-    /// Makes the tenants account and the bucket of tokens equal to the truth.
-    pub(crate) async fn rewrite_tokens(&self, live: &[(IndexDescription, Binding)]) -> Result<(), Problem> {
+    /// Makes the tenants account and the view of tokens equal to the truth.
+    pub(crate) async fn rewrite_tokens(&self) -> Result<(), Problem> {
         self.accounts.push().await?;
-        let grants = live.iter().map(|(index, binding)| (self.key(binding), encode(&grant(index, binding))));
-        rewrite(&self.tokens, &grants.collect(), &BTreeSet::new()).await
+        let wanted = |state: &State| {
+            let mut wanted = Wanted::default();
+            for (index, binding) in own_bindings(state) {
+                let key = self.key(binding);
+                match binding.phase {
+                    BindingPhase::Live => drop(wanted.entries.insert(key, encode(&grant(index, binding)))),
+                    _ => drop(wanted.left_alone.insert(key)),
+                }
+            }
+            wanted
+        };
+        self.tokens.rewrite(wanted).await
     }
 
-    /// Makes the bucket of quotas equal to the truth; of unsettled indexes it is left as it is.
-    pub(crate) async fn rewrite_quotas(
-        &self,
-        live: &[IndexDescription],
-        unsettled: &BTreeSet<IndexName>,
-    ) -> Result<(), Problem> {
-        let set = live.iter().filter(|index| index.options.quota != Quota::default());
-        let quotas = set.map(|index| (index.index.to_string(), encode(&index.options.quota))).collect();
-        rewrite(&self.quotas, &quotas, &unsettled.iter().map(ToString::to_string).collect()).await
+    /// Makes the views of quotas and of archives equal to the truth; of unsettled indexes they are left as they are.
+    pub(crate) async fn rewrite_views(&self) -> Result<(), Problem> {
+        let quotas = |state: &State| {
+            let (live, unsettled) = own_indexes(state);
+            let set = live.iter().filter(|index| index.options.quota != Quota::default());
+            let entries = set.map(|index| (index.index.to_string(), encode(&index.options.quota))).collect();
+            Wanted { entries, left_alone: unsettled.iter().map(ToString::to_string).collect() }
+        };
+        self.quotas.rewrite(quotas).await?;
+        self.archives.rewrite().await
     }
 
     fn key(&self, binding: &Binding) -> String {
@@ -81,11 +101,8 @@ impl Own {
 
     /// An index without limits has no entry.
     async fn show_quota(&self, index: &IndexDescription) -> Result<(), Problem> {
-        let quota = &index.options.quota;
-        if *quota == Quota::default() {
-            return self.quotas.delete(index.index.as_str()).await.map_err(problem);
-        }
-        self.quotas.put(index.index.as_str(), encode(quota)).await.map(drop).map_err(problem)
+        let quota = Some(&index.options.quota).filter(|quota| **quota != Quota::default()).map(encode);
+        self.quotas.show(index.index.as_str(), quota.as_deref(), is_wanted(index)).await
     }
 
     /// Makes what stands there this index, if it may become it.
@@ -106,34 +123,9 @@ impl Own {
             }
         }
     }
-}
 
-#[async_trait]
-impl Backend for Own {
-    fn check(&self, _before: Option<&IndexDescription>, index: &IndexDescription) -> Result<(), Problem> {
-        shape::check(index)
-    }
-
-    async fn create(&self, index: &IndexDescription) -> Result<(), Problem> {
-        let there = match self.bus.call::<CreateStream>(&(), &new_stream(index)).await {
-            Ok(there) => Some(there),
-            // Ours that was changed since, or somebody else's.
-            Err(problem) if problem.kind == "StreamDiffers" => self.stream(&index.index).await?,
-            Err(problem) => return Err(problem),
-        };
-        let gone = || Problem::unavailable("UnknownIndex", "the stream was deleted while it was being created");
-        self.take_over(index, there.ok_or_else(gone)?).await?;
-        // Nobody can publish before there is a binding, and that is not before this returns.
-        self.show_quota(index).await
-    }
-
-    async fn update(&self, index: &IndexDescription) -> Result<(), Problem> {
-        // The only step that can be refused comes first.
-        self.change(update_of(index, None)).await?;
-        self.show_quota(index).await
-    }
-
-    async fn delete(&self, index: &IndexDescription) -> Result<(), Problem> {
+    /// Deletes or retains the stream, as the reclaim policy says.
+    async fn end_stream(&self, index: &IndexDescription) -> Result<(), Problem> {
         let Some(there) = self.stream(&index.index).await?.filter(|there| there.scope == index.scope) else {
             return Ok(());
         };
@@ -153,7 +145,42 @@ impl Backend for Own {
                 self.change(StreamUpdate { index: index.index.clone(), scaling: None, retention: None, tags }).await?;
             }
         }
-        self.quotas.delete(index.index.as_str()).await.map_err(problem)
+        self.quotas.show(index.index.as_str(), None, is_ending(&index.instance)).await
+    }
+}
+
+#[async_trait]
+impl Backend for Own {
+    fn check(&self, _before: Option<&IndexDescription>, index: &IndexDescription) -> Result<(), Problem> {
+        archives::check(&self.archives.s3, index)?;
+        shape::check(index)
+    }
+
+    async fn create(&self, index: &IndexDescription) -> Result<(), Problem> {
+        let there = match self.bus.call::<CreateStream>(&(), &new_stream(index)).await {
+            Ok(there) => Some(there),
+            // Ours that was changed since, or somebody else's.
+            Err(problem) if problem.kind == "StreamDiffers" => self.stream(&index.index).await?,
+            Err(problem) => return Err(problem),
+        };
+        let gone = || Problem::unavailable("UnknownIndex", "the stream was deleted while it was being created");
+        self.take_over(index, there.ok_or_else(gone)?).await?;
+        // Nobody can publish before there is a binding, and that is not before this returns.
+        self.show_quota(index).await?;
+        self.archives.show(index).await
+    }
+
+    async fn update(&self, index: &IndexDescription) -> Result<(), Problem> {
+        // The only step that can be refused comes first.
+        self.change(update_of(index, None)).await?;
+        self.show_quota(index).await?;
+        self.archives.show(index).await
+    }
+
+    async fn delete(&self, index: &IndexDescription) -> Result<(), Problem> {
+        self.end_stream(index).await?;
+        // Last: a deletion that is refused leaves the index as it was.
+        self.archives.hide(index).await
     }
 
     async fn describe(&self, index: &IndexDescription) -> Result<Found, Problem> {
@@ -199,34 +226,23 @@ impl Backend for Own {
 
     async fn issue(&self, index: &IndexDescription, binding: &Binding) -> Result<BTreeMap<String, String>, Problem> {
         let credentials = self.mint.credentials(&binding.description)?;
-        self.tokens.put(&self.key(binding), encode(&grant(index, binding))).await.map_err(problem)?;
+        if binding.phase == BindingPhase::Issuing {
+            let (key, grant) = (self.key(binding), encode(&grant(index, binding)));
+            self.tokens.show_once(&key, &grant, is_bound(binding)).await?;
+        }
         Ok(credentials)
+    }
+
+    fn revoked_at_once(&self) -> usize {
+        REVOKED_AT_ONCE
     }
 
     async fn revoke(&self, _index: &IndexDescription, bindings: &[Binding]) -> Result<(), Problem> {
         for binding in bindings {
-            self.tokens.delete(&self.key(binding)).await.map_err(problem)?;
+            self.tokens.end(&self.key(binding)).await?;
         }
         if bindings.is_empty() { Ok(()) } else { self.accounts.push().await }
     }
-}
-
-/// Makes a bucket hold just these entries; some others are left alone.
-async fn rewrite(
-    bucket: &Bucket,
-    entries: &BTreeMap<String, Vec<u8>>,
-    left_alone: &BTreeSet<String>,
-) -> Result<(), Problem> {
-    let shown = bucket.list("").await.map_err(problem)?;
-    let kept: BTreeSet<&String> =
-        shown.iter().filter(|(key, e)| entries.get(key).is_some_and(|v| *v == e.value)).map(|(key, _)| key).collect();
-    for (key, _) in shown.iter().filter(|(key, _)| !entries.contains_key(key) && !left_alone.contains(key)) {
-        bucket.delete(key).await.map_err(problem)?;
-    }
-    for (key, value) in entries.iter().filter(|(key, _)| !kept.contains(key)) {
-        bucket.put(key, value.clone()).await.map_err(problem)?;
-    }
-    Ok(())
 }
 
 fn grant(index: &IndexDescription, binding: &Binding) -> TokenGrant {
@@ -237,8 +253,4 @@ fn grant(index: &IndexDescription, binding: &Binding) -> TokenGrant {
         role: binding.description.role,
         expires: binding.description.expires,
     }
-}
-
-fn problem(error: BucketError) -> Problem {
-    Problem::unavailable("TokensUnavailable", format_args!("a bucket does not answer: {error}")).unknown()
 }

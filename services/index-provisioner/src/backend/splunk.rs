@@ -1,8 +1,9 @@
 //! Splunk Enterprise with one indexer, or Splunk Cloud: indexes, HEC tokens, roles and users.
 //!
 //! An index has no place for a mark, so a role of its own bears it: [`names::mark`] is called after the index, nobody is given it, and
-//! its search filter names the service instance. It is made before the index and deleted after it. HTTP Event Collector tokens and
-//! passwords are derived from the binding, so that a repeat finds the same ones.
+//! its search filter names the service instance. It is made before the index and deleted after it; of an index that outlives its
+//! instance it stays and names the scope. HTTP Event Collector tokens and passwords are derived from the binding, so that a repeat
+//! finds the same ones.
 //! In Splunk Cloud the Admin Config Service makes indexes and tokens, which takes it minutes: each step looks what is there, asks for
 //! what is missing, and says that it is not finished.
 //! A role for reading imports no other role: what `user` may search, its heirs may search too, and by default that is everything.
@@ -41,6 +42,9 @@ const SOURCETYPE: &str = "sourcetype";
 /// The sourcetype of the event with which a new token is tried.
 const VERIFICATION: &str = "logboom:verification";
 
+/// Bindings that are revoked in one step: up to seven requests for each.
+const REVOKED_AT_ONCE: usize = 16;
+
 /// The back-end `splunk`.
 #[derive(Clone)]
 pub(crate) struct Splunk {
@@ -57,6 +61,8 @@ pub(crate) struct Splunk {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mark {
     Ours,
+    /// It outlived an instance of this scope.
+    Retained,
     Nobodys,
     Others,
 }
@@ -66,7 +72,8 @@ impl Splunk {
     pub(crate) fn open(config: &SplunkConfig, host: &Host, mint: Mint) -> Result<Self, StartError> {
         let read_ca = |source| StartError::Io { what: format!("index_provisioner.splunk.ca {}", config.ca), source };
         let ca = (!config.ca.is_empty()).then(|| std::fs::read_to_string(&config.ca).map_err(read_ca)).transpose()?;
-        let client = Client::open(&config.ca, config.timeout.0)?;
+        let tls = host.trusting("index_provisioner.splunk.ca", &config.ca)?;
+        let client = Client::open(&tls, !config.ca.is_empty(), config.timeout.0)?;
         let secret = |secret| host.secret(secret).map(|text| text.filter(|text| !text.is_empty()));
         let (token, password) = (secret(&config.token)?, secret(&config.password)?);
         let trimmed = |url: &str| url.trim_end_matches('/').to_owned();
@@ -88,6 +95,7 @@ impl Splunk {
         Ok(match role {
             None => Mark::Nobodys,
             Some(role) if role.filter == names::mark_filter(&index.instance) => Mark::Ours,
+            Some(role) if role.filter == names::retained_filter(&index.scope) => Mark::Retained,
             Some(_) => Mark::Others,
         })
     }
@@ -105,11 +113,11 @@ impl Splunk {
         match self.mark_of(index).await? {
             Mark::Others => {
                 return Err(foreign(format_args!(
-                    "the index {} of Splunk belongs to another service instance",
+                    "the index {} of Splunk belongs to another service instance or another scope",
                     index.index
                 )));
             }
-            Mark::Nobodys if there && !index.options.adopt => {
+            Mark::Nobodys | Mark::Retained if there && !index.options.adopt => {
                 return Err(foreign(format_args!(
                     "Splunk has an index {} already; choose another name, or adopt it",
                     index.index
@@ -118,6 +126,9 @@ impl Splunk {
             Mark::Nobodys => {
                 let (mark, filter) = (names::mark(&index.index), names::mark_filter(&index.instance));
                 self.rest.create_role(&mark, &index.index, Some(&filter)).await?;
+            }
+            Mark::Retained => {
+                self.rest.mark_anew(&names::mark(&index.index), &names::mark_filter(&index.instance)).await?;
             }
             Mark::Ours => {}
         }
@@ -202,15 +213,18 @@ impl Splunk {
         Names::of(&self.mint, &binding.description)
     }
 
-    async fn revoke_one(&self, index: &IndexDescription, binding: &Binding) -> Result<(), Problem> {
+    /// Whether the token that stands there is the binding's own.
+    async fn has_token(&self, names: &Names) -> Result<bool, Problem> {
+        Ok(self.token(names).await?.is_some_and(|token| token == names.hec_token))
+    }
+
+    /// Asks for the end of everything that a binding has; of a token Splunk Cloud may work on for minutes.
+    async fn begin_revocation(&self, index: &IndexDescription, binding: &Binding) -> Result<(), Problem> {
         let (names, role) = (self.names(binding), binding.description.role);
-        if role.may_write() && self.token(&names).await?.is_some_and(|token| token == names.hec_token) {
+        if role.may_write() && self.has_token(&names).await? {
             match &self.acs {
                 None => self.rest.delete_token(&names.name).await?,
                 Some(acs) => acs.delete_token(&names.name).await?,
-            }
-            if self.token(&names).await?.is_some() {
-                return Err(unfinished(format_args!("Splunk deletes the HEC token {}", names.name)));
             }
         }
         if role.may_read() {
@@ -243,11 +257,16 @@ impl Backend for Splunk {
     }
 
     async fn create(&self, index: &IndexDescription) -> Result<(), Problem> {
+        let before = self.mark_of(index).await?;
         let Err(problem) = self.claim(index).await else { return Ok(()) };
         if problem.is_transient() || problem.kind == "ForeignResource" {
             return Err(problem);
         }
-        // What is ours of it goes; what was there before stays.
+        // What is ours of it goes; what was there before stays, and belongs to whom it did.
+        if index.options.adopt && before == Mark::Nobodys {
+            self.rest.delete_role(&names::mark(&index.index)).await?;
+            return Err(problem);
+        }
         let mut doomed = index.clone();
         doomed.options.reclaim = if index.options.adopt { Reclaim::Retain } else { Reclaim::Delete };
         self.delete(&doomed).await?;
@@ -271,6 +290,10 @@ impl Backend for Splunk {
             return Ok(());
         }
         match index.options.reclaim {
+            Reclaim::Retain if self.index_exists(index).await? => {
+                let (mark, says) = (names::mark(&index.index), names::retained_filter(&index.scope));
+                return self.rest.mark_anew(&mark, &says).await;
+            }
             Reclaim::Retain => {}
             Reclaim::Fail if self.holds_events(index).await? => {
                 return Err(crate::ProvisionerError::NotEmpty(index.index.clone()).into());
@@ -294,8 +317,8 @@ impl Backend for Splunk {
         Ok(match self.mark_of(index).await? {
             Mark::Ours => Found::Ours,
             Mark::Others => Found::Foreign,
-            Mark::Nobodys if self.index_exists(index).await? => Found::Unowned,
-            Mark::Nobodys => Found::Absent,
+            Mark::Nobodys | Mark::Retained if self.index_exists(index).await? => Found::Unowned,
+            Mark::Nobodys | Mark::Retained => Found::Absent,
         })
     }
 
@@ -331,9 +354,26 @@ impl Backend for Splunk {
         Ok(values)
     }
 
+    fn revoked_at_once(&self) -> usize {
+        REVOKED_AT_ONCE
+    }
+
     async fn revoke(&self, index: &IndexDescription, bindings: &[Binding]) -> Result<(), Problem> {
+        // All are asked for before the first is waited for: Splunk Cloud works on them meanwhile.
+        let mut late = None;
         for binding in bindings {
-            self.revoke_one(index, binding).await?;
+            match self.begin_revocation(index, binding).await {
+                // What it works on already, it does not take once more.
+                Err(problem) if self.acs.is_some() && problem.is_transient() => late = Some(problem),
+                done => done?,
+            }
+        }
+        late.map_or(Ok(()), Err)?;
+        for binding in bindings.iter().filter(|binding| binding.description.role.may_write()) {
+            let names = self.names(binding);
+            if self.has_token(&names).await? {
+                return Err(unfinished(format_args!("Splunk deletes the HEC token {}", names.name)));
+            }
         }
         Ok(())
     }

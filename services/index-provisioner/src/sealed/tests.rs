@@ -20,6 +20,15 @@ fn what_was_sealed_opens_and_shows_nothing() {
     assert_eq!(format!("{keys:?}"), r#"["a"]"#);
 }
 
+/// Sealed with AES-256-GCM by another implementation, under the head `1, 1, "a", nonce` and the label; must open for ever.
+#[test]
+fn golden_secrets_open_for_ever() {
+    let golden = "010161000102030405060708090a0bc37594c023ea21e7babdfe3558df0437f43541465a5805279c0b";
+    let golden = data_encoding::HEXLOWER.decode(golden.as_bytes()).unwrap();
+    let label = label(&"b-1".parse().unwrap(), Timestamp::from_nanos(7));
+    assert_eq!(keys(&["b", "a"]).open(&label, &golden), Ok(Opened { plain: b"top secret".to_vec(), is_old: true }));
+}
+
 #[test]
 fn only_the_right_key_for_the_right_binding_opens() {
     let sealed = keys(&["a"]).seal("x", b"secret").unwrap();
@@ -124,15 +133,25 @@ async fn a_leader_seals_again_what_an_old_key_sealed_and_forgets_what_is_gone() 
     assert!(old.get(&gone).await.unwrap_err().message.contains("not what was sealed"));
 
     let new = Sealed::new(bucket.clone(), keys(&["b", "a"]));
-    new.rewrite(&named(&[&here])).await.unwrap();
+    new.rewrite(async || Ok(named(&[&here]))).await.unwrap();
     assert_eq!(bucket.get("gone").await.unwrap(), None);
     let only_new = Sealed::new(bucket.clone(), keys(&["b"]));
     assert_eq!(only_new.get(&here).await.unwrap(), Some(values));
     let lost = old.get(&here).await.unwrap_err();
     assert!(lost.is_transient() && lost.message.contains("\"b\""), "{lost}");
     // A key that is missing must not lose anything.
-    old.rewrite(&named(&[&here])).await.unwrap();
+    old.rewrite(async || Ok(named(&[&here]))).await.unwrap();
     assert!(only_new.get(&here).await.unwrap().is_some());
+    new.delete(&binding("here", 9)).await.unwrap();
+    assert!(bucket.get("here").await.unwrap().is_some(), "another binding's, which had the same id");
+    // What is sealed while the bucket is looked through is known to whoever is asked afterwards.
+    let late = binding("late", 3);
+    let known = async || {
+        new.put(&late, &[].into()).await.unwrap();
+        Ok(named(&[&here]))
+    };
+    new.rewrite(known).await.unwrap();
+    assert!(bucket.get("late").await.unwrap().is_some());
     new.delete(&here).await.unwrap();
     new.delete(&here).await.unwrap();
     assert_eq!(new.get(&here).await.unwrap(), None);

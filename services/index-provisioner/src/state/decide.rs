@@ -6,10 +6,13 @@ use types::{BindingId, IndexName, InstanceId, Timestamp};
 use wire::index_provisioner::{BindingDescription, IndexChange, IndexDescription, IndexOptions, NewBinding, NewIndex};
 
 use super::{
-    BACKEND_OPTION_CHARS_MAX, BACKEND_OPTIONS_MAX, BindingPhase, Command, Event, INDEXES_MAX, KEYS_MAX, Phase,
-    SEGMENTS_MAX, State, TTL_SECONDS_MAX,
+    BACKEND_OPTION_CHARS_MAX, BACKEND_OPTIONS_MAX, BindingPhase, Command, Event, INDEXES_MAX, KEYS_MAX, OWN, Phase,
+    SEGMENTS_MAX, SWEPT_MAX, State, TTL_SECONDS_MAX,
 };
-use crate::error::ProvisionerError;
+use crate::{backend::s3, error::ProvisionerError};
+
+/// Indexes that a refusal names.
+const USERS_NAMED_MAX: usize = 5;
 
 /// The index that a request asks for.
 pub(crate) fn asked(new: NewIndex, index: IndexName, created: Timestamp) -> IndexDescription {
@@ -36,6 +39,9 @@ impl State {
             Command::AbandonUpdate(id) => once(self.is_updating(&id), Event::IndexUpdateAbandoned(id)),
             Command::BeginDeletion(id) => {
                 let there = self.indexes.get(&id).is_some_and(|index| index.phase != Phase::Deleting);
+                if there {
+                    self.check_unused(&id)?;
+                }
                 once(there, Event::IndexDeletionBegun(id))
             }
             Command::EndDeletion(id) => once(self.index_in(&id, Phase::Deleting), Event::IndexDeleted(id)),
@@ -48,7 +54,10 @@ impl State {
                 let there = self.bindings.get(&id).is_some_and(|b| b.phase != BindingPhase::Revoking);
                 once(there, Event::RevocationBegun(id))
             }
-            Command::EndRevocation(id) => once(self.binding_in(&id, BindingPhase::Revoking), Event::BindingRevoked(id)),
+            Command::EndRevocations(ids) => {
+                let revoking = ids.into_iter().filter(|id| self.binding_in(id, BindingPhase::Revoking));
+                revoking.map(Event::BindingRevoked).collect()
+            }
             Command::Sweep => self.sweep(now),
         })
     }
@@ -65,6 +74,7 @@ impl State {
             if self.indexes.len() >= INDEXES_MAX {
                 return Err(ProvisionerError::TooManyIndexes(INDEXES_MAX));
             }
+            self.check_archive(&wanted)?;
             return Ok(vec![Event::IndexBegun(wanted)]);
         };
         if there.phase == Phase::Deleting {
@@ -92,8 +102,41 @@ impl State {
             // The back-end may be half-way: one change is ended before the next begins.
             Some(_) => Err(ProvisionerError::BeingUpdated(change.instance.clone())),
             None if there.description == wanted => Ok(Vec::new()),
-            None => Ok(vec![Event::IndexUpdateBegun(wanted)]),
+            None => {
+                self.check_archive(&wanted)?;
+                Ok(vec![Event::IndexUpdateBegun(wanted)])
+            }
         }
+    }
+
+    /// Whether the bucket is there into which an index is to be archived. Whose name it is in another scope is not told.
+    fn check_archive(&self, wanted: &IndexDescription) -> Result<(), ProvisionerError> {
+        let Some(archive) = &wanted.options.archive_to else { return Ok(()) };
+        if wanted.backend != OWN {
+            return Err(ProvisionerError::NotArchivable(wanted.backend.clone()));
+        }
+        let named = self.by_index.get(archive).and_then(|id| self.indexes.get(id));
+        let fits = named.is_some_and(|there| {
+            let is = &there.description;
+            there.phase == Phase::Live && is.backend == s3::NAME && is.scope == wanted.scope
+        });
+        let missing = || ProvisionerError::NoArchive { archive: archive.clone(), scope: wanted.scope.clone() };
+        if fits { Ok(()) } else { Err(missing()) }
+    }
+
+    /// Whether no index is archived into one that is to be deleted: its name may be another tenant's bucket the next moment.
+    fn check_unused(&self, id: &InstanceId) -> Result<(), ProvisionerError> {
+        let Some(index) = self.indexes.get(id).filter(|index| index.description.backend == s3::NAME) else {
+            return Ok(());
+        };
+        let archive = &index.description.index;
+        let names = |d: &IndexDescription| d.options.archive_to.as_ref() == Some(archive);
+        let users = self.indexes.values().filter(|user| names(&user.description) || names(user.wanted()));
+        let users: Vec<&str> = users.take(USERS_NAMED_MAX).map(|user| user.description.index.as_str()).collect();
+        if users.is_empty() {
+            return Ok(());
+        }
+        Err(ProvisionerError::ArchiveInUse { archive: archive.clone(), users: users.join(", ") })
     }
 
     fn begin_binding(
@@ -139,9 +182,10 @@ impl State {
     fn sweep(&self, now: Timestamp) -> Vec<Event> {
         let over = |expires: Option<Timestamp>| expires.is_some_and(|end| end <= now);
         let ended = self.bindings.values().filter(|b| b.phase == BindingPhase::Live && over(b.description.expires));
-        let mut events: Vec<Event> = ended.map(|b| Event::RevocationBegun(b.description.binding.clone())).collect();
-        let keys: Vec<String> =
-            self.revocations.iter().filter(|(_, r)| over(r.expires)).map(|(key, _)| key.clone()).collect();
+        let begun = ended.map(|b| Event::RevocationBegun(b.description.binding.clone()));
+        let mut events: Vec<Event> = begun.take(SWEPT_MAX).collect();
+        let forgotten = self.revocations.iter().filter(|(_, r)| over(r.expires)).map(|(key, _)| key.clone());
+        let keys: Vec<String> = forgotten.take(SWEPT_MAX).collect();
         if !keys.is_empty() {
             events.push(Event::RevocationsForgotten(keys));
         }

@@ -70,6 +70,13 @@ impl Turns {
         pending.iter().filter(|id| known.get(*id).is_none_or(|retry| retry.at <= now)).cloned().collect()
     }
 
+    /// Forgets what failed: it gets on, and is due again at once.
+    pub(super) fn got_on(&self, backend: &str, instance: &InstanceId) {
+        if let Some(known) = self.retries.lock().get_mut(backend) {
+            known.remove(instance);
+        }
+    }
+
     /// Remembers a failure, and answers how long the pause is.
     pub(super) fn failed(&self, backend: &str, instance: &InstanceId) -> Duration {
         let mut retries = self.retries.lock();
@@ -114,6 +121,9 @@ mod tests {
         tokio::time::advance(RETRY_MAX).await;
         assert_eq!(turns.due("own", &pending).len(), 2);
         turns.failed("own", &id("a"));
+        turns.got_on("own", &id("a"));
+        assert_eq!(turns.due("own", &pending).len(), 2, "what gets on has no pause");
+        assert_eq!(turns.failed("own", &id("a")), RETRY_FIRST);
         turns.due("own", &BTreeSet::new());
         assert_eq!(turns.failed("own", &id("a")), RETRY_FIRST, "what is done is forgotten");
     }

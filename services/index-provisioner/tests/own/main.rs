@@ -14,10 +14,10 @@ use index_provisioner::IndexProvisioner;
 use ring::digest;
 use testkit::{World, eventually};
 use wire::{
-    Code, Empty, Service, decode,
+    Code, Service, decode,
     index_provisioner::{
-        BindingName, CreateIndex, Credentials, DeleteIndex, IndexOptions, InstanceName, IssueCredentials, ListBindings,
-        ListIndexes, NewBinding, NewIndex, RevokeCredentials,
+        BindingName, BindingsOf, CreateIndex, Credentials, DeleteIndex, IndexOptions, IndexesOf, InstanceName,
+        IssueCredentials, ListBindings, ListIndexes, NewBinding, NewIndex, RevokeCredentials,
     },
     views::{Role, TOKENS, TokenGrant},
 };
@@ -93,13 +93,13 @@ async fn an_index_is_created_once_and_a_refusal_leaves_nothing() -> Result<()> {
     }
     // The instance whose name was taken is not there: it may ask for another name.
     host.bus.call::<CreateIndex>(&(), &index("j", Some("free"))).await?;
-    assert_eq!(host.bus.call::<ListIndexes>(&(), &Empty {}).await?.indexes.len(), 2);
+    assert_eq!(host.bus.call::<ListIndexes>(&(), &IndexesOf::default()).await?.indexes.len(), 2);
     for instance in ["i", "i", "j"] {
         let name = InstanceName { instance: instance.parse().unwrap() };
         host.bus.call::<DeleteIndex>(&(), &name).await?;
     }
     assert!(coordinator.is_empty());
-    assert!(host.bus.call::<ListIndexes>(&(), &Empty {}).await?.indexes.is_empty());
+    assert!(host.bus.call::<ListIndexes>(&(), &IndexesOf::default()).await?.indexes.is_empty());
     provisioner.stop().await?;
     Ok(())
 }
@@ -149,6 +149,32 @@ async fn credentials_work_until_they_are_revoked() -> Result<()> {
     Ok(())
 }
 
+/// The servers take whatever version of an account is signed and comes last, also one of a leader whose time is over.
+#[actix_rt::test]
+async fn an_account_that_a_former_leader_pushed_is_repaired_at_once() -> Result<()> {
+    let world = World::start().await?;
+    let provisioner = provisioner(&world, "a").await?;
+    let host = Host::connect(Service::Gateway, world.common("test", &[])?).await?;
+    let _coordinator = Coordinator::open(&host).await?;
+    host.bus.call_within::<CreateIndex>(&(), &index("i", Some("shop")), SOON).await?;
+    let issued = host.bus.call::<IssueCredentials>(&(), &binding("b", Role::Write, None)).await?;
+    host.bus.call::<RevokeCredentials>(&(), &named("b")).await?;
+    assert!(connect(&world, &issued).await.is_err());
+    // Its list of revocations is from before.
+    let keyring = world.nats.keyring();
+    let system = host.connect_as(world.nats.system_creds()?).await?;
+    let account = bus::keys::public_key(&keyring.tenants_seed)?;
+    let former = bus::keys::AccountSpec::tenants(account, u16::try_from(host.common.container_count)?, Vec::new());
+    let former = bus::keys::account_jwt(&former, &keyring.operator_seed, host.clock.now())?;
+    // A second time: what this leader has said itself once may be repeated by another.
+    for _ in 0..2 {
+        system.push_account_claims(&former).await.ok();
+        eventually(Duration::from_secs(5), async || connect(&world, &issued).await.is_err()).await;
+    }
+    provisioner.stop().await?;
+    Ok(())
+}
+
 #[actix_rt::test]
 async fn deleting_an_index_cuts_its_applications_and_no_other() -> Result<()> {
     let world = World::start().await?;
@@ -166,7 +192,7 @@ async fn deleting_an_index_cuts_its_applications_and_no_other() -> Result<()> {
     eventually(Duration::from_secs(1), async || !mine.is_connected()).await;
     other.flush().await;
     assert!(other.is_connected());
-    let left = host.bus.call::<ListBindings>(&(), &Empty {}).await?.bindings;
+    let left = host.bus.call::<ListBindings>(&(), &BindingsOf::default()).await?.bindings;
     assert_eq!(left.iter().map(|b| b.binding.as_str()).collect::<Vec<_>>(), ["c"]);
     provisioner.stop().await?;
     Ok(())

@@ -68,7 +68,7 @@ fn reclaim(reclaim: Reclaim) -> IndexOptions {
 async fn options_reach_the_stream_and_the_quotas_and_can_be_changed() -> Result<()> {
     let stage = Stage::start().await?;
     let scaling = ScalingPolicy::EventRate { target: 100, factor: 2, min_segments: 1 };
-    let quota = Quota { bytes_per_day: Some(5), events_per_second: None, queries: Some(2) };
+    let quota = Quota { bytes_per_day: Some(5), queries: Some(2), ..Quota::default() };
     let options = IndexOptions { bytes_max: Some(9), scaling, quota, ..IndexOptions::default() };
     let created = stage.create(options.clone()).await?;
     assert_eq!(stage.create(options.clone()).await?, created);
@@ -116,7 +116,7 @@ async fn a_new_leader_ends_a_change_and_makes_quotas_true() -> Result<()> {
     let change = IndexChange { instance: "i".parse()?, retention_days: Some(9), options: quota(Some(4)) };
     stage.host.bus.call::<UpdateIndex>(&(), &change).await.unwrap_err();
     // It begins as described: the change is not made yet.
-    let listed = stage.host.bus.call::<ListIndexes>(&(), &Empty {}).await?.indexes;
+    let listed = stage.host.bus.call::<ListIndexes>(&(), &IndexesOf::default()).await?.indexes;
     assert_eq!((listed[0].retention_days, stage.quota("shop").await.unwrap().queries), (Some(7), Some(3)));
     let quotas = stage.quotas().await;
     let second = stage.next_leader("b", async |coordinator| {
@@ -143,7 +143,7 @@ async fn events_end_as_the_reclaim_policy_says() -> Result<()> {
     stage.coordinator.hold(1);
     let refused = stage.delete().await.unwrap_err();
     assert!(refused.kind == "NotEmpty" && refused.code == Code::Conflict, "{refused}");
-    assert_eq!(stage.host.bus.call::<ListIndexes>(&(), &Empty {}).await?.indexes.len(), 1);
+    assert_eq!(stage.host.bus.call::<ListIndexes>(&(), &IndexesOf::default()).await?.indexes.len(), 1);
     assert!(tokens(&stage.host).await?.get(&token_key(&issued)).await?.is_some(), "nothing was changed");
     stage.coordinator.hold(0);
     stage.delete().await?;

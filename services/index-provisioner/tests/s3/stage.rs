@@ -112,8 +112,8 @@ pub(crate) fn open(credentials: &BTreeMap<String, String>, bucket: &str) -> Obje
         region: credentials["s3_region"].clone(),
         key_id: credentials["s3_access_key_id"].clone(),
         secret: credentials["s3_secret_access_key"].clone(),
-        token: None,
         allow_http: true,
+        ..S3Options::default()
     };
     Objects::open_s3(&format!("s3://{bucket}"), options).unwrap()
 }

@@ -7,7 +7,10 @@ async fn a_stack_is_asked_until_it_shows_what_was_asked_for() -> Result<()> {
     let stage = Stage::cloud().await?;
     stage.splunk.with(|s| s.faults.polls = 10_000);
     stage.create_in_vain(shop()).await;
-    assert!(stage.host.bus.call::<ListIndexes>(&(), &Empty {}).await?.indexes.is_empty(), "it is not ready yet");
+    assert!(
+        stage.host.bus.call::<ListIndexes>(&(), &IndexesOf::default()).await?.indexes.is_empty(),
+        "it is not ready yet"
+    );
     stage.splunk.with(standin::Inner::hurry);
     stage.create(shop()).await?;
     stage.splunk.with(|s| {

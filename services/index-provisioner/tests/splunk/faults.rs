@@ -69,13 +69,13 @@ async fn a_refusal_for_good_leaves_nothing_and_says_why() -> Result<()> {
     let refused = stage.create(shop()).await.unwrap_err();
     assert!(refused.kind == "BackendRefused" && refused.message.contains("You are not allowed"), "{refused}");
     assert!(stage.splunk.with(|splunk| splunk.is_empty()), "the mark went too");
-    assert!(stage.host.bus.call::<ListIndexes>(&(), &Empty {}).await?.indexes.is_empty());
+    assert!(stage.host.bus.call::<ListIndexes>(&(), &IndexesOf::default()).await?.indexes.is_empty());
     stage.splunk.with(|s| s.faults = Faults::default());
     stage.create(shop()).await?;
     // A change that is refused leaves what was there.
     stage.splunk.with(|s| s.faults.refuse = Some(("POST", "data/indexes/shop", 400)));
     assert_eq!(stage.update(9, IndexOptions::default()).await.unwrap_err().kind, "BackendRefused");
-    let listed = stage.host.bus.call::<ListIndexes>(&(), &Empty {}).await?.indexes;
+    let listed = stage.host.bus.call::<ListIndexes>(&(), &IndexesOf::default()).await?.indexes;
     assert_eq!(listed[0].retention_days, Some(7));
     // So does a binding: what there was of it goes with the next sweep.
     stage.splunk.with(|s| s.faults.refuse = Some(("POST", "authentication/users", 400)));

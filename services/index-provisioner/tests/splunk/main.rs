@@ -14,9 +14,9 @@ use index_provisioner::IndexProvisioner;
 use serde_json::json;
 use testkit::{Certificates, World};
 use wire::{
-    Empty, Problem, Service,
+    Problem, Service,
     index_provisioner::{
-        BindingName, CreateIndex, DeleteIndex, IndexChange, IndexDescription, IndexOptions, InstanceName,
+        BindingName, CreateIndex, DeleteIndex, IndexChange, IndexDescription, IndexOptions, IndexesOf, InstanceName,
         IssueCredentials, ListIndexes, NewBinding, NewIndex, Reclaim, RevokeCredentials, UpdateIndex,
     },
     views::Role,
@@ -63,7 +63,7 @@ impl Stage {
         let provisioner = provisioner(&world, "a", &set).await?;
         let stage = Self { world, splunk, host, provisioner, set };
         // Until a leader serves.
-        stage.host.bus.call_within::<ListIndexes>(&(), &Empty {}, SOON).await?;
+        stage.host.bus.call_within::<ListIndexes>(&(), &IndexesOf::default(), SOON).await?;
         Ok(stage)
     }
 
@@ -71,7 +71,7 @@ impl Stage {
         let Self { world, splunk, host, provisioner, set } = self;
         provisioner.stop().await?;
         let provisioner = self::provisioner(&world, "b", &set).await?;
-        host.bus.call_within::<ListIndexes>(&(), &Empty {}, SOON).await?;
+        host.bus.call_within::<ListIndexes>(&(), &IndexesOf::default(), SOON).await?;
         Ok(Self { world, splunk, host, provisioner, set })
     }
 
@@ -183,7 +183,7 @@ async fn an_index_is_made_once_changed_and_ended_without_trace() -> Result<()> {
         assert_eq!(refused.kind, kind, "{refused}");
     }
     assert_eq!(stage.splunk.with(|splunk| splunk.changes.len()), changes);
-    let listed = stage.host.bus.call::<ListIndexes>(&(), &Empty {}).await?.indexes;
+    let listed = stage.host.bus.call::<ListIndexes>(&(), &IndexesOf::default()).await?.indexes;
     assert_eq!(listed, [changed]);
     stage.delete("i").await?;
     stage.delete("i").await?;
@@ -292,8 +292,25 @@ async fn events_stay_where_the_reclaim_policy_says_so() -> Result<()> {
     stage.publish(&write["hec_token"], "shop").await;
     stage.update(7, reclaim(Reclaim::Retain)).await?;
     stage.delete("i").await?;
-    stage.splunk.with(|s| assert_eq!((s.indexes.len(), s.tokens.len(), s.roles.len()), (1, 0, 0)));
-    assert_eq!(stage.create(shop()).await.unwrap_err().kind, "ForeignResource", "it belongs to nobody now");
+    stage.splunk.with(|s| assert_eq!((s.indexes.len(), s.tokens.len(), s.roles.len()), (1, 0, 1)));
+    // It belongs to nobody now: who takes it must say so, and be of the scope that it was kept for.
+    assert_eq!(stage.create(shop()).await.unwrap_err().kind, "ForeignResource");
+    let heir = index("heir", "shop", IndexOptions { adopt: true, ..IndexOptions::default() });
+    let stranger = NewIndex { scope: "other-team".parse()?, ..heir.clone() };
+    assert_eq!(stage.create(stranger).await.unwrap_err().kind, "ForeignResource", "another team's events");
+    stage.delete("heir").await?;
+    stage.splunk.with(|s| assert_eq!(s.roles["lb-index-shop"].filter, "logboom_retained=team"));
+    // An adoption that is refused leaves it to whom it was left.
+    stage.splunk.with(|s| s.faults.refuse = Some(("POST", "data/indexes/shop", 403)));
+    assert_eq!(stage.create(heir.clone()).await.unwrap_err().kind, "BackendRefused");
+    stage.splunk.with(|s| {
+        assert_eq!(s.roles["lb-index-shop"].filter, "logboom_retained=team");
+        s.faults.refuse = None;
+    });
+    stage.create(heir).await?;
+    stage.splunk.with(|s| assert_eq!(s.roles["lb-index-shop"].filter, "logboom_instance=heir"));
+    stage.delete("heir").await?;
+    assert!(stage.splunk.with(|splunk| splunk.is_empty()));
     stage.end().await
 }
 

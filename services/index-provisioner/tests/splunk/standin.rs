@@ -282,7 +282,7 @@ impl Inner {
                 self.token(method, name)
             }
             ("POST", ["services", "authorization", "roles"]) => self.create_role(ask),
-            (method, ["services", "authorization", "roles", name]) => self.role(method, name),
+            (method, ["services", "authorization", "roles", name]) => self.role(ask, method, name),
             ("POST", ["services", "authentication", "users"]) => self.create_user(ask),
             (method, ["services", "authentication", "users", name]) => self.user(method, name),
             _ => said(404, "Not Found"),
@@ -390,8 +390,12 @@ impl Inner {
         (201, entry(&name, json!({})).1)
     }
 
-    fn role(&mut self, method: &str, name: &str) -> Answer {
-        let Some(role) = self.roles.get(name) else { return said(404, "Could not find object") };
+    fn role(&mut self, ask: &Ask, method: &str, name: &str) -> Answer {
+        let Some(role) = self.roles.get_mut(name) else { return said(404, "Could not find object") };
+        // What a change does not name stays.
+        if method == "POST" && !ask.one("srchFilter").is_empty() {
+            role.filter = ask.one("srchFilter");
+        }
         let answer = entry(name, json!({"srchIndexesAllowed": role.indexes, "srchFilter": role.filter}));
         if method == "DELETE" {
             self.roles.remove(name);

@@ -18,8 +18,11 @@ const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 const HOSTS_MAX: usize = 100;
 /// A certificate is renewed when less than this is left of it, and never earlier than in its last third.
 const RENEWED_WITHIN_DAYS: u32 = 30;
+/// How long a new authority is only trusted before it signs: by then everybody has read `ca.pem`, in Kubernetes too.
+const ANNOUNCED_FOR: Duration = Duration::from_secs(24 * 3_600);
 
-/// The directory of an authority: `ca.pem`, `ca.key`, `certificate.pem`, `key.pem`, and `hosts`, for which the certificate is.
+/// The directory of an authority: `ca.pem`, `ca.key`, `certificate.pem`, `key.pem`, and `hosts`, for which the certificate is; while an
+/// authority waits to follow another, also `next.key` and `next.since`.
 #[derive(Debug)]
 pub(crate) struct CertificateDir {
     dir: PathBuf,
@@ -32,6 +35,8 @@ pub(crate) enum Outcome {
     Kept,
     /// The certificate is a new one.
     Issued,
+    /// A new authority is trusted beside the one that ends, which still signs: a run a day later lets the new one sign.
+    Announced,
     /// The authority is a new one too; the former stays trusted.
     Founded,
 }
@@ -54,16 +59,17 @@ impl CertificateDir {
         fs::create_dir_all(&self.dir).with_context(|| format!("cannot make {}", self.dir.display()))?;
         let hosts = self.hosts(hosts)?;
         let soon = now + Duration::from_secs(u64::from(RENEWED_WITHIN_DAYS.min(days / 3)) * 24 * 3_600);
-        let (authority, founded) = self.authority(now)?;
+        let (authority, change) = self.authority(now)?;
         let kept = fs::read_to_string(self.dir.join("certificate.pem")).unwrap_or_default();
-        if !founded && authority.vouches(&kept, &hosts, soon) && Tls::open(self.files()).is_ok() {
-            return Ok(Outcome::Kept);
+        let is_signer = change != Some(Outcome::Founded);
+        if is_signer && authority.vouches(&kept, &hosts, soon) && Tls::open(self.files()).is_ok() {
+            return Ok(change.unwrap_or(Outcome::Kept));
         }
         let issued = authority.issue(&hosts, now, days)?;
         self.put("key.pem", &issued.key)?;
         self.put("certificate.pem", &issued.certificate)?;
         self.put("hosts", &(hosts.join("\n") + "\n"))?;
-        Ok(if founded { Outcome::Founded } else { Outcome::Issued })
+        Ok(change.unwrap_or(Outcome::Issued))
     }
 
     /// The hosts that the certificate is for.
@@ -84,36 +90,52 @@ impl CertificateDir {
         Ok(all)
     }
 
-    /// The authority that is kept, else a fresh one; the former stays trusted beside it.
-    fn authority(&self, now: Timestamp) -> anyhow::Result<(Authority, bool)> {
+    /// The authority that signs now, and what became of it. One that ends soon is followed by another, and stays trusted beside it.
+    fn authority(&self, now: Timestamp) -> anyhow::Result<(Authority, Option<Outcome>)> {
         let (certificate, key) = (self.dir.join("ca.pem"), self.dir.join("ca.key"));
-        let mut former = String::new();
-        if certificate.exists() || key.exists() {
-            let read = |path: &Path| {
-                fs::read_to_string(path).with_context(|| {
-                    format!(
-                        "an authority is two files, and {} cannot be read; put it back, or remove both",
-                        path.display()
-                    )
-                })
-            };
-            let (text, key) = (read(&certificate)?, read(&key)?);
-            // Where a renewal was cut short the key is still that of the second.
-            let all = text.split_inclusive("-----END CERTIFICATE-----");
-            let fitting = all.map(|one| Authority::from_pem(one, &key)).find(Result::is_ok);
-            let kept = fitting.unwrap_or_else(|| Authority::from_pem(&text, &key));
-            let kept = kept.with_context(|| format!("{}", self.dir.display()))?;
-            let soon = now + Duration::from_secs(u64::from(RENEWED_WITHIN_DAYS) * 24 * 3_600);
-            if kept.expires()? > soon {
-                return Ok((kept, false));
-            }
-            former = kept.certificate().to_owned();
+        if !certificate.exists() && !key.exists() {
+            let fresh = Authority::generate(now)?;
+            self.put("ca.key", &fresh.key()?)?;
+            self.put("ca.pem", fresh.certificate())?;
+            return Ok((fresh, Some(Outcome::Founded)));
         }
-        let fresh = Authority::generate(now)?;
-        // The certificates first: until the key is there too, the former pair goes on.
-        self.put("ca.pem", &format!("{}{former}", fresh.certificate()))?;
-        self.put("ca.key", &fresh.key()?)?;
-        Ok((fresh, true))
+        let read = |path: &Path| {
+            fs::read_to_string(path).with_context(|| {
+                format!("an authority is two files, and {} cannot be read; put it back, or remove both", path.display())
+            })
+        };
+        let (text, key) = (read(&certificate)?, read(&key)?);
+        let kept = pair(&text, &key).with_context(|| format!("{}", self.dir.display()))?;
+        let ends = kept.expires()?;
+        if ends > now + Duration::from_secs(u64::from(RENEWED_WITHIN_DAYS) * 24 * 3_600) {
+            return Ok((kept, None));
+        }
+        let may_wait = ends > now + ANNOUNCED_FOR;
+        let next = fs::read_to_string(self.dir.join("next.key")).ok().and_then(|key| pair(&text, &key).ok());
+        let next = match next {
+            Some(next) if self.is_announced(now) || !may_wait => next,
+            Some(_) => return Ok((kept, None)),
+            None => {
+                let fresh = Authority::generate(now)?;
+                self.put("next.key", &fresh.key()?)?;
+                self.put("next.since", &now.millis().to_string())?;
+                // With this line it begins: a key without its certificate counts for nothing.
+                self.put("ca.pem", &format!("{}{}", fresh.certificate(), kept.certificate()))?;
+                if may_wait {
+                    return Ok((kept, Some(Outcome::Announced)));
+                }
+                fresh
+            }
+        };
+        let key = self.dir.join("next.key");
+        fs::rename(&key, self.dir.join("ca.key")).with_context(|| format!("cannot move {}", key.display()))?;
+        Ok((next, Some(Outcome::Founded)))
+    }
+
+    /// Whether the next authority has been trusted for long enough.
+    fn is_announced(&self, now: Timestamp) -> bool {
+        let since = fs::read_to_string(self.dir.join("next.since")).ok().and_then(|text| text.trim().parse().ok());
+        since.is_none_or(|since| now.since(Timestamp::from_millis(since)) >= ANNOUNCED_FOR)
     }
 
     /// Writes beside the place and moves there, so that nobody reads half a file.
@@ -122,6 +144,13 @@ impl CertificateDir {
         write_private(&beside, text)?;
         fs::rename(&beside, &path).with_context(|| format!("cannot write {}", path.display()))
     }
+}
+
+/// The authority of a key, whose certificate is one of these.
+fn pair(certificates: &str, key: &str) -> Result<Authority, tls::TlsError> {
+    let each = certificates.split_inclusive("-----END CERTIFICATE-----");
+    let fitting = each.map(|one| Authority::from_pem(one, key)).find(Result::is_ok);
+    fitting.unwrap_or_else(|| Authority::from_pem(certificates, key))
 }
 
 #[cfg(test)]
@@ -156,19 +185,56 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_that_ends_is_followed_by_another_that_trusts_it() {
+    fn an_authority_that_ends_is_followed_by_another_that_is_trusted_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = CertificateDir::at(dir.path());
+        let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+        let now = SystemClock.now();
+        at.ensure(&[], 90, now - 3_640 * DAY).unwrap();
+        let former = read("ca.pem");
+        let first = Authority::from_pem(&former, &read("ca.key")).unwrap();
+        let is_signed_by = |authority: &Authority, at: Timestamp| {
+            authority.vouches(&read("certificate.pem"), &["localhost".to_owned()], at)
+        };
+        // Ten days are left: the new one is trusted, and what others see is signed by the one that they know.
+        assert_eq!(at.ensure(&[], 90, now).unwrap(), Outcome::Announced);
+        let both = read("ca.pem");
+        assert!(both.ends_with(&former) && both.len() > former.len());
+        assert!(is_signed_by(&first, now));
+        assert_eq!(at.ensure(&[], 90, now + DAY / 2).unwrap(), Outcome::Kept);
+        assert!(is_signed_by(&first, now));
+        // A day later everybody has read both.
+        assert_eq!(at.ensure(&[], 90, now + DAY).unwrap(), Outcome::Founded);
+        let second = Authority::from_pem(&both, &read("ca.key")).unwrap();
+        assert!(is_signed_by(&second, now + DAY) && !is_signed_by(&first, now + DAY));
+        assert_eq!(read("ca.pem"), both, "the former stays trusted");
+        assert_eq!(at.ensure(&[], 90, now + DAY).unwrap(), Outcome::Kept);
+        fs::remove_file(dir.path().join("ca.key")).unwrap();
+        let text = format!("{:#}", at.ensure(&[], 90, now).unwrap_err());
+        assert!(text.contains("ca.key") && text.contains("remove both"), "{text}");
+    }
+
+    #[test]
+    fn a_renewal_that_was_cut_short_is_gone_on_with() {
         let dir = tempfile::tempdir().unwrap();
         let at = CertificateDir::at(dir.path());
         let now = SystemClock.now();
         at.ensure(&[], 90, now - 3_640 * DAY).unwrap();
-        let former = fs::read_to_string(dir.path().join("ca.pem")).unwrap();
-        assert_eq!(at.ensure(&[], 90, now).unwrap(), Outcome::Founded);
-        let both = fs::read_to_string(dir.path().join("ca.pem")).unwrap();
-        assert!(both.ends_with(&former) && both.len() > former.len());
+        let (ca, key) = (dir.path().join("ca.pem"), dir.path().join("ca.key"));
+        // The certificate of the new one was not written yet.
+        let former = fs::read_to_string(&ca).unwrap();
+        at.ensure(&[], 90, now).unwrap();
+        fs::write(&ca, &former).unwrap();
+        assert_eq!(at.ensure(&[], 90, now).unwrap(), Outcome::Announced);
+        // It signs, and its first certificate was not written yet.
+        fs::rename(dir.path().join("next.key"), &key).unwrap();
+        assert_eq!(at.ensure(&[], 90, now).unwrap(), Outcome::Issued);
         assert_eq!(at.ensure(&[], 90, now).unwrap(), Outcome::Kept);
-        fs::remove_file(dir.path().join("ca.key")).unwrap();
-        let text = format!("{:#}", at.ensure(&[], 90, now).unwrap_err());
-        assert!(text.contains("ca.key") && text.contains("remove both"), "{text}");
+        // Nobody looked in time: there is nothing to wait for.
+        let late = tempfile::tempdir().unwrap();
+        let at = CertificateDir::at(late.path());
+        at.ensure(&[], 90, now - 3_650 * DAY).unwrap();
+        assert_eq!(at.ensure(&[], 90, now).unwrap(), Outcome::Founded);
     }
 
     #[test]

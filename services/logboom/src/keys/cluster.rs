@@ -1,7 +1,7 @@
 //! `logboom keys init --kubernetes`: the secrets of an installation as Secrets of the namespace that the pod runs in.
 //!
 //! What is there is kept and nothing is ever written over, so that any number of runs, also at once and cut short anywhere, end with
-//! the secrets of the first. The ServiceAccount needs `create` of Secrets and `get` of these three.
+//! the secrets of the first. The ServiceAccount needs `create` of Secrets and `get` of these four.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tls::{Files, Tls};
 use types::Clock;
 
-use super::KeyDir;
+use super::{KeyDir, random_hex};
 use crate::tools::{ToolError, index::write_private};
 
 /// The root of trust, which no pod but this one reads.
@@ -22,8 +22,10 @@ const KEYRING: &str = "logboom-keyring";
 const KEYS: &str = "logboom-keys";
 /// What a platform presents to the broker, in the form of the service catalog.
 const BROKER: &str = "logboom-broker";
+/// By what the servers of NATS know each other.
+const ROUTES: &str = "logboom-routes";
 /// All of them.
-pub(super) const NAMES: [&str; 3] = [KEYRING, KEYS, BROKER];
+pub(super) const NAMES: [&str; 4] = [KEYRING, KEYS, BROKER, ROUTES];
 /// The files of [`KEYS`].
 const FILES: [&str; 9] = [
     "platform.creds",
@@ -42,8 +44,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// Where the API server is, as every pod is told.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ClusterArgs {
-    /// In a pod: keep everything as Secrets of its namespace too; what is there already is kept
-    #[arg(long, conflicts_with = "tls")]
+    /// In a pod: keep everything as Secrets of its namespace; what is there and good is kept
+    #[arg(long)]
     pub(super) kubernetes: bool,
     /// Where the token of the pod's ServiceAccount is mounted
     #[arg(long, default_value = "/var/run/secrets/kubernetes.io/serviceaccount", hide = true)]
@@ -57,10 +59,17 @@ pub(crate) struct ClusterArgs {
 }
 
 /// The data of one Secret.
-type Data = BTreeMap<String, String>;
+pub(super) type Data = BTreeMap<String, String>;
+
+/// A Secret as it was read.
+pub(super) struct Kept {
+    /// What it holds.
+    pub(super) data: Data,
+    object: Value,
+}
 
 /// The Secrets of one namespace.
-struct Secrets {
+pub(super) struct Secrets {
     http: Client,
     url: String,
     token: String,
@@ -98,12 +107,19 @@ pub(super) async fn keep(
     };
     let password = keys.get("broker.password").with_context(|| format!("Secret {KEYS} has no broker.password"))?;
     let broker = [("username", "admin"), ("password", password.trim())];
+    let routes = [("username", "route".to_owned()), ("password", route_password())];
     secrets.ensure(BROKER, &broker.map(|(key, value)| (key.to_owned(), value.to_owned())).into()).await?;
+    secrets.ensure(ROUTES, &routes.map(|(key, value)| (key.to_owned(), value)).into()).await?;
     Ok(())
 }
 
+/// It begins with a letter, since nats-server reads what looks like a number as one.
+fn route_password() -> String {
+    format!("r{}", random_hex())
+}
+
 impl Secrets {
-    fn of(args: &ClusterArgs) -> anyhow::Result<Self> {
+    pub(super) fn of(args: &ClusterArgs) -> anyhow::Result<Self> {
         let read = |name: &str| {
             let path = args.service_account.join(name);
             std::fs::read_to_string(&path).map(|text| text.trim().to_owned()).with_context(|| {
@@ -125,11 +141,7 @@ impl Secrets {
         if let Some(kept) = self.get(name).await? {
             return Ok(kept);
         }
-        let body = json!({
-            "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "stringData": wish,
-            "metadata": {"name": name, "labels": {"app.kubernetes.io/part-of": "logboom"}},
-        });
-        match self.ask(Method::POST, &self.url, Some(&body)).await? {
+        match self.ask(Method::POST, &self.url, Some(&fresh(name, wish))).await? {
             (StatusCode::CONFLICT, _) => {
                 self.get(name).await?.with_context(|| format!("Secret {name} came and went; run this again"))
             }
@@ -138,7 +150,29 @@ impl Secrets {
         }
     }
 
+    /// Makes a Secret, or exchanges what is in it; labels and annotations of others stay. What is the same is not written.
+    ///
+    /// Errors: `Refused` if somebody else has made or changed it since it was read.
+    pub(super) async fn put(&self, name: &str, there: Option<Kept>, wish: &Data) -> anyhow::Result<()> {
+        let (method, url, object) = match there {
+            Some(there) if there.data == *wish => return Ok(()),
+            Some(mut there) => {
+                let encoded = wish.iter().map(|(key, text)| (key.clone(), BASE64.encode(text.as_bytes()).into()));
+                there.object["data"] = Value::Object(encoded.collect());
+                (Method::PUT, format!("{}/{name}", self.url), there.object)
+            }
+            None => (Method::POST, self.url.clone(), fresh(name, wish)),
+        };
+        let (status, answer) = self.ask(method, &url, Some(&object)).await?;
+        if status.is_success() { Ok(()) } else { Err(refused(status, &answer)) }
+    }
+
     async fn get(&self, name: &str) -> anyhow::Result<Option<Data>> {
+        Ok(self.read(name).await?.map(|kept| kept.data))
+    }
+
+    /// A Secret, if it is there.
+    pub(super) async fn read(&self, name: &str) -> anyhow::Result<Option<Kept>> {
         let (status, answer) = self.ask(Method::GET, &format!("{}/{name}", self.url), None).await?;
         match status {
             StatusCode::NOT_FOUND => return Ok(None),
@@ -150,7 +184,8 @@ impl Secrets {
             let bytes = BASE64.decode(value.as_str().unwrap_or_default().as_bytes())?;
             Ok((key.clone(), String::from_utf8(bytes)?))
         };
-        data.map(text).collect::<anyhow::Result<_>>().with_context(|| format!("Secret {name}")).map(Some)
+        let data = data.map(text).collect::<anyhow::Result<_>>().with_context(|| format!("Secret {name}"))?;
+        Ok(Some(Kept { data, object: answer }))
     }
 
     async fn ask(&self, method: Method, url: &str, body: Option<&Value>) -> anyhow::Result<(StatusCode, Value)> {
@@ -161,6 +196,14 @@ impl Secrets {
         let answer = request.send().await.context("cannot reach the API server")?;
         Ok((answer.status(), answer.json().await.context("the API server does not answer in JSON")?))
     }
+}
+
+/// A Secret that is not there yet.
+fn fresh(name: &str, wish: &Data) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "stringData": wish,
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/part-of": "logboom"}},
+    })
 }
 
 /// The API server's own words: they name who may not do what, and never what is in a Secret.

@@ -65,6 +65,7 @@ impl Binding {
             name: "walk".to_owned(),
             inbox_prefix: Some(self.inbox_prefix.clone()),
             tls: self.tls.clone(),
+            ..BusOptions::default()
         };
         Bus::connect(options).await.context("the binding's credentials do not open NATS")
     }

@@ -25,13 +25,22 @@ pub(crate) type Events = BTreeMap<SegmentId, Vec<(i64, String)>>;
 pub(crate) struct Installation {
     dir: tempfile::TempDir,
     process: Option<Child>,
+    /// Settings besides those that every installation has.
+    set: Vec<String>,
+    /// The environment of tools.
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Installation {
     /// Starts everything in a fresh directory.
     pub(crate) async fn start() -> Self {
-        let mut installation =
-            Self { dir: tempfile::Builder::new().prefix("lb-admin-").tempdir().unwrap(), process: None };
+        Self::start_with(Vec::new(), Vec::new()).await
+    }
+
+    /// The same with further settings, and tools with an environment.
+    pub(crate) async fn start_with(set: Vec<String>, environment: Vec<(&'static str, String)>) -> Self {
+        let dir = tempfile::Builder::new().prefix("lb-admin-").tempdir().unwrap();
+        let mut installation = Self { dir, process: None, set, environment };
         installation.run().await;
         installation
     }
@@ -60,6 +69,9 @@ impl Installation {
         ] {
             command.args(["--set", &set]);
         }
+        for set in &self.set {
+            command.args(["--set", set]);
+        }
         let command = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.process = Some(command.spawn().unwrap());
         testkit::eventually(LONG, async || self.data().join("run.json").is_file() || self.has_ended()).await;
@@ -85,6 +97,7 @@ impl Installation {
     pub(crate) fn tool(&self, args: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_logboom"));
         command.arg("--data").arg(self.data()).args(args).stdin(Stdio::null());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.output().unwrap()
     }
 
@@ -121,6 +134,11 @@ impl Installation {
     }
 
     pub(crate) async fn client(&self) -> Client {
+        Client::new(self.bus().await, self.objects())
+    }
+
+    /// A connection of the platform.
+    pub(crate) async fn bus(&self) -> Bus {
         let run: Value = serde_json::from_slice(&std::fs::read(self.data().join("run.json")).unwrap()).unwrap();
         let options = BusOptions {
             url: run["nats_url"].as_str().unwrap().to_owned(),
@@ -128,7 +146,7 @@ impl Installation {
             name: "test/admin".into(),
             ..BusOptions::default()
         };
-        Client::new(Bus::connect(options).await.unwrap(), self.objects())
+        Bus::connect(options).await.unwrap()
     }
 
     pub(crate) fn objects(&self) -> Objects {

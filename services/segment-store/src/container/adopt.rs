@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Chunks of which a segment can be made.
-const ADOPTED_MAX: usize = 10_000;
+pub const ADOPTED_MAX: usize = 10_000;
 /// Objects put aside in one call, and keys of one page of garbage.
 const KEYS_MAX: usize = 1_000;
 /// Objects looked at at the same time.

@@ -216,7 +216,7 @@ mod tests {
         let mut seen = Vec::new();
         while seen.len() < 51 {
             let from = seen.len() as u64;
-            let batches = chunk::read_rows(chunk.bytes.clone(), from, 17).unwrap();
+            let batches = chunk::read_rows(chunk.bytes.clone(), SEGMENT, from..51, 17).unwrap();
             assert!(batches.iter().map(RecordBatch::num_rows).sum::<usize>() <= 17);
             let answer = fit(&batches[0], from, 16 << 10).unwrap();
             assert!(answer.columns.len() <= 16 << 10 || answer.next == from + 1);
@@ -224,7 +224,7 @@ mod tests {
             assert_eq!(seen.len() as u64, answer.next);
         }
         assert_eq!(seen, (0..51).collect::<Vec<_>>());
-        assert!(chunk::read_rows(chunk.bytes, 51, 17).unwrap().is_empty());
+        assert!(chunk::read_rows(chunk.bytes, SEGMENT, 51..51, 17).unwrap().is_empty());
     }
 
     #[test]

@@ -61,6 +61,13 @@ fn check(append: &Append) -> Result<(u64, u64), Error> {
     Ok((to_u64(block.len()), to_u64(bytes)))
 }
 
+/// Payload bytes of the events of a block that were there before.
+fn repeated_bytes(block: Bytes, appended: &Appended) -> u64 {
+    let Ok(block) = Block::open(block) else { return 0 };
+    let repeats = (0u32..).zip(block.iter()).filter(|(place, _)| appended.duplicates.binary_search(place).is_ok());
+    repeats.map(|(_, event)| to_u64(event.payload.len())).sum()
+}
+
 /// Reads chunks for others; clones share its memory.
 ///
 /// Bounds: 64 MiB of chunks, two of them decoded at a time, 8,192 rows and what a read may answer of each.
@@ -119,10 +126,11 @@ impl Lender {
             },
         };
         let (from, bytes_max) = (request.from, capped(request));
+        let (segment, run) = (request.segment, from..chunk.to);
         let reading = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let damaged = |e: &dyn std::fmt::Display| Error::Columns(e.to_string());
-            let batches = chunk::read_rows(bytes, from, ROWS_MAX).map_err(|e| damaged(&e))?;
+            let batches = chunk::read_rows(bytes, segment, run, ROWS_MAX).map_err(|e| damaged(&e))?;
             let first = batches.first().ok_or_else(|| damaged(&format_args!("a chunk does not hold offset {from}")))?;
             columns::fit(first, from, bytes_max)
         });
@@ -142,14 +150,17 @@ impl Container {
         let index = self.books.read().state.segments.get(&request.segment).map(|segment| segment.index.clone());
         // Of a segment that is not here the append itself says what is known.
         let Some(index) = index else { return self.append(request, deadline).await };
-        quotas.take(&index, events, bytes)?;
+        let taken = quotas.take(&index, events, bytes)?;
+        let block = request.block.clone();
         let answer = self.append(request, deadline).await;
-        let nothing_new = match &answer {
-            Ok(appended) => u64::from(appended.duplicate_count) >= events,
-            Err(error) => Problem::from(error.clone()).outcome == Outcome::NotApplied,
-        };
-        if nothing_new {
-            quotas.give_back(&index, events, bytes);
+        match &answer {
+            Ok(appended) if appended.duplicates.is_empty() => {}
+            // A writer repeats what it has no answer to: what was there before was paid for when it came first.
+            Ok(appended) => quotas.give_back(&index, [(0, repeated_bytes(block, appended), taken)]),
+            Err(error) if Problem::from(error.clone()).outcome == Outcome::NotApplied => {
+                quotas.give_back(&index, [(events, bytes, taken)]);
+            }
+            Err(_) => {}
         }
         answer
     }

@@ -274,6 +274,7 @@ impl Tiering {
         metrics::CHUNK_BYTES.observe(meta.bytes as f64);
         debug!(%segment, from = meta.from, to = meta.to, bytes = meta.bytes, "chunk committed");
         self.compactor.note(segment);
+        self.container.chunked.notify_one();
         Ok(())
     }
 

@@ -22,7 +22,7 @@ use wire::{
 /// A block is closed at this size: a full frame of the default settings.
 const BLOCK_BYTES_MAX: usize = 512 << 10;
 /// What an event counts besides its payload.
-pub(crate) const EVENT_OVERHEAD: usize = 128;
+const EVENT_OVERHEAD: usize = 128;
 /// Segments remembered without an event that waits; beyond it one gets a new writer when it is needed again.
 const IDLE_MAX: usize = 4_096;
 
@@ -209,9 +209,9 @@ impl Gather {
         }
     }
 
-    /// Moves the events of segments that the stream holds no more to those that took over their keys; answers who is to
-    /// be refused because there is none. What is in flight stays until it is [`Gather::done`].
-    pub(crate) fn settle(&mut self, index: &IndexName, view: Option<&StreamDescription>) -> Vec<(Ask, Lost)> {
+    /// Moves the events of segments that the stream holds no more to those that took over their keys; answers those that are
+    /// to be refused because there is none. What is in flight stays until it is [`Gather::done`].
+    pub(crate) fn settle(&mut self, index: &IndexName, view: Option<&StreamDescription>) -> Vec<(Waiting, Lost)> {
         let held = |segment: &SegmentId| {
             view.is_some_and(|view| !view.sealed && view.segments.iter().any(|range| range.segment == *segment))
         };
@@ -232,21 +232,21 @@ impl Gather {
                     _ => Lost::Deleted,
                 };
                 self.bytes -= cost(&event);
-                lost.push((event.ask, why));
+                lost.push((event, why));
             }
         }
         lost
     }
 
-    /// Gives up the events that came no later than `at` and still wait for successors; answers who is to be told.
-    pub(crate) fn expire(&mut self, at: Timestamp) -> Vec<Ask> {
+    /// Gives up the events that came no later than `at` and still wait for successors; answers them with their indexes.
+    pub(crate) fn expire(&mut self, at: Timestamp) -> Vec<(IndexName, Waiting)> {
         let mut late = Vec::new();
         for segment in self.sealed.clone() {
             let Some(queue) = self.queues.get_mut(&segment) else { continue };
             let (expired, kept) = queue.waiting.drain(..).partition::<VecDeque<_>, _>(|event| event.received <= at);
             queue.waiting = kept;
             self.bytes -= expired.iter().map(cost).sum::<usize>();
-            late.extend(expired.into_iter().map(|event| event.ask));
+            late.extend(expired.into_iter().map(|event| (queue.index.clone(), event)));
             if queue.waiting.is_empty() {
                 self.remove(segment);
             }
@@ -254,9 +254,10 @@ impl Gather {
         late
     }
 
-    /// Gives up everything that waits; answers who is to be told.
-    pub(crate) fn abandon(self) -> impl Iterator<Item = Ask> {
-        self.queues.into_values().flat_map(|queue| queue.waiting).map(|event| event.ask)
+    /// Gives up everything that waits; answers it by index.
+    pub(crate) fn abandon(self) -> impl Iterator<Item = (IndexName, VecDeque<Waiting>)> {
+        let held = self.queues.into_values().filter(|queue| !queue.waiting.is_empty());
+        held.map(|queue| (queue.index, queue.waiting))
     }
 
     /// Puts an event behind what is there of its key, else into the queue of the segment named.

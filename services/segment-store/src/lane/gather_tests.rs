@@ -90,7 +90,7 @@ fn a_full_lane_gives_back_and_goes_on_when_there_is_room() {
     assert!(gather.push(&index, range(0), event("c")).is_err(), "what is in flight counts");
     gather.done(batch.segment.segment, batch.bytes, Fate::Stored(2));
     gather.push(&index, range(0), event("c")).unwrap();
-    assert_eq!(gather.abandon().count(), 1);
+    assert_eq!(gather.abandon().collect::<Vec<_>>(), [(index, [event("c")].into())]);
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn events_without_a_successor_are_refused() {
         let (segment, bytes, fate) = sealed(batch);
         gather.done(segment, bytes, fate);
         let told = gather.settle(&index, view);
-        assert_eq!(told, [(event("sent").ask, why), (event("waits").ask, why)]);
+        assert_eq!(told, [(event("sent"), why), (event("waits"), why)], "whole, so that they can be given back");
         assert_eq!((gather.bytes, gather.has_sealed(), gather.has_ready()), (0, false, false));
     }
 }
@@ -173,9 +173,9 @@ fn events_wait_for_successors_only_so_long() {
     gather.done(segment, bytes, fate);
     gather.push(&index, range(0), at(20, "late")).unwrap();
     assert!(gather.expire(Timestamp::from_millis(9)).is_empty());
-    assert_eq!(gather.expire(Timestamp::from_millis(19)), [event("early").ask]);
+    assert_eq!(gather.expire(Timestamp::from_millis(19)), [(index.clone(), at(10, "early"))]);
     assert!(gather.has_sealed());
-    assert_eq!(gather.expire(Timestamp::MAX), [event("late").ask]);
+    assert_eq!(gather.expire(Timestamp::MAX), [(index.clone(), at(20, "late"))]);
     assert!(!gather.has_sealed());
     // The segment may be asked again, by a writer of its own.
     gather.push(&index, range(0), event("next")).unwrap();
@@ -319,7 +319,7 @@ impl Run {
 
     fn expire(&mut self) {
         let at = Timestamp::from_millis(i64::try_from(self.pushed).unwrap() - 20);
-        self.refused.extend(self.gather.expire(at).into_iter().map(|ask| ask.reply.unwrap()));
+        self.refused.extend(self.gather.expire(at).into_iter().map(|(_, event)| event.ask.reply.unwrap()));
     }
 }
 

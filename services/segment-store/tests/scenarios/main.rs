@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of a test")]
 
 mod adopted;
+mod archived;
 mod bucket;
 mod carried;
 mod containers;

@@ -69,6 +69,13 @@ async fn publishers_are_told_which_quota_is_used_up_and_how_long_to_wait() {
     eventually(LONG, async || publish(&producers[0], &shop, &format!("{:?}", begun.elapsed()), 1).await.0 == 1).await;
     limit(&stage, "small", Quota { bytes_per_day: Some(115), ..Quota::default() }).await;
     eventually(LONG, async || publish(&producers[1], &small, "more", 1).await.0 == 1).await;
+    // What is there already takes nothing of the day: of 125 bytes there is room for one event, again and again.
+    limit(&stage, "small", Quota { bytes_per_day: Some(125), ..Quota::default() }).await;
+    eventually(LONG, async || publish(&producers[1], &small, "more", 1).await.0 == 1).await;
+    for _ in 0..3 {
+        assert_eq!(publish(&producers[1], &small, "more", 1).await.0, 1);
+    }
+    assert_eq!(stored(&stage, &small).await, 11);
 }
 
 #[actix::test]

@@ -13,6 +13,7 @@ const JOB: &str = "INSERT INTO other SELECT _msg FROM shop";
 fn limit(world: &World, quota: Quota) {
     let shop: IndexName = "shop".parse().unwrap();
     world.door.quotas.set(&shop, Some(quota));
+    *world.fake.quota.lock() = quota;
 }
 
 async fn post(world: &World, lines: &str, token: &str) -> Answer {
@@ -67,6 +68,141 @@ async fn lines_that_were_not_stored_are_given_back() {
     *world.fake.broken.lock() = None;
     assert_eq!(post(&world, "{\"a\":1}\n", "writer").await.status, 200);
     assert_eq!(post(&world, "{\"a\":1}\n", "writer").await.status, 429);
+}
+
+#[actix_web::test]
+async fn what_is_taken_is_shown_beside_what_the_plan_allows() {
+    let world = world();
+    let usage = async || ask(&world, request("GET", "/api/v1/indexes/shop/usage", "writer")).await.json();
+    let nothing = json!({"bytes_today": null, "queries": null, "streams": null});
+    assert_eq!(usage().await, json!({"index": "shop", "quota": {}, "taken": nothing}));
+    limit(&world, Quota { bytes_per_day: Some(45), queries: Some(4), streams: Some(3), ..Quota::default() });
+    assert_eq!(post(&world, "{\"a\":7}\n", "writer").await.status, 200);
+    let tail = open(&world, request("GET", TAIL, "reader")).await;
+    let job = request("POST", "/api/v1/jobs", "root").set_payload(json!({"job": "sums", "text": JOB}).to_string());
+    assert_eq!(ask(&world, job).await.status, 201);
+    let expected = json!({
+        "index": "shop",
+        "quota": {"bytes_per_day": 45, "queries": 4, "streams": 3},
+        "taken": {"bytes_today": 7, "queries": 2, "streams": 2},
+    });
+    assert_eq!(usage().await, expected);
+    drop(tail);
+}
+
+#[actix_web::test]
+async fn more_than_any_day_takes_is_refused_for_good() {
+    let world = world();
+    limit(&world, Quota { bytes_per_day: Some(10), ..Quota::default() });
+    let refused = post(&world, "{\"a\":1}\n{\"a\":2}\n", "writer").await;
+    assert_eq!((refused.status, refused.kind().as_str()), (429, "QuotaBytes"), "{}", refused.text());
+    assert!(refused.headers.get("retry-after").is_none(), "no time of waiting helps");
+    let message = refused.json()["error"]["message"].as_str().unwrap().to_owned();
+    let expected =
+        "log index shop takes 10 bytes on a day of UTC, and these are 14: send less at once, or change the plan";
+    assert_eq!(message, expected);
+}
+
+#[actix_web::test]
+async fn a_part_that_was_not_stored_and_repeats_are_given_back() {
+    let world = world();
+    let shop = world.fake.segments.description("shop");
+    // Two lines of 20 bytes, one for each segment.
+    let mut keys: Vec<(usize, String)> =
+        (10..99).map(|n| (route(&shop, n), format!("{{\"k\":\"{n}\",\"x\":12345}}\n"))).collect();
+    keys.sort();
+    let ((first, low), (second, high)) = (keys[0].clone(), keys[keys.len() - 1].clone());
+    assert_ne!(first, second);
+    limit(&world, Quota { bytes_per_day: Some(99), ..Quota::default() });
+    let send = async |lines: String, key: &str| {
+        let asked = request("POST", "/api/v1/indexes/shop/ingest?routing_key_field=k", "writer");
+        ask(&world, asked.insert_header(("idempotency-key", key.to_owned())).set_payload(lines)).await
+    };
+    let broken = shop.segments[second].segment;
+    world.fake.broken_segments.lock().insert(broken, Problem::unavailable("ContainerUnavailable", "its owner is away"));
+    let answer = send(low.clone() + &high, "a").await;
+    assert_eq!((answer.status, &answer.json()["error"]["stored"]), (503, &json!(1)), "{}", answer.text());
+    assert_eq!(answer.json()["error"]["outcome"], "unknown", "a part of it is there");
+    world.fake.broken_segments.lock().clear();
+    // 20 bytes are taken. Each repeat takes 20 or 40 and gives back what was there.
+    for round in 0..4 {
+        let again = send(low.clone() + &high, "a").await;
+        assert_eq!(again.status, 200, "repeat {round}: {}", again.text());
+    }
+    // 40 are taken: two lines more, and not a third.
+    assert_eq!(send(low.clone() + &high, "b").await.status, 200);
+    assert_refused(&send(low, "c").await, "QuotaBytes", "75356");
+    assert_eq!(world.fake.segments.events().into_values().flatten().count(), 4);
+}
+
+/// The place of the segment that takes a key.
+fn route(stream: &wire::coordinator::StreamDescription, key: u32) -> usize {
+    let key = types::RoutingKey::new(&key.to_string()).unwrap();
+    let segment = stream.route(Some(&key)).unwrap().segment;
+    stream.segments.iter().position(|range| range.segment == segment).unwrap()
+}
+
+#[actix_web::test]
+async fn one_segment_of_which_nobody_knows_makes_the_answer_unknown() {
+    let stream = world().fake.segments.description("shop");
+    let [first, second] = [0, 1].map(|place: usize| stream.segments[place].segment);
+    let (sure, maybe) = (Problem::throttled("Throttled", "x"), Problem::unavailable("NoAnswer", "x").unknown());
+    for (of_first, of_second, kind, outcome) in [
+        (Some(sure.clone()), Some(maybe.clone()), "NoAnswer", json!("unknown")),
+        (Some(maybe), Some(sure.clone()), "NoAnswer", json!("unknown")),
+        (Some(sure.clone()), Some(sure.clone()), "Throttled", Value::Null),
+        (Some(sure), None, "Throttled", json!("unknown")),
+    ] {
+        let world = world();
+        let broken = [(first, of_first), (second, of_second)];
+        world
+            .fake
+            .broken_segments
+            .lock()
+            .extend(broken.into_iter().filter_map(|(segment, problem)| Some((segment, problem?))));
+        let lines: String = (0..40).map(|n| format!("{{\"user\":\"u{n}\"}}\n")).collect();
+        let path = "/api/v1/indexes/shop/ingest?routing_key_field=user";
+        let answer = ask(&world, request("POST", path, "writer").set_payload(lines)).await;
+        let error = &answer.json()["error"];
+        assert_eq!((answer.kind().as_str(), &error["outcome"]), (kind, &outcome), "{error}");
+    }
+}
+
+#[actix_web::test]
+async fn jobs_and_rules_that_begin_together_are_counted_one_after_the_other() {
+    let world = world();
+    limit(&world, Quota { queries: Some(2), ..Quota::default() });
+    let text = "INSERT INTO shop SELECT _msg FROM shop";
+    let job = |id: String| {
+        let body = json!({"job": id, "text": text}).to_string();
+        ask(&world, request("POST", "/api/v1/jobs", "owner").set_payload(body))
+    };
+    let query = "SELECT count(*) AS n FROM tumble(shop, INTERVAL '1 s') GROUP BY window_start";
+    let rule = |id: &str| {
+        let body = json!({"query": query, "condition": "n > 1"}).to_string();
+        ask(&world, request("PUT", &format!("/api/v1/rules/{id}"), "owner").set_payload(body))
+    };
+    let begun = futures::future::join_all((0..6).map(|n| job(format!("j-{n}")))).await;
+    let statuses: Vec<u16> = begun.iter().map(|answer| answer.status).collect();
+    assert_eq!(statuses.iter().filter(|status| **status == 201).count(), 2, "{statuses:?}");
+    assert_eq!((statuses.iter().filter(|status| **status == 429).count(), world.fake.jobs.lock().len()), (4, 2));
+    // What runs under this id may be asked for again; what has ended under it would be one more.
+    let running = world.fake.jobs.lock()[0].job.to_string();
+    assert_eq!(job(running).await.status, 201);
+    world.fake.jobs.lock().truncate(2);
+    let mut ended = world.fake.jobs.lock()[0].clone();
+    (ended.job, ended.status) = ("over".parse().unwrap(), wire::job_manager::JobStatus::Cancelled);
+    world.fake.jobs.lock().push(ended);
+    assert_refused(&job("over".to_owned()).await, "QuotaQueries", "2");
+
+    // Rules have no jobs yet when they are put: they count all the same, and one that is there may be replaced.
+    world.fake.jobs.lock().clear();
+    let put = futures::future::join_all(["a", "b", "c", "d"].map(rule)).await;
+    assert_eq!(put.iter().filter(|answer| answer.status == 200).count(), 2);
+    assert_eq!(world.fake.rules.lock().len(), 2);
+    let there = world.fake.rules.lock()[0].rule.rule.to_string();
+    assert_eq!(rule(&there).await.status, 200);
+    assert_refused(&job("one-more".to_owned()).await, "QuotaQueries", "2");
 }
 
 #[actix_web::test]

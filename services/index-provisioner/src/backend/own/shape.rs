@@ -11,7 +11,7 @@ use wire::{
 use crate::backend::refused;
 
 /// What the tag begins with that says whose a stream is.
-const OWNER_PREFIX: &str = "instance-";
+const OWNER_PREFIX: &str = wire::coordinator::INSTANCE_TAG_PREFIX;
 
 /// Milliseconds of a day.
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;

@@ -84,18 +84,19 @@ impl Buckets {
     ) -> Result<Option<(usize, String)>, S3Error> {
         let (sayable, others): (Vec<Version>, Vec<Version>) =
             versions.iter().cloned().partition(|version| xml::can_say(&version.key));
+        let mut refused = Vec::new();
         for one in &others {
             let query = [("versionId", one.version_id.as_str())];
             let query = if one.version_id.is_empty() { &query[..0] } else { &query[..] };
-            self.of_object(bucket, &one.key, query, "delete an object of").await?;
+            refused.extend(self.of_object(bucket, &one.key, query, "delete an object of").await?);
         }
         if sayable.is_empty() {
-            return Ok(None);
+            return Ok(refused.first().map(|code| (refused.len(), code.clone())));
         }
         let ask = ask(Method::POST, bucket, &[("delete", "")], xml::delete(&sayable).into_bytes(), "delete objects of");
         let deleted: Deleted = self.http.read(&self.signer, &ask).await?;
-        let first = deleted.errors.first().map(|error| error.code.clone());
-        Ok(first.map(|code| (deleted.errors.len(), code)))
+        refused.extend(deleted.errors.into_iter().map(|error| error.code));
+        Ok(refused.first().map(|code| (refused.len(), code.clone())))
     }
 
     /// The first uploads that nobody ended.
@@ -104,24 +105,26 @@ impl Buckets {
         self.http.read::<Uploads>(&self.signer, &ask).await.map(Uploads::all)
     }
 
-    /// Ends an upload for nothing.
-    pub(super) async fn abort(&self, bucket: &str, upload: &Upload) -> Result<(), S3Error> {
+    /// Ends an upload for nothing; answers why the server refuses that, if it does.
+    pub(super) async fn abort(&self, bucket: &str, upload: &Upload) -> Result<Option<String>, S3Error> {
         let query = [("uploadId", upload.upload_id.as_str())];
         self.of_object(bucket, &upload.key, &query, "abort an upload to").await
     }
 
+    /// Asks for one object's end. A refusal is of this object only: others may go.
     async fn of_object(
         &self,
         bucket: &str,
         key: &str,
         query: &[(&str, &str)],
         what: &'static str,
-    ) -> Result<(), S3Error> {
+    ) -> Result<Option<String>, S3Error> {
         let mut ask = ask(Method::DELETE, bucket, query, Vec::new(), what);
         ask.path = format!("/{bucket}/{key}");
         match self.http.send(&self.signer, &ask).await {
-            Err(error) if !error.is_absent() => Err(error),
-            _ => Ok(()),
+            Err(error) if error.is_absent() => Ok(None),
+            Err(error) if error.is_of_request() => Ok(Some(error.code().to_owned())),
+            done => done.map(|_| None),
         }
     }
 

@@ -4,13 +4,32 @@ use std::{fs, sync::Arc};
 
 use host::{Host, StartError};
 use settings::Secret;
+use tls::Tls;
 use types::Clock;
+use wire::{index_provisioner::IndexDescription, views::ArchivePlace};
 
-use super::{S3, buckets::Buckets, http::Http, sigv4::Signer, users::Users};
+use super::{S3, buckets::Buckets, http::Http, policy, sigv4::Signer, users::Users};
 use crate::{config::S3Config, sealed::Sealed};
 
 /// IAM is one for all regions, and its requests are signed for this one.
 const IAM_REGION: &str = "us-east-1";
+
+/// URL of the server.
+fn endpoint(config: &S3Config) -> String {
+    match config.region.as_str() {
+        _ if !config.endpoint.is_empty() => config.endpoint.clone(),
+        region if region.starts_with("cn-") => format!("https://s3.{region}.amazonaws.com.cn"),
+        region => format!("https://s3.{region}.amazonaws.com"),
+    }
+}
+
+/// Where the bucket is into which an index is archived, if it is: one of its own scope.
+pub(crate) fn place(config: &S3Config, index: &IndexDescription) -> Result<Option<ArchivePlace>, String> {
+    let Some(archive) = &index.options.archive_to else { return Ok(None) };
+    let bucket = policy::bucket(&config.bucket_prefix, archive)?;
+    let (endpoint, region, scope) = (endpoint(config), config.region.clone(), Some(index.scope.clone()));
+    Ok(Some(ArchivePlace { bucket, endpoint, region, scope }))
+}
 
 impl S3 {
     /// The back-end of the settings. Errors: what is wrong with which setting.
@@ -28,29 +47,26 @@ impl S3 {
         };
         let key =
             (required("access_key_id", &config.access_key_id)?, required("access_secret", &config.access_secret)?);
-        Self::new(config, key, ca, sealed, host.clock.clone()).map_err(StartError::other)
+        let tls = host.trusting("index_provisioner.s3.ca", &config.ca)?;
+        Self::new(config, key, (ca, &tls), sealed, host.clock.clone()).map_err(StartError::other)
     }
 
     fn new(
         config: &S3Config,
         (key_id, secret): (String, String),
-        ca: Option<String>,
+        (ca, tls): (Option<String>, &Tls),
         sealed: Sealed,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, String> {
         let aws = config.endpoint.is_empty();
-        let endpoint = match aws {
-            true if config.region.starts_with("cn-") => format!("https://s3.{}.amazonaws.com.cn", config.region),
-            true => format!("https://s3.{}.amazonaws.com", config.region),
-            false => config.endpoint.clone(),
-        };
+        let endpoint = endpoint(config);
         let iam = match config.iam_endpoint.as_str() {
             "" if aws => "https://iam.amazonaws.com",
             "" => endpoint.as_str(),
             url => url,
         };
         let http = |key: &str, url: &str| {
-            let made = Http::new(url, ca.as_deref().map(str::as_bytes), clock.clone());
+            let made = Http::new(url, tls, clock.clone());
             made.map_err(|reason| format!("index_provisioner.s3.{key} {url:?} {reason}"))
         };
         let signer = Signer { key_id, secret, region: config.region.clone(), service: "s3" };

@@ -65,6 +65,11 @@ impl S3Error {
         }
     }
 
+    /// Whether the server refuses this very request, and not our key.
+    pub(super) fn is_of_request(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if !OWN_KEY.contains(&code.as_str()))
+    }
+
     /// Whether the named thing simply is not there.
     pub(super) fn is_absent(&self) -> bool {
         matches!(self.code(), "NoSuchBucket" | "NoSuchEntity" | "NoSuchUpload" | "NoSuchKey")

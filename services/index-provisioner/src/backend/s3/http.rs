@@ -2,8 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use reqwest::{Certificate, Client, Method, Response, redirect};
+use reqwest::{Client, Method, Response, redirect};
 use serde::de::DeserializeOwned;
+use tls::Tls;
 use types::{Clock, Timestamp};
 
 use super::{
@@ -51,17 +52,14 @@ pub(super) struct Http {
 }
 
 impl Http {
-    /// Errors: an endpoint that is no URL of a server, certificates that are none.
-    pub(super) fn new(endpoint: &str, ca: Option<&[u8]>, clock: Arc<dyn Clock>) -> Result<Self, String> {
+    /// Errors: an endpoint that is no URL of a server.
+    pub(super) fn new(endpoint: &str, tls: &Tls, clock: Arc<dyn Clock>) -> Result<Self, String> {
         let url = reqwest::Url::parse(endpoint).map_err(|error| format!("is no URL: {error}"))?;
         let host = url.host_str().filter(|_| matches!(url.scheme(), "http" | "https") && url.path() == "/");
         let host = host.ok_or("must be https://host, without a path")?;
         let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
         let builder = Client::builder().timeout(REQUEST_TIMEOUT).redirect(redirect::Policy::none()).no_proxy();
-        let builder = match ca {
-            None => builder,
-            Some(pem) => builder.tls_certs_merge(Certificate::from_pem_bundle(pem).map_err(|error| error.to_string())?),
-        };
+        let builder = builder.tls_backend_preconfigured((*tls.outward()).clone());
         let client = builder.build().map_err(|error| error.to_string())?;
         Ok(Self { client, base: format!("{}://{host}", url.scheme()), host, clock })
     }
@@ -97,7 +95,15 @@ impl Http {
     }
 
     async fn once(&self, signer: &Signer, ask: &Ask) -> Result<Vec<u8>, S3Error> {
-        let done = self.exchange(signer, ask).await;
+        let signed = encoded(&ask.path, true);
+        let sent = sigv4::sent(&signed);
+        let done = match self.exchange(signer, ask, &signed, &sent).await {
+            // Some servers sign the path as it comes.
+            Err(error) if sent != signed && error.code() == "SignatureDoesNotMatch" => {
+                self.exchange(signer, ask, &sent, &sent).await
+            }
+            done => done,
+        };
         let counted = match &done {
             Ok(_) => "done",
             Err(S3Error::Refused { .. } | S3Error::ClockSkew { .. }) => "refused",
@@ -107,10 +113,9 @@ impl Http {
         done
     }
 
-    async fn exchange(&self, signer: &Signer, ask: &Ask) -> Result<Vec<u8>, S3Error> {
+    async fn exchange(&self, signer: &Signer, ask: &Ask, signed: &str, sent: &str) -> Result<Vec<u8>, S3Error> {
         let lost = |reason: String| S3Error::Unavailable { what: ask.what.clone(), reason };
         let now = self.clock.now();
-        let path = encoded(&ask.path, true);
         let mut headers: Vec<(String, String)> =
             ask.headers.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
         headers.push(("host".to_owned(), self.host.clone()));
@@ -118,13 +123,13 @@ impl Http {
         headers.push(("x-amz-date".to_owned(), sigv4::instant(now)));
         headers.sort();
         let method = ask.method.as_str();
-        let unsigned = Unsigned { method, path: &path, query: &ask.query, headers: &headers, body: &ask.body };
+        let unsigned = Unsigned { method, path: signed, query: &ask.query, headers: &headers, body: &ask.body };
         let authorization = signer.authorization(&unsigned, now);
         let query = match sigv4::query(&ask.query) {
             query if query.is_empty() => query,
             query => format!("?{query}"),
         };
-        let mut request = self.client.request(ask.method.clone(), format!("{}{path}{query}", self.base));
+        let mut request = self.client.request(ask.method.clone(), format!("{}{sent}{query}", self.base));
         // The client writes the host by itself, and the same one.
         for (name, value) in headers.iter().filter(|(name, _)| name != "host") {
             request = request.header(name, value);

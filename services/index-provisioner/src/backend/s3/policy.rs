@@ -6,21 +6,35 @@ use wire::{index_provisioner::BindingDescription, views::Role};
 
 use super::sigv4;
 
-/// Names of buckets have 3 to 63 characters.
-const BUCKET_CHARS_MAX: usize = 63;
+/// Names of buckets have so many characters.
+const BUCKET_CHARS: std::ops::RangeInclusive<usize> = 3..=63;
+/// What the name of no bucket begins with: S3 keeps these to itself.
+const RESERVED_BEGINNINGS: [&str; 3] = ["xn--", "sthree-", "amzn-s3-demo-"];
+/// What the name of no bucket ends with.
+const RESERVED_ENDS: [&str; 5] = ["-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3"];
 
 /// The name of the bucket of an index.
 ///
-/// Errors: a name that S3 does not take.
+/// Errors: a name that S3 does not take, and which of its rules it breaks.
+/// Source: AWS, "General purpose bucket naming rules"; dots are left out, which TLS to AWS does not take.
 pub(super) fn bucket(prefix: &str, index: &IndexName) -> Result<String, String> {
     let name = format!("{prefix}{index}");
-    let fits = name.len() <= BUCKET_CHARS_MAX && !name.contains('_') && !name.ends_with('-');
-    if fits {
+    let outer = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let rule = if !BUCKET_CHARS.contains(&name.len()) {
+        let room = BUCKET_CHARS.end().saturating_sub(prefix.len());
+        format!("has {} characters, of 3 to 63 that are possible: the name of the index may have {room}", name.len())
+    } else if let Some(bad) = name.chars().find(|c| !outer(*c) && *c != '-') {
+        format!("has a {bad:?}: only a-z, 0-9 and - are possible")
+    } else if !name.starts_with(outer) || !name.ends_with(outer) {
+        "does not begin and end with a letter or a digit".to_owned()
+    } else if let Some(begin) = RESERVED_BEGINNINGS.iter().find(|begin| name.starts_with(**begin)) {
+        format!("begins with {begin}, which S3 keeps to itself")
+    } else if let Some(end) = RESERVED_ENDS.iter().find(|end| name.ends_with(**end)) {
+        format!("ends with {end}, which S3 keeps to itself")
+    } else {
         return Ok(name);
-    }
-    Err(format!(
-        "index {index} would have the bucket {name:?}; a bucket has up to {BUCKET_CHARS_MAX} of a-z 0-9 - and ends with a letter or digit: choose another index name"
-    ))
+    };
+    Err(format!("index {index} would have the bucket {name:?}, which {rule}; choose another index name"))
 }
 
 /// The name of the user of a binding: another one for every issue, so that what is being deleted never comes back to life.
@@ -112,12 +126,27 @@ mod tests {
 
     #[test]
     fn only_names_that_s3_takes_become_buckets() {
-        let long = "x".repeat(61);
-        for (index, fits) in
-            [("shop", true), ("ix-0123456789abcdef", true), ("a_b", false), ("a-", false), (&long, false)]
-        {
-            let found = bucket("lb-", &index.parse().unwrap());
-            assert_eq!(found.is_ok(), fits, "{found:?}");
+        let (longest, long) = ("x".repeat(60), "x".repeat(61));
+        for (prefix, index, broken) in [
+            ("lb-", "shop", None),
+            ("lb-", "ix-0123456789abcdef", None),
+            ("lb-", &longest, None),
+            ("a", "b1", None),
+            ("lb-", "x-s3", None),
+            ("lb-", &long, Some("may have 60")),
+            ("a", "b", Some("3 to 63")),
+            ("lb-", "a_b", Some("'_'")),
+            ("lb-", "a-", Some("begin and end")),
+            ("lb-", "a-s3alias", Some("ends with -s3alias")),
+            ("lb-", "a--x-s3", Some("ends with --x-s3")),
+            ("xn--", "a", Some("begins with xn--")),
+            ("sthree-", "a", Some("begins with sthree-")),
+        ] {
+            let found = bucket(prefix, &index.parse().unwrap());
+            match broken {
+                None => assert!(found.is_ok(), "{found:?}"),
+                Some(rule) => assert!(found.as_ref().is_err_and(|said| said.contains(rule)), "{found:?}"),
+            }
         }
         assert_eq!(bucket("lb-", &"shop".parse().unwrap()).unwrap(), "lb-shop");
     }

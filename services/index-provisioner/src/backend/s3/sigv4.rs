@@ -86,6 +86,26 @@ pub(super) fn encoded(text: &str, path: bool) -> String {
     })
 }
 
+/// A path as it is sent: what is signed, but that no client or proxy on the way takes `.` and `..` between slashes for steps.
+///
+/// A slash beside such a segment is sent as `%2F`; servers resolve that before they look at the path and before they check what was
+/// signed, where it is a slash.
+pub(super) fn sent(signed: &str) -> String {
+    let segments: Vec<&str> = signed.split('/').collect();
+    let is_step = |segment: &str| matches!(segment, "." | "..");
+    let mut path = String::with_capacity(signed.len());
+    for (number, segment) in segments.iter().enumerate() {
+        // The first two slashes are before the bucket and before the key: the second stays, unless the key is nothing but a step.
+        if number > 0 {
+            let in_key = number > 2 && (is_step(segment) || is_step(segments[number - 1]));
+            let whole_key = number == 2 && segments.len() == 3 && is_step(segment);
+            path.push_str(if in_key || whole_key { "%2F" } else { "/" });
+        }
+        path.push_str(segment);
+    }
+    path
+}
+
 /// `yyyymmddThhmmssZ`.
 pub(super) fn instant(at: Timestamp) -> String {
     formatted(at, "%Y%m%dT%H%M%SZ")
@@ -219,6 +239,28 @@ mod tests {
             ("GET", "/", list, PLAIN, "", "s3", "34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7"),
         ];
         check("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "AKIAIOSFODNN7EXAMPLE", "2013-05-24T00:00:00Z", vectors);
+    }
+
+    #[test]
+    fn no_segment_of_a_key_is_sent_as_a_step() {
+        for (signed, expected) in [
+            ("/", "/"),
+            ("/b", "/b"),
+            ("/b/a/c", "/b/a/c"),
+            ("/b/a//c/", "/b/a//c/"),
+            ("/b/a/../c", "/b/a%2F..%2Fc"),
+            ("/b/./x", "/b/.%2Fx"),
+            ("/b/../x", "/b/..%2Fx"),
+            ("/b/..", "/b%2F.."),
+            ("/b/a/.", "/b/a%2F."),
+            ("/b/...", "/b/..."),
+            ("/b/.hidden/..x", "/b/.hidden/..x"),
+            ("/b/a/./../c", "/b/a%2F.%2F..%2Fc"),
+        ] {
+            assert_eq!(sent(signed), expected, "{signed}");
+            let url = reqwest::Url::parse(&format!("https://host{}", sent(signed))).unwrap();
+            assert_eq!(url.path(), expected, "what the client makes of it");
+        }
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! HTTP to Splunk: within its time, with answers of bounded size, and without a secret in any message.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use host::StartError;
 use reqwest::{RequestBuilder, redirect::Policy};
 use serde_json::Value;
-use tls::{Files, Tls};
+use tls::Tls;
 use wire::Problem;
 
 use crate::{
@@ -63,16 +63,11 @@ impl Reply {
 pub(super) struct Client(reqwest::Client);
 
 impl Client {
-    /// Trusts the authorities of the file, or of the system where it is `""`.
-    pub(super) fn open(ca: &str, timeout: Duration) -> Result<Self, StartError> {
+    /// Trusts the authorities that are named and no others, or those of the system and the process.
+    pub(super) fn open(tls: &Tls, named_only: bool, timeout: Duration) -> Result<Self, StartError> {
         let builder = reqwest::Client::builder().timeout(timeout).redirect(Policy::none()).no_proxy();
-        let ca = (!ca.is_empty()).then(|| PathBuf::from(ca));
-        let wrong = |error| StartError::other(format_args!("index_provisioner.splunk.ca: {error}"));
-        let builder = match Tls::open(Files { ca, ..Files::default() }).map_err(wrong)?.client() {
-            Some(tls) => builder.tls_backend_preconfigured((*tls).clone()),
-            None => builder,
-        };
-        Ok(Self(builder.build().map_err(StartError::other)?))
+        let trust = tls.client().filter(|_| named_only).unwrap_or_else(|| tls.outward());
+        Ok(Self(builder.tls_backend_preconfigured((*trust).clone()).build().map_err(StartError::other)?))
     }
 
     pub(super) fn request(&self, method: reqwest::Method, url: String) -> RequestBuilder {

@@ -2,7 +2,7 @@
 
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use ring::digest;
-use types::{IndexName, InstanceId};
+use types::{IndexName, InstanceId, ScopeName};
 use wire::{
     Problem,
     index_provisioner::{BindingDescription, IndexDescription},
@@ -58,9 +58,14 @@ pub(super) fn mark(index: &IndexName) -> String {
     format!("lb-index-{index}")
 }
 
-/// What it says.
+/// What it says while the index belongs to a service instance.
 pub(super) fn mark_filter(instance: &InstanceId) -> String {
     format!("logboom_instance={instance}")
+}
+
+/// What it says of an index that outlived its instance: nobody of another scope adopts it.
+pub(super) fn retained_filter(scope: &ScopeName) -> String {
+    format!("logboom_retained={scope}")
 }
 
 /// How much and how long an indexer keeps: MiB and seconds.

@@ -173,6 +173,12 @@ impl Rest {
         self.ask(Method::POST, "/services/authorization/roles?", &form, what).await?.good(what, "").map(drop)
     }
 
+    /// Changes what a mark says.
+    pub(super) async fn mark_anew(&self, name: &str, mark: &str) -> Result<(), Problem> {
+        let (path, what) = (format!("/services/authorization/roles/{name}?"), "change a role");
+        self.ask(Method::POST, &path, &[("srchFilter", mark)], what).await?.good(what, "").map(drop)
+    }
+
     pub(super) async fn delete_role(&self, name: &str) -> Result<(), Problem> {
         self.delete(&format!("/services/authorization/roles/{name}?"), "delete a role").await
     }

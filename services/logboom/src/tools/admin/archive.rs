@@ -10,6 +10,7 @@ use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use store::{Objects, Put};
+use tls::Tls;
 use types::{KeyRange, Offset, SegmentId, Timestamp};
 use wire::coordinator::StreamDescription;
 
@@ -18,6 +19,7 @@ const FORMAT: &str = "logboom-export";
 const VERSION: u32 = 1;
 const PLAN: &str = "export.json";
 const MANIFEST: &str = "manifest.json";
+const CHUNKS: &str = "chunks/";
 
 /// What an export holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -90,14 +92,14 @@ pub(super) struct Archive {
 }
 
 impl Archive {
-    /// A folder, or `s3://bucket/prefix`.
-    pub(super) fn open(place: &str) -> anyhow::Result<Self> {
+    /// A folder, or `s3://bucket/prefix` on a server that the authorities of `tls` or the system vouch for.
+    pub(super) fn open(place: &str, tls: &Tls) -> anyhow::Result<Self> {
         let url = if place.contains("://") {
             place.to_owned()
         } else {
             std::path::absolute(place).with_context(|| format!("{place} is no folder"))?.display().to_string()
         };
-        Ok(Self { objects: Objects::open(&url)? })
+        Ok(Self { objects: Objects::open_trusting(&url, tls.outward())? })
     }
 
     pub(super) fn place(&self) -> &str {
@@ -210,12 +212,12 @@ impl Archive {
 
 /// The folder of a segment's files.
 pub(super) fn folder(segment: SegmentId) -> String {
-    format!("chunks/{segment}/")
+    chunk::copies_of(CHUNKS, segment)
 }
 
 /// The name of a file.
 pub(super) fn file_name(segment: SegmentId, from: Offset, to: Offset) -> String {
-    format!("{}{from:020}-{to:020}.parquet", folder(segment))
+    folder(segment) + &chunk::copy_name(from, to)
 }
 
 fn sum(files: &[Copied]) -> anyhow::Result<u32> {
@@ -254,6 +256,8 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
+    use tls::Files;
+
     use super::*;
 
     fn plan() -> Plan {
@@ -286,7 +290,7 @@ mod tests {
     #[tokio::test]
     async fn an_export_is_complete_or_says_what_it_is() {
         let dir = tempfile::tempdir().unwrap();
-        let archive = Archive::open(dir.path().to_str().unwrap()).unwrap();
+        let archive = Archive::open(dir.path().to_str().unwrap(), &Tls::open(Files::default()).unwrap()).unwrap();
         assert_eq!(archive.plan().await.unwrap(), None);
         assert!(said(archive.read().await).contains("no export"));
         archive.begin(&plan()).await.unwrap();
@@ -309,7 +313,7 @@ mod tests {
     async fn what_is_foreign_or_changed_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("holiday.jpg"), "x").unwrap();
-        let archive = Archive::open(dir.path().to_str().unwrap()).unwrap();
+        let archive = Archive::open(dir.path().to_str().unwrap(), &Tls::open(Files::default()).unwrap()).unwrap();
         assert!(said(archive.plan().await).contains("something else"));
         for (text, why) in [
             (r#"{"format":"other","version":1}"#, "no export of Logboom"),

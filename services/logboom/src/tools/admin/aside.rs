@@ -25,7 +25,7 @@ const JOURNALED: [Service; 5] =
 /// Refuses where a journal has entries: then nothing is lost, and a state without its snapshots would be. And where no nats-server
 /// answers, unless the caller knows that its storage is gone.
 pub(super) async fn set_aside(common: Common, nats_is_gone: bool, screen: Screen) -> anyhow::Result<()> {
-    let objects = Objects::open(&common.object_store())?;
+    let objects = Objects::open_trusting(&common.object_store(), host::tls_of(&common)?.outward())?;
     let replicas = common.journal_replicas;
     match connect(common).await {
         Ok(host) => {

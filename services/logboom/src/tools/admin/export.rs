@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
+use segment_store::ADOPTED_MAX;
 use serde_json::json;
 use store::Put;
 use types::{ContainerId, IndexName, Offset, SegmentId, Timestamp};
@@ -18,7 +19,7 @@ use super::{
     archive::{Archive, Copied, Plan, Planned, Window, file_name, folder},
     recast::recast,
     time,
-    window::{Known, select},
+    window::{Known, select, too_large},
 };
 
 /// Segments copied at the same time: each holds a chunk in memory, twice.
@@ -64,7 +65,7 @@ fn instant(text: &str) -> Result<Timestamp, String> {
 
 impl Admin {
     pub(super) async fn export(&self, args: ExportArgs) -> anyhow::Result<()> {
-        let archive = Archive::open(&args.to)?;
+        let archive = Archive::open(&args.to, &self.host.tls)?;
         let window = Window { from: args.from, until: args.until };
         let (plan, went_on) = match archive.plan().await? {
             Some(plan) => (checked(plan, &args.index, window, archive.place())?, true),
@@ -109,6 +110,12 @@ impl Admin {
             self.flush_all(&late).await?;
             let Some(known) = self.look_again(&found, &cut, description.sealed).await? else { continue };
             let segments = select(&known, window);
+            if let Some((segment, count)) = too_large(&known, &segments, ADOPTED_MAX) {
+                anyhow::bail!(
+                    "segment {segment} would have {count} files, and a restore makes a segment of at most {ADOPTED_MAX}: export \
+                     parts of the time with --from and --until, each to a place of its own"
+                );
+            }
             let opened = self.opened(index).await?;
             return Ok(Plan::new(taken, description, opened, window, segments));
         }
@@ -248,8 +255,7 @@ fn checked(plan: Plan, index: &IndexName, window: Window, place: &str) -> anyhow
 /// Files of a segment that a run before has left, by their first offset.
 async fn there(archive: &Archive, segment: SegmentId) -> anyhow::Result<BTreeMap<Offset, String>> {
     let listed = archive.objects.list(&folder(segment), store::LIST_MAX).await?;
-    let from = |key: &str| key.rsplit('/').next()?.split('-').next()?.parse().ok();
-    Ok(listed.into_iter().filter_map(|object| Some((from(&object.key)?, object.key))).collect())
+    Ok(listed.into_iter().filter_map(|object| Some((chunk::copied_range(&object.key)?.0, object.key))).collect())
 }
 
 /// A file that a run before has left, if it is what its name says.

@@ -36,16 +36,13 @@ pub(super) fn recast(
     origin: Option<&Origin>,
     (from, to): (Offset, Offset),
 ) -> anyhow::Result<Recast> {
-    if info.segment == segment && (info.first, info.last + 1) == (from, to) {
-        return Ok(Recast { bytes, time_min: info.time_min, time_max: info.time_max });
+    let whole = (info.first, info.last + 1) == (from, to);
+    let part = chunk::part(bytes, info, (from, to))?;
+    if info.segment == segment && (whole || origin.is_none()) {
+        return Ok(Recast::of(part));
     }
-    let mut left = usize::try_from(to - from)?;
-    let mut batches = Vec::new();
-    for batch in chunk::read_range(bytes, from, None)? {
-        let rows = left.min(batch.num_rows());
-        batches.push(renamed(&batch.slice(0, rows), segment)?);
-        left -= rows;
-    }
+    let batches = chunk::read(part.bytes)?;
+    let batches: Vec<RecordBatch> = batches.iter().map(|batch| renamed(batch, segment)).collect::<Result<_, _>>()?;
     Ok(Recast::of(chunk::write_of(segment, origin.or(info.origin.as_ref()), from, &batches)?))
 }
 

@@ -83,7 +83,7 @@ impl Admin {
     pub(super) async fn repair(&self, args: RepairArgs, config: &segment_store::Config) -> anyhow::Result<()> {
         let wanted = self.wanted(args.container.map(ContainerId)).await?;
         let spare = match &args.from {
-            Some(place) => Some(spare(Archive::open(place)?).await?),
+            Some(place) => Some(spare(Archive::open(place, &self.host.tls)?).await?),
             None => None,
         };
         let expected = self.expected().await?;

@@ -96,7 +96,7 @@ impl Admin {
     }
 
     async fn restore_export(&self, args: &RestoreArgs) -> anyhow::Result<Value> {
-        let archive = Archive::open(args.from.as_deref().context("--from names the export")?)?;
+        let archive = Archive::open(args.from.as_deref().context("--from names the export")?, &self.host.tls)?;
         let (plan, manifest) = archive.read().await?;
         let there = &plan.stream.index;
         if let Some(index) = &args.index {
@@ -117,7 +117,7 @@ impl Admin {
     async fn restore_from_chunks(&self, args: &RestoreArgs) -> anyhow::Result<Value> {
         let own = args.from.is_none();
         let objects = match &args.from {
-            Some(place) => Archive::open(place)?.objects,
+            Some(place) => Archive::open(place, &self.host.tls)?.objects,
             None => self.host.objects.clone(),
         };
         let Some(index) = &args.index else {

@@ -53,6 +53,19 @@ pub(super) fn select(segments: &[Known], window: Window) -> Vec<Planned> {
     planned.collect()
 }
 
+/// A segment that a restore could not make again, and how many files it would have.
+pub(super) fn too_large(segments: &[Known], planned: &[Planned], files_max: usize) -> Option<(SegmentId, usize)> {
+    let files = |known: &Known, planned: &Planned| {
+        let held = known.info.chunks.iter().filter(|chunk| chunk.to > planned.start && chunk.from < planned.end);
+        held.count()
+    };
+    planned.iter().find_map(|planned| {
+        let known = segments.iter().find(|known| known.node.segment == planned.segment)?;
+        let count = files(known, planned);
+        (count > files_max).then_some((planned.segment, count))
+    })
+}
+
 /// The first offset of the window; the end if there is none.
 fn begin(known: &Known, window: Window) -> Offset {
     let Some(from) = window.from else { return known.info.start };
@@ -159,6 +172,16 @@ mod tests {
         one[0].info.start = 3;
         assert_eq!(taken(&one, None, None), [(0, 3, 15)]);
         assert_eq!(taken(&one, Some(0), Some(1_000)), [(0, 3, 15)]);
+    }
+
+    #[test]
+    fn what_a_restore_could_not_make_again_is_seen() {
+        let two = [known(0, 0, &[], false, &[100, 200]), known(0, 1, &[], false, &[100, 200, 300, 400])];
+        let large = |from, until, max| too_large(&two, &select(&two, window(from, until)), max);
+        assert_eq!(large(None, None, 4), None);
+        assert_eq!(large(None, None, 3), Some((id(0, 1), 4)));
+        assert_eq!(large(None, None, 1), Some((id(0, 0), 2)));
+        assert_eq!(large(Some(200), Some(400), 2), None, "a part of the time fits");
     }
 
     #[test]

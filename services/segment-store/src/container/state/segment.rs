@@ -99,6 +99,14 @@ impl Piece {
     }
 }
 
+#[cfg(test)]
+impl Segment {
+    /// One with these offsets, and nothing in it.
+    pub(crate) fn of_test(index: &str, (start, end): (Offset, Offset), origin: Option<SegmentOrigin>) -> Self {
+        Self { start, tail_from: end, end, origin, ..Self::new(index.parse().unwrap(), false) }
+    }
+}
+
 impl Segment {
     pub(super) fn new(index: IndexName, transactional: bool) -> Self {
         Self {

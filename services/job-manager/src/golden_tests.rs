@@ -1,0 +1,13 @@
+//! What was ever written to the journal is read for ever, and gives a state that is.
+
+use host::ControlState;
+use testkit::Golden;
+
+use crate::{Event, State};
+
+#[test]
+fn golden_journal_is_read_for_ever() {
+    let mut golden = Golden::open("journal-job-manager");
+    golden.check_journal::<Event, State>(State::apply);
+    golden.close();
+}

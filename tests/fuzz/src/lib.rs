@@ -1,0 +1,44 @@
+//! Everything that takes bytes from outside, with whatever comes: one function for each target of `cargo fuzz`.
+//!
+//! Owns what must hold for any bytes: no panic, no overflow, refusals that a client can read, and that what was taken can be written
+//! and taken again. The libraries are dependencies. Of the broker and of the segment store only the pure sources are taken in by
+//! their paths, so that neither a web server nor a client of NATS or Kubernetes is built, and nothing private becomes public.
+//! Deliberately does not know: sockets, files, clocks.
+//!
+//! ```no_run
+//! logboom_fuzz::osb_body(br#"{"service_id":"a","parameters":{"scaling":7}}"#);
+//! ```
+
+#![warn(missing_docs)]
+
+mod damage;
+mod front;
+mod messages;
+mod stored;
+mod texts;
+
+pub use front::{osb_body, osb_path};
+pub use messages::wire_decode;
+pub use stored::{chunk_read, frame_decode};
+pub use texts::{ingest_lines, query_parse, settings};
+
+// The sources that are taken in name each other from the root of their crate, and use a part of themselves.
+#[allow(dead_code, unused_imports, missing_docs)]
+#[path = "../../../services/broker/src"]
+mod broker {
+    pub(crate) mod catalog;
+    pub(crate) mod osb;
+    pub(crate) mod wanted;
+}
+use broker::{catalog, osb, wanted};
+
+/// What the sources of the broker's front take from its errors.
+mod error {
+    pub(crate) const CONCURRENCY: &str = "ConcurrencyError";
+}
+
+#[allow(dead_code, unused_imports, missing_docs)]
+#[path = "../../../services/segment-store/src/container"]
+mod container {
+    pub(crate) mod frame;
+}
