@@ -1,6 +1,6 @@
 //! Figures of a whole installation on this machine; prints them and asserts nothing. `docs/guide/benchmarks.md` says what each means.
 //!
-//! `just bench [suite…] [--json]`. Without arguments, as `cargo test` runs it among the tests, it only says how it is used.
+//! `just bench [suite…] [--json]`; for the suite `index` also `--lines N`, `--corpus FILE` and `--no-peers`. Without arguments, as `cargo test` runs it among the tests, it only says how it is used.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -14,6 +14,8 @@ mod alerting;
 mod broker;
 #[path = "bench/figure.rs"]
 mod figure;
+#[path = "bench/index.rs"]
+mod index;
 #[path = "bench/jobs.rs"]
 mod jobs;
 #[path = "bench/publishing.rs"]
@@ -31,15 +33,19 @@ use std::env;
 
 use crate::figure::Figures;
 
-const SUITES: [&str; 11] =
-    ["publish", "ingest", "visible", "alert", "job", "start", "rss", "segments", "wide", "tenants", "broker"];
+const SUITES: [&str; 12] =
+    ["publish", "ingest", "index", "visible", "alert", "job", "start", "rss", "segments", "wide", "tenants", "broker"];
 
 fn main() {
-    let arguments: Vec<String> = env::args().skip(1).collect();
+    let mut arguments: Vec<String> = env::args().skip(1).collect();
     if arguments.is_empty() {
         println!("bench: `just bench [{}] [--json]` measures; nothing was measured now", SUITES.join("|"));
         return;
     }
+    let index = index::Options::take(&mut arguments).unwrap_or_else(|error| {
+        println!("bench: {error}");
+        std::process::exit(2);
+    });
     let named: Vec<&str> = arguments.iter().map(String::as_str).filter(|word| !word.starts_with("--")).collect();
     if let Some(unknown) = named.iter().find(|name| !SUITES.contains(name)) {
         println!("bench: there is no suite {unknown}; the suites are {}", SUITES.join(", "));
@@ -52,6 +58,7 @@ fn main() {
             match suite {
                 "publish" => publishing::publish(&mut figures).await,
                 "ingest" => publishing::ingest(&mut figures).await,
+                "index" => index::run(&index, &mut figures).await,
                 "visible" => visible::run(&mut figures).await,
                 "alert" => alerting::run(&mut figures).await,
                 "job" => jobs::run(&mut figures).await,

@@ -6,12 +6,18 @@
     reason = "a test fails by panicking, says what it skips, and starts processes"
 )]
 
+#[path = "clients/agents.rs"]
+mod agents;
+#[path = "clients/grafana.rs"]
+mod grafana;
 #[path = "clients/guide.rs"]
 mod guide;
 #[path = "clients/languages.rs"]
 mod languages;
 #[path = "clients/outside.rs"]
 mod outside;
+#[path = "clients/syslog.rs"]
+mod syslog;
 #[path = "clients/tool.rs"]
 mod tool;
 

@@ -54,9 +54,11 @@ async fn shop(up: &Standalone) -> Webhook {
         .collect();
     let burst = Timestamp::from_second(Timestamp::now().as_second() / 10 * 10 - 20).unwrap();
     events.extend((0..10).map(|_| event(burst, "checkout", "error", "card was refused", json!({}))));
-    events.push(event(start, "cart", "debug", HOSTILE, json!({})));
     let events = events.into_iter().enumerate().map(|(n, payload)| ("logs.shop".to_owned(), format!("e-{n}"), payload));
     publisher.all(32, events.collect::<Vec<_>>()).await.unwrap();
+    let latin = event(start, "cart", "debug", HOSTILE, json!({ "place": "caf#" })).into_bytes();
+    let latin: Vec<_> = latin.into_iter().map(|byte| if byte == b'#' { 0xe9 } else { byte }).collect();
+    publisher.until_acked("logs.shop", "e-latin", latin).await.unwrap();
     webhook.wait_for("firing", "service", "checkout", Duration::from_secs(60)).await.unwrap();
     webhook
 }
@@ -78,6 +80,7 @@ async fn a_person_searches_charts_tails_and_sees_jobs_and_alerts() {
     page.choose("#index", "shop").await.unwrap();
     page.shows("#rows", "order 7 was paid").await.unwrap();
     page.shows("#rows", HOSTILE).await.unwrap();
+    page.shows("#rows", "caf\\xe9").await.unwrap();
     assert_eq!(page.eval("document.title").await.unwrap(), "Logboom", "a log line is text, never a program");
     page.until("the chart has bars", "document.querySelectorAll('#chart rect, #chart path').length > 10")
         .await
@@ -104,6 +107,20 @@ async fn a_person_searches_charts_tails_and_sees_jobs_and_alerts() {
     page.shows("#query-error", "did you mean severity?").await.unwrap();
     let error = page.text("#query-error").await.unwrap();
     assert!(error.contains("1 | SELECT severty FROM shop\n  |        ^"), "a caret shows the place:\n{error}");
+
+    page.choose("#language", "pipe").await.unwrap();
+    page.fill("#sql", "index:shop order | stats co").await.unwrap();
+    page.shows("#completions", "count").await.unwrap();
+    page.press("Tab", 9).await.unwrap();
+    assert_eq!(page.eval("document.querySelector('#sql').value").await.unwrap(), "index:shop order | stats count");
+    page.fill("#sql", "index:shop order service=c").await.unwrap();
+    page.shows("#completions", "cart").await.unwrap();
+    page.press("Escape", 27).await.unwrap();
+    page.until("the list is closed", "document.querySelector('#completions').hidden").await.unwrap();
+    page.fill("#sql", "index:shop order | top 1 service").await.unwrap();
+    page.click("#run").await.unwrap();
+    page.shows("#rows", "cart").await.unwrap();
+    page.shows("#rows-count", "1 rows").await.unwrap();
 
     page.click("#tail").await.unwrap();
     page.shows("#outcome", "live").await.unwrap();

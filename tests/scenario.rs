@@ -10,6 +10,7 @@ use std::{process::Command, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use logboom_tests::{Api, Binding, Process, Standalone, Workdir, event, eventually, logboom, nats_server};
+use reqwest::Method;
 use serde_json::json;
 
 const WALK_WITHIN: Duration = Duration::from_secs(300);
@@ -72,6 +73,39 @@ async fn check_sums(api: &Api, counts: &[u32]) {
     .unwrap();
 }
 
+/// An instance that brings rules along: the first event makes one fire, and nothing is left of them behind it.
+async fn default_rules_fire_and_go_with_their_instance(api: &Api) {
+    let alerts = json!([
+        { "name": "errors", "when": "error_count" },
+        { "name": "share", "when": "error_share", "above": 0.5 },
+        { "name": "disk", "when": "text", "text": "disk's full" },
+        { "name": "own", "when": "query", "condition": "n > 1000",
+          "query": "SELECT service, count(*) AS n FROM tumble({index}, INTERVAL '1 minute') GROUP BY service, window_start" },
+    ]);
+    let path = "/v2/service_instances/watched-1";
+    let body = api.provision_body(json!({ "index": "watched-logs", "segments": 2, "alerts": alerts })).await.unwrap();
+    api.osb(Method::PUT, path, Some(&body)).await.unwrap().ok().unwrap();
+    let line = json!({ "time": day(0).to_string(), "severity": "error", "message": "the disk's full again" });
+    api.ingest("watched-logs", &api.admin_token, line.to_string()).await.unwrap().ok().unwrap();
+    let rules = async || api.ask(Method::GET, "/api/v1/rules", None).await?.ok();
+    eventually("two rules that fire", Duration::from_secs(30), async || {
+        let there = rules().await?;
+        let all = there["rules"].as_array().cloned().unwrap_or_default();
+        let fires = |rule: &&serde_json::Value| rule["instances"][0]["state"] == "firing";
+        let mut firing: Vec<&str> = all.iter().filter(fires).filter_map(|r| r["rule"]["rule"].as_str()).collect();
+        firing.sort_unstable();
+        let names: Vec<_> = firing.iter().filter_map(|name| name.rsplit('-').next()).collect();
+        anyhow::ensure!(all.len() == 4 && names == ["disk", "errors"], "there is {there}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let (service, plan) = api.plan().await.unwrap();
+    let path = format!("{path}?service_id={service}&plan_id={plan}");
+    api.osb(Method::DELETE, &path, None).await.unwrap().ok().unwrap();
+    assert_eq!(rules().await.unwrap()["rules"], json!([]));
+}
+
 /// Stops by SIGTERM, starts again on the same data: nothing is lost, nothing counted twice, the job goes on by itself.
 #[tokio::test]
 async fn a_second_up_goes_on_with_the_same_data() {
@@ -84,6 +118,7 @@ async fn a_second_up_goes_on_with_the_same_data() {
                FROM tumble(again, INTERVAL '10 seconds', watermark delay INTERVAL '30 seconds') \
                WHERE amount IS NOT NULL GROUP BY service, window_start";
     first.api.submit_job("again-sums", sql, "earliest").await.unwrap();
+    default_rules_fire_and_go_with_their_instance(&first.api).await;
     publish(&binding, "first", BEFORE, day(0)).await;
     check_sums(&first.api, &[BEFORE]).await;
     let count = "SELECT count(*) AS n FROM again";

@@ -115,6 +115,24 @@ fn requests() -> Vec<Row> {
             run: |w| Box::pin(provision(w, json!({ "parameters": { "segments": 65 } }))),
         },
         Row {
+            input: "a default alert rule with a condition about a column that its query does not have",
+            answer: "400 BadRequest",
+            says: &["parameters/alerts/0/condition: the query has no aggregate m (line 1, column 1)"],
+            then: "nothing is created",
+            run: |w| {
+                let query = "SELECT count(*) AS n FROM tumble({index}, INTERVAL '1m') GROUP BY window_start";
+                let rule = json!({ "name": "a", "when": "query", "query": query, "condition": "m > 1" });
+                Box::pin(provision(w, json!({ "parameters": { "alerts": [rule] } })))
+            },
+        },
+        Row {
+            input: "a plan that keeps events on more servers than the installation has",
+            answer: "400 BadRequest",
+            says: &["the plan durable needs 3 copies of each event, and this installation keeps 1"],
+            then: "nothing is created",
+            run: |w| Box::pin(provision(w, json!({ "plan_id": "a78aa8e3-d992-48c9-89ec-3d4b6eb41954" }))),
+        },
+        Row {
             input: "a wanted `maintenance_info` version that is not the plan's",
             answer: "422 MaintenanceInfoConflict",
             says: &["the plan has version 1.0.0; reload the catalog"],

@@ -29,6 +29,13 @@ async fn post(world: &World, body: impl Into<reqwest::Body>, kept: i64) -> Resul
     Ok(Seen::http(&answer))
 }
 
+async fn not_utf8(world: &World) -> Result<Seen> {
+    let seen = post(world, &b"{\"msg\":\"a caf\xe9\"}\n{\"a\":\xe9}\n"[..], 1).await?;
+    let found = world.api().count("SELECT count(*) AS n FROM mine WHERE _msg = 'a caf' || chr(63465)").await?;
+    ensure!(found == 1, "{found} events have the byte");
+    Ok(seen)
+}
+
 async fn encoded(world: &World, encoding: &str, body: Vec<u8>) -> Result<Seen> {
     let request = world.api().gateway(Method::POST, "/api/v1/indexes/mine/ingest", &world.admin.token);
     Ok(Seen::http(&Answer::of(request.header("Content-Encoding", encoding).body(body)).await?))
@@ -55,11 +62,11 @@ fn lines() -> Vec<Row> {
             run: |w| Box::pin(post(w, "[1,2]\n", 0)),
         },
         Row {
-            input: "a line that is not UTF-8",
-            answer: "400 NoLineAccepted",
-            says: &["line 1: not valid UTF-8 at column 9"],
-            then: "nothing is kept",
-            run: |w| Box::pin(post(w, &b"{\"msg\":\"\xff\"}\n"[..], 0)),
+            input: "a byte that is not UTF-8: in a text, and on the next line outside of one",
+            answer: "200",
+            says: &["line 2: ", "at column 6"],
+            then: "the first line is kept with its byte `b` as the character U+F700 + `b`, which the console shows as `\\xNN`",
+            run: |w| Box::pin(not_utf8(w)),
         },
         Row {
             input: "an object that does not end on its line",
@@ -128,7 +135,7 @@ fn bodies() -> Vec<Row> {
         Row {
             input: "`Content-Encoding: br`",
             answer: "415 Unsupported",
-            says: &["\"br\" is not supported; use gzip or none"],
+            says: &["\"br\" is not supported; use gzip, deflate, zstd, snappy or none"],
             then: "nothing is kept",
             run: |w| Box::pin(encoded(w, "br", b"{}\n".to_vec())),
         },

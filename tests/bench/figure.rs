@@ -18,6 +18,29 @@ pub(crate) enum Goal {
     AtMost(f64),
 }
 
+impl Goal {
+    fn met(self, value: f64) -> bool {
+        match self {
+            Self::AtLeast(wanted) => value >= wanted,
+            Self::AtMost(wanted) => value <= wanted,
+        }
+    }
+
+    /// The goal, and whether a value meets it.
+    pub(crate) fn words(self, value: f64) -> String {
+        format!("{self} {}", if self.met(value) { "met" } else { "missed" })
+    }
+}
+
+impl std::fmt::Display for Goal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::AtLeast(wanted) => write!(f, ">= {wanted}"),
+            Self::AtMost(wanted) => write!(f, "<= {wanted}"),
+        }
+    }
+}
+
 /// One line of the answer.
 #[derive(Debug)]
 pub(crate) struct Figure {
@@ -43,10 +66,7 @@ impl Figure {
     }
 
     fn met(&self) -> Option<bool> {
-        self.goal.map(|goal| match goal {
-            Goal::AtLeast(wanted) => self.value >= wanted,
-            Goal::AtMost(wanted) => self.value <= wanted,
-        })
+        self.goal.map(|goal| goal.met(self.value))
     }
 }
 
@@ -77,23 +97,18 @@ impl Figures {
 
     pub(crate) fn add(&mut self, suite: &str, figure: &Figure) {
         let ratio = figure.peer.filter(|peer| *peer != 0.0).map(|peer| figure.value / peer);
-        let goal = figure.goal.map(|goal| match goal {
-            Goal::AtLeast(wanted) => format!(">= {wanted}"),
-            Goal::AtMost(wanted) => format!("<= {wanted}"),
-        });
         if self.json {
             println!(
                 "{}",
                 json!({
-                    "suite": suite, "figure": figure.name, "value": round(figure.value), "unit": figure.unit, "goal": goal,
+                    "suite": suite, "figure": figure.name, "value": round(figure.value), "unit": figure.unit, "goal": figure.goal.map(|goal| goal.to_string()),
                     "met": figure.met(), "peer": figure.peer.map(round), "ratio": ratio.map(round), "build": self.build,
                 })
             );
             return;
         }
         let shown = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.DIGITS$}"));
-        let met = figure.met().map_or("", |met| if met { " met" } else { " missed" });
-        let goal = goal.map_or_else(|| "-".to_owned(), |goal| goal + met);
+        let goal = figure.goal.map_or_else(|| "-".to_owned(), |goal| goal.words(figure.value));
         println!(
             "{suite:8} {:44} {:>12} {:10} {goal:>12} {:>12} {:>7}",
             figure.name,
@@ -122,6 +137,16 @@ impl Figures {
             self.add(suite, &Figure { goal: goal.filter(|_| percent > 50.0), ..figure });
         }
         Ok(())
+    }
+
+    /// Whether they are for programs.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Says what no number says.
+    pub(crate) fn note(&self, suite: &str, words: &str) {
+        if self.json { println!("{}", json!({ "suite": suite, "note": words })) } else { println!("{suite:8} {words}") }
     }
 
     /// Says that a suite could not be measured.

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use client::Client;
 use logboom_tests::{Bucket, BucketFaults, Cluster, Options, Tmpfs, Workdir, eventually};
 use tokio::time::sleep;
@@ -129,13 +129,7 @@ impl Arena {
         if nats.count() == 1 {
             return Ok(());
         }
-        eventually("every copy", HEALED_WITHIN, async || {
-            for stream in nats.streams().await? {
-                ensure!(nats.is_whole(&stream).await?, "{stream} is not whole");
-            }
-            Ok(())
-        })
-        .await
+        eventually("every copy", HEALED_WITHIN, async || nats.all_whole().await).await
     }
 
     /// Ends what is still to come, and waits until everything works.

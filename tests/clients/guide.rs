@@ -13,7 +13,12 @@ use super::tool;
 
 /// The code of the guide in a language, block by block.
 pub(crate) fn blocks(language: &str) -> Vec<String> {
-    let guide = std::fs::read_to_string(root().join("docs/guide/credentials.md")).unwrap();
+    blocks_of("credentials.md", language)
+}
+
+/// The code of one page in a language, block by block.
+pub(crate) fn blocks_of(page: &str, language: &str) -> Vec<String> {
+    let guide = std::fs::read_to_string(root().join("docs/guide").join(page)).unwrap();
     let fence = format!("```{language}\n");
     let begun = guide.split(&fence).skip(1);
     begun.map(|rest| rest.split("\n```").next().unwrap_or_default().to_owned()).collect()

@@ -7,25 +7,56 @@ use logboom_tests::{root, search_path, tools};
 /// The version of the `nats` command.
 const NATS_COMMAND: &str = "github.com/nats-io/natscli/nats@v0.3.0";
 
+/// rsyslog with its way to Elasticsearch, and what a small machine lacks for it.
+const RSYSLOG_PACKAGES: [&str; 5] = ["rsyslog", "rsyslog-elasticsearch", "libestr0", "libfastjson4", "liblognorm5"];
+
 /// A Python with nats-py in an environment of its own, made once; every package is pinned by hash.
 pub(crate) fn python() -> PathBuf {
-    let requirements = root().join("tests/clients/requirements.txt");
-    let home = tools().join("py");
+    let (python, pip) = environment("py", "requirements.txt");
+    pip.into_iter().for_each(|mut pip| run(&mut pip));
+    stamped("py", "requirements.txt");
+    python
+}
+
+/// A Python with the clients of other log stores; without its registry the test says that it is skipped.
+pub(crate) fn agents_python() -> Option<PathBuf> {
+    let (python, pip) = environment("py-agents", "agents.txt");
+    if let Some(mut pip) = pip {
+        let output = pip.output().unwrap_or_else(|error| panic!("{pip:?}: {error}"));
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        if !output.status.success() {
+            // A registry that cannot be had, or does not have them, is no fault of ours; anything else is.
+            let missing = ["No matching distribution", "Could not find a version", "Connection", "403", "404"];
+            assert!(missing.iter().any(|word| words.contains(word)), "{pip:?}: {words}");
+            println!("SKIPPED the clients of other log stores: pip says: {}", words.trim());
+            return None;
+        }
+    }
+    stamped("py-agents", "agents.txt");
+    Some(python)
+}
+
+/// The Python of an environment, and what brings its packages unless they are there.
+fn environment(name: &str, pins: &str) -> (PathBuf, Option<Command>) {
+    let requirements = root().join("tests/clients").join(pins);
+    let home = tools().join(name);
     let python = home.join("bin/python");
-    let stamp = home.join("requirements.txt");
     let wanted = std::fs::read_to_string(&requirements).unwrap();
-    if std::fs::read_to_string(&stamp).is_ok_and(|there| there == wanted) {
-        return python;
+    if std::fs::read_to_string(home.join(pins)).is_ok_and(|there| there == wanted) {
+        return (python, None);
     }
     let base = search_path("python3").expect("python3 is needed: the README asks for it");
     run(&mut Command::new(root().join("tools/install-python")));
     run(Command::new(base).args(["-m", "venv", "--clear"]).arg(&home));
     let mut pip = Command::new(&python);
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r"]);
-    run(pip.arg(&requirements));
-    // Written last: an environment without it is made again.
-    std::fs::write(stamp, wanted).unwrap();
-    python
+    pip.arg(&requirements);
+    (python, Some(pip))
+}
+
+/// Takes note that an environment is whole: one without this is made again.
+fn stamped(name: &str, pins: &str) {
+    std::fs::copy(root().join("tests/clients").join(pins), tools().join(name).join(pins)).unwrap();
 }
 
 fn run(command: &mut Command) {
@@ -57,5 +88,56 @@ pub(crate) fn nats_command() -> Option<PathBuf> {
             None
         }
         Err(error) => panic!("go: {error}"),
+    }
+}
+
+/// Loki's `logcli`: among the tools or on `PATH`; without it the test says that it is skipped.
+pub(crate) fn logcli() -> Option<PathBuf> {
+    let there = search_path("logcli");
+    if there.is_none() {
+        println!("SKIPPED logcli: it is not there; tools/install-logcli builds it, which takes minutes");
+    }
+    there
+}
+
+/// rsyslog out of Debian's packages, unpacked among the tools and not installed; without them the test says that it is skipped.
+pub(crate) fn rsyslog() -> Option<Rsyslog> {
+    let home = tools().join("rsyslog");
+    let (packages, root) = (home.join("packages"), home.join("root"));
+    if !home.join("whole").exists() {
+        std::fs::create_dir_all(&packages).unwrap();
+        let mut download = Command::new("apt-get");
+        download.args(["download", "-o", "Acquire::http::Timeout=10", "-o", "Acquire::Retries=0"]);
+        let missing = match download.args(RSYSLOG_PACKAGES).current_dir(&packages).output() {
+            Ok(output) if output.status.success() => None,
+            Ok(output) => Some(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(words) = missing {
+            println!("SKIPPED rsyslog: apt-get download says: {words}");
+            return None;
+        }
+        for package in std::fs::read_dir(&packages).unwrap() {
+            run(Command::new("dpkg-deb").arg("-x").arg(package.unwrap().path()).arg(&root));
+        }
+        std::fs::write(home.join("whole"), "").unwrap();
+    }
+    // A folder for each kind of processor, of which there is one.
+    let libraries = std::fs::read_dir(root.join("usr/lib")).unwrap().map(|entry| entry.unwrap().path());
+    let libraries = libraries.into_iter().find(|folder| folder.join("rsyslog").is_dir()).expect("rsyslog has modules");
+    Some(Rsyslog { program: root.join("usr/sbin/rsyslogd"), libraries })
+}
+
+/// An rsyslog that finds its parts.
+pub(crate) struct Rsyslog {
+    program: PathBuf,
+    libraries: PathBuf,
+}
+
+impl Rsyslog {
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.env("LD_LIBRARY_PATH", &self.libraries).arg("-M").arg(self.libraries.join("rsyslog"));
+        command
     }
 }

@@ -187,6 +187,15 @@ impl Page {
         self.call("Input.insertText", json!({ "text": text })).await.map(drop)
     }
 
+    /// Presses a key in the element that has the focus.
+    pub(crate) async fn press(&mut self, key: &str, code: u32) -> Result<()> {
+        for kind in ["rawKeyDown", "keyUp"] {
+            let params = json!({ "type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code });
+            self.call("Input.dispatchKeyEvent", params).await?;
+        }
+        Ok(())
+    }
+
     /// Chooses an option.
     pub(crate) async fn choose(&mut self, selector: &str, value: &str) -> Result<()> {
         let expression = format!(

@@ -1,4 +1,5 @@
-//! A provisioner of a few lines behind real brokers: as fast as it can be, and as slow or as stubborn as it is told to be.
+//! A provisioner of a few lines behind real brokers: as fast as it can be, and as slow or as stubborn as it is told to be. Beside it an
+//! alerter that has no rules.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,6 +12,7 @@ use parking_lot::Mutex;
 use types::{BindingId, InstanceId, Timestamp};
 use wire::{
     Empty, Problem, Service,
+    alerter::{ListRules, RuleList, RulesOf},
     index_provisioner::{
         BindingDescription, BindingList, BindingsOf, CreateIndex, Credentials, DeleteIndex, IndexDescription,
         IndexList, IndexesOf, IssueCredentials, ListBindings, ListIndexes, NewBinding, RevokeCredentials, UpdateIndex,
@@ -32,25 +34,29 @@ pub struct Made {
     pub put_off_count: u32,
 }
 
-/// Takes the place of the index-provisioner while it lives.
+/// Takes the places of the index-provisioner and the alerter while it lives.
 pub struct StandIn {
     made: Arc<Mutex<Made>>,
     _doors: Vec<Door>,
 }
 
 impl StandIn {
-    /// Opens the doors of the provisioner that brokers knock on.
+    /// Opens the doors that brokers knock on.
     pub async fn start(bus: &Bus) -> Result<Self> {
         let made = Arc::<Mutex<Made>>::default();
         let doors = Doors::new(bus, Service::IndexProvisioner, &"stand-in".parse()?);
+        let alerter = Doors::new(bus, Service::Alerter, &"stand-in".parse()?);
         macro_rules! door {
-            ($call:ty, $answer:expr) => {{
+            ($call:ty, $answer:expr) => {
+                door!(doors, $call, $answer)
+            };
+            ($doors:ident, $call:ty, $answer:expr) => {{
                 let made = Arc::clone(&made);
                 let answer = move |incoming: bus::Incoming<$call>| {
                     let answer = $answer(&mut *made.lock(), incoming.request);
                     async move { answer }
                 };
-                doors.serve::<$call, _, _>(None, answer).await?
+                $doors.serve::<$call, _, _>(None, answer).await?
             }};
         }
         let open = vec![
@@ -75,6 +81,7 @@ impl StandIn {
                 bindings: made.bindings.values().cloned().collect(),
                 more: false,
             })),
+            door!(alerter, ListRules, |_: &mut Made, _: RulesOf| Ok(RuleList::default())),
         ];
         Ok(Self { made, _doors: open })
     }

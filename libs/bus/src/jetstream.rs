@@ -141,9 +141,19 @@ impl Bus {
         operation: &str,
         body: &Value,
     ) -> Result<Result<T, ApiError>, BusError> {
+        self.api_within(operation, body, JETSTREAM_WITHIN).await
+    }
+
+    /// As [`Bus::api`], and gives up earlier.
+    pub(crate) async fn api_within<T: DeserializeOwned>(
+        &self,
+        operation: &str,
+        body: &Value,
+        within: Duration,
+    ) -> Result<Result<T, ApiError>, BusError> {
         let subject = format!("$JS.API.{operation}");
         let payload = Bytes::from(body.to_string());
-        let end = Instant::now() + JETSTREAM_WITHIN;
+        let end = Instant::now() + within;
         let mut pause = Duration::from_millis(20);
         loop {
             let until = end.min(Instant::now() + ATTEMPT_WITHIN);

@@ -26,6 +26,10 @@ const EXPIRES: Duration = Duration::from_secs(20);
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Silence after which a consumer counts as lost.
 const SILENCE_MAX: Duration = Duration::from_millis(2500);
+/// How long one consumer may take to be made. JetStream gives it to one server of the stream's at random, and goes on
+/// giving it to one that has just died or hangs; the next one, under another name, may land elsewhere. It doubles with
+/// each that was not made.
+const BEGIN_WITHIN: Duration = Duration::from_millis(1250);
 /// How long the server keeps a consumer that nobody asks.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 
@@ -40,6 +44,8 @@ pub(crate) struct Pull {
     session: Option<Session>,
     /// When a message alone is larger than a batch may be.
     single: bool,
+    /// What the next consumer may take to be made.
+    begin_within: Duration,
 }
 
 #[derive(Debug)]
@@ -80,7 +86,7 @@ enum Status {
 impl Pull {
     pub(crate) fn new(bus: &Bus, stream: &str, filter: &str, after: u64) -> Self {
         let (bus, stream, filter) = (bus.clone(), stream.to_owned(), filter.to_owned());
-        Self { bus, stream, filter, after, session: None, single: false }
+        Self { bus, stream, filter, after, session: None, single: false, begin_within: BEGIN_WITHIN }
     }
 
     pub(crate) fn after(&self) -> u64 {
@@ -94,12 +100,17 @@ impl Pull {
     }
 
     fn drop_session(&mut self) {
-        let Some(session) = self.session.take() else { return };
+        if let Some(session) = self.session.take() {
+            self.delete(session.consumer);
+        }
+    }
+
+    fn delete(&self, consumer: String) {
         let (client, stream) = (self.bus.client().clone(), self.stream.clone());
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             // A courtesy: the server removes idle consumers by itself.
             runtime.spawn(async move {
-                let subject = format!("$JS.API.CONSUMER.DELETE.{stream}.{}", session.consumer);
+                let subject = format!("$JS.API.CONSUMER.DELETE.{stream}.{consumer}");
                 if let Err(error) = client.publish(subject, Bytes::new()).await {
                     debug!(%error, "js_consumer not deleted");
                 }
@@ -126,7 +137,10 @@ impl Pull {
 
     async fn step(&mut self, wait: bool) -> Result<Option<Stored>, String> {
         if self.session.is_none() {
-            self.session = Some(self.begin().await.map_err(|e| e.to_string())?);
+            let begun = self.begin().await;
+            self.begin_within =
+                if begun.is_ok() { BEGIN_WITHIN } else { (self.begin_within * 2).min(JETSTREAM_WITHIN) };
+            self.session = Some(begun.map_err(|e| e.to_string())?);
         }
         let Some(session) = &mut self.session else { return Err("no session".to_owned()) };
         loop {
@@ -185,7 +199,10 @@ impl Pull {
             },
         });
         let operation = format!("CONSUMER.CREATE.{}.{consumer}.{}", self.stream, self.filter);
-        let created = self.bus.api::<Created>(&operation, &body).await?.map_err(|error| failed(error.to_string()))?;
+        let created = self.bus.api_within::<Created>(&operation, &body, self.begin_within).await;
+        // It may be made yet, when nobody waits for it any more.
+        let created = created.inspect_err(|_| self.delete(consumer.clone()))?;
+        let created = created.map_err(|error| failed(error.to_string()))?;
         Ok(Session {
             consumer,
             messages,

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use types::{Severity, Timestamp};
 
+use crate::cursor::{Cursor, put_signed, put_varint};
+
 /// The most cells of one chunk before the step grows: a week of minutes.
 ///
 /// Days, the largest step, are limited by what a timestamp holds (213 504 days).
@@ -61,6 +63,35 @@ impl Counters {
     }
 }
 
+/// The counters as bytes; each step as its distance from the one before.
+pub(crate) fn write(counters: &Counters, out: &mut Vec<u8>) {
+    put_varint(out, u64::from(counters.step_minutes));
+    put_varint(out, counters.cells.len() as u64);
+    let mut last = 0;
+    for (step, counts) in &counters.cells {
+        put_signed(out, step.wrapping_sub(last));
+        last = *step;
+        counts.iter().for_each(|count| put_varint(out, *count));
+    }
+}
+
+/// What [`write`] wrote.
+pub(crate) fn read(from: &mut Cursor<'_>) -> Result<Counters, String> {
+    let step_minutes = u32::try_from(from.varint()?).ok().filter(|step| STEPS.contains(step));
+    let step_minutes = step_minutes.ok_or("its counters have steps of a length that is none")?;
+    let mut counters = Counters { step_minutes, cells: BTreeMap::new() };
+    let mut last = 0i64;
+    for _ in 0..from.count(usize::MAX)? {
+        last = last.wrapping_add(from.signed()?);
+        let mut counts = [0; 7];
+        for count in &mut counts {
+            *count = from.varint()?;
+        }
+        counters.cells.insert(last, counts);
+    }
+    Ok(counters)
+}
+
 fn place(severity: Option<Severity>) -> usize {
     match severity {
         Some(Severity::Trace) => 0,
@@ -103,5 +134,10 @@ mod tests {
         assert_eq!(counters.total(), 2);
         let text = serde_json::to_string(&counters).unwrap();
         assert_eq!(serde_json::from_str::<Counters>(&text).unwrap(), counters);
+        let mut bytes = Vec::new();
+        write(&counters, &mut bytes);
+        assert_eq!(read(&mut Cursor::new(&bytes)).unwrap(), counters);
+        assert!(read(&mut Cursor::new(&bytes[..bytes.len() - 1])).is_err());
+        assert!(read(&mut Cursor::new(&[7, 0])).unwrap_err().contains("steps of a length"));
     }
 }

@@ -1,14 +1,15 @@
 //! Batches to a chunk.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, hash::Hash, ops::Range, sync::Arc};
 
 use arrow::{
     array::{Array, AsArray, Int64Array, RecordBatch, StringArray, TimestampNanosecondArray},
-    datatypes::{DataType, Field, Int64Type, Schema, TimeUnit, TimestampNanosecondType},
+    datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampNanosecondType},
+    error::ArrowError,
 };
 use bytes::Bytes;
 use parquet::{
-    arrow::ArrowWriter,
+    arrow::{ArrowWriter, arrow_writer::ArrowWriterOptions},
     basic::{Compression, Encoding, ZstdLevel},
     file::{
         metadata::SortingColumn,
@@ -18,10 +19,23 @@ use parquet::{
 };
 use types::{Offset, SegmentId, Timestamp};
 
-use crate::{ChunkInfo, Counters, Error, Origin, VERSION, info::plain, seal};
+use crate::{
+    ChunkInfo, Counters, Error, Origin, REGION_BYTES_MAX, VERSION, digest,
+    ids::{self, Forms},
+    info::{self, plain},
+    order::Order,
+    region::{self, Column, Facts, Group, Region},
+    seal,
+};
 
 /// Rows of one row group: what a reader decodes or skips as one.
 pub const ROW_GROUP_ROWS: usize = 65_536;
+
+/// Rows from which a chunk is the work of several merges and stays: its texts are worth a third of the writing more.
+pub const THOROUGH_ROWS: u64 = 2 * ROW_GROUP_ROWS as u64;
+
+/// zstd for them.
+const THOROUGH_LEVEL: i32 = 9;
 
 /// Values looked at to tell whether a column repeats itself.
 const SAMPLE_VALUES: usize = 4_096;
@@ -37,7 +51,7 @@ pub struct Encoded {
 
 /// Writes consecutive events of one segment as one chunk; equal input gives equal bytes.
 ///
-/// Shape: rows stay in offset order; batches of one schema with at least `_time` (`Timestamp(Nanosecond)`), `severity`
+/// Shape: rows come in offset order; batches of one schema with at least `_time` (`Timestamp(Nanosecond)`), `severity`
 /// (`Utf8`), `_segment` (`Utf8`) and `_offset` (`Int64`); empty batches are left out, the schema's metadata is dropped.
 /// Errors: `Empty`, `Column`, `Schema`, `Segment`, `Gap` for batches that are not that; nothing is written then.
 pub fn write(segment: SegmentId, first: Offset, batches: &[RecordBatch]) -> Result<Encoded, Error> {
@@ -51,17 +65,111 @@ pub fn write_of(
     first: Offset,
     batches: &[RecordBatch],
 ) -> Result<Encoded, Error> {
-    let meta = ChunkInfo { origin: origin.cloned(), ..summarise(segment, first, batches)? };
-    let properties = properties(&meta.schema, batches, &meta)?;
-    let mut writer = ArrowWriter::try_new(Vec::new(), meta.schema.clone(), Some(properties))?;
+    let mut meta = ChunkInfo { origin: origin.cloned(), ..summarise(segment, first, batches)? };
+    let rows: Vec<&RecordBatch> = batches.iter().filter(|batch| batch.num_rows() > 0).collect();
+    let order = Order::choose(&rows);
+    meta.order = order.as_ref().map(|order| order.key.clone());
+    meta.forms = forms(&meta.schema, &rows);
+    let stored = ids::stored_schema(&meta.schema, &meta.forms);
+    // Parquet's own types say all of ours; Arrow's copy of the schema would say it again.
+    let options = ArrowWriterOptions::new().with_properties(properties(&meta, &rows)?).with_skip_arrow_metadata(true);
+    let mut writer = ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&stored), options)?;
     writer.write_all(&seal::blank()).map_err(|error| Error::Parquet(error.into()))?;
-    for batch in batches.iter().filter(|batch| batch.num_rows() > 0) {
-        let plain = RecordBatch::try_new(meta.schema.clone(), batch.columns().to_vec())?;
-        writer.write(&plain)?;
+    let mut groups = Vec::new();
+    let mut left = REGION_BYTES_MAX;
+    let count = rows.iter().map(|batch| batch.num_rows()).sum();
+    for from in (0..count).step_by(ROW_GROUP_ROWS) {
+        let pieces = match &order {
+            Some(order) => vec![order.rows(&rows, from, ROW_GROUP_ROWS)?],
+            None => slices(&rows, from, ROW_GROUP_ROWS),
+        };
+        groups.push(digest(&pieces, &meta, &mut left));
+        for piece in &pieces {
+            writer.write(&packed(piece, &stored, &meta.forms)?)?;
+        }
+        writer.flush()?;
     }
-    let mut file = writer.into_inner()?;
+    let (file, place) = close(writer, groups, &meta.counters)?;
+    Ok(Encoded { bytes: sealed(file, place), meta })
+}
+
+/// Adds region and footer.
+fn close(
+    mut writer: ArrowWriter<Vec<u8>>,
+    mut groups: Vec<Group>,
+    counters: &Counters,
+) -> Result<(Vec<u8>, Range<usize>), Error> {
+    let failed = |error: std::io::Error| Error::Parquet(error.into());
+    writer.sync().map_err(failed)?;
+    for (group, written) in groups.iter_mut().zip(writer.flushed_row_groups()) {
+        for (column, written) in group.columns.iter_mut().zip(written.columns()) {
+            let (start, length) = written.byte_range();
+            let range = usize::try_from(start).ok().zip(usize::try_from(start + length).ok());
+            column.checksum = range.and_then(|(start, end)| writer.inner().get(start..end)).map_or(0, crc32c::crc32c);
+        }
+    }
+    let region = Region { groups, counters: counters.clone() }.write();
+    let place = writer.bytes_written()..writer.bytes_written() + region.len();
+    writer.write_all(&region).map_err(failed)?;
+    writer.append_key_value_metadata(info::region_pair(&place));
+    Ok((writer.into_inner()?, place))
+}
+
+/// Fills in what only a complete file knows.
+fn sealed(mut file: Vec<u8>, region: Range<usize>) -> Bytes {
+    region::close(&mut file, region);
     seal::close(&mut file);
-    Ok(Encoded { bytes: file.into(), meta })
+    file.into()
+}
+
+/// So many rows from the given one on, as they come.
+fn slices(batches: &[&RecordBatch], from: usize, rows: usize) -> Vec<RecordBatch> {
+    let (mut skipped, mut left) = (from, rows);
+    let mut out = Vec::new();
+    for batch in batches {
+        let start = skipped.min(batch.num_rows());
+        let length = left.min(batch.num_rows() - start);
+        skipped -= start;
+        left -= length;
+        if length > 0 {
+            out.push(batch.slice(start, length));
+        }
+    }
+    out
+}
+
+fn digest(pieces: &[RecordBatch], meta: &ChunkInfo, left: &mut usize) -> Group {
+    let fields = meta.schema.fields().iter().enumerate();
+    let columns = fields.map(|(place, field)| {
+        let (nulls, mut facts) = digest::facts(pieces, place, meta.forms.get(field.name()).copied());
+        if facts.bytes() > *left {
+            facts = Facts::Nothing;
+        }
+        *left = left.saturating_sub(facts.bytes());
+        Column { checksum: 0, nulls, facts }
+    });
+    let columns = columns.collect();
+    Group { rows: pieces.iter().map(|piece| piece.num_rows() as u64).sum(), columns }
+}
+
+/// The columns that lie as ids; those that every chunk has stay text.
+fn forms(schema: &Schema, rows: &[&RecordBatch]) -> Forms {
+    let fields = schema.fields().iter().enumerate();
+    let texts = fields.filter(|(_, field)| !matches!(field.name().as_str(), "_msg" | "_segment" | "severity"));
+    texts
+        .filter_map(|(place, field)| Some((field.name().clone(), ids::form_of(rows.iter().copied(), place)?)))
+        .collect()
+}
+
+fn packed(piece: &RecordBatch, stored: &SchemaRef, forms: &Forms) -> Result<RecordBatch, Error> {
+    let fields = stored.fields().iter().zip(piece.columns());
+    let columns: Result<Vec<_>, ArrowError> = fields
+        .map(|(field, column)| match forms.get(field.name()) {
+            Some(form) => ids::pack(column, *form),
+            None => Ok(Arc::clone(column)),
+        })
+        .collect();
+    Ok(RecordBatch::try_new(Arc::clone(stored), columns?)?)
 }
 
 /// Checks every row against the contract and gathers the summary.
@@ -98,8 +206,20 @@ fn summarise(segment: SegmentId, first: Offset, batches: &[RecordBatch]) -> Resu
     let schema = schema.ok_or(Error::Empty)?;
     let rows = next - first;
     let last = next - 1;
-    let origin = None;
-    Ok(ChunkInfo { version: VERSION, segment, first, last, rows, time_min, time_max, schema, counters, origin })
+    Ok(ChunkInfo {
+        version: VERSION,
+        segment,
+        first,
+        last,
+        rows,
+        time_min,
+        time_max,
+        schema,
+        counters,
+        origin: None,
+        order: None,
+        forms: Forms::new(),
+    })
 }
 
 /// The columns that every chunk has.
@@ -131,52 +251,94 @@ impl<'a> Required<'a> {
     }
 }
 
-/// zstd 1 throughout: higher levels gain little on typed columns and cost a third of the speed.
-fn properties(schema: &Schema, batches: &[RecordBatch], meta: &ChunkInfo) -> Result<WriterProperties, Error> {
+/// zstd 1 where higher levels gain little: on typed columns, and on chunks that will be merged anyway.
+fn properties(meta: &ChunkInfo, rows: &[&RecordBatch]) -> Result<WriterProperties, Error> {
     let mut builder = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_statistics_enabled(EnabledStatistics::Page)
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_sorting_columns(sorting(meta))
         .set_key_value_metadata(Some(meta.pairs()?));
-    for (place, field) in schema.fields().iter().enumerate() {
+    for (place, field) in meta.schema.fields().iter().enumerate() {
         let path = ColumnPath::new(vec![field.name().clone()]);
-        let dictionary = repeats(field, place, batches);
+        let is_id = meta.forms.contains_key(field.name());
+        // An id comes again in the rows beside it, where compression finds it, and seldom elsewhere.
+        let dictionary = !is_id && repeats(field, place, rows);
         builder = builder.set_column_dictionary_enabled(path.clone(), dictionary);
         let whole = matches!(field.data_type(), DataType::Int64 | DataType::Timestamp(TimeUnit::Nanosecond, _));
         if whole && !dictionary {
             builder = builder.set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
-        }
-        if field.name() == "_offset"
-            && let Ok(column_idx) = i32::try_from(place)
-        {
-            let sorted = SortingColumn { column_idx, descending: false, nulls_first: false };
-            builder = builder.set_sorting_columns(Some(vec![sorted]));
+        } else if *field.data_type() == DataType::Utf8 && !dictionary && !is_id && meta.rows >= THOROUGH_ROWS {
+            builder = builder.set_column_compression(path, Compression::ZSTD(ZstdLevel::try_new(THOROUGH_LEVEL)?));
         }
     }
     Ok(builder.build())
 }
 
+/// The order of rows as Parquet's readers are told of it.
+fn sorting(meta: &ChunkInfo) -> Option<Vec<SortingColumn>> {
+    let names = meta.order.as_deref().into_iter().chain(meta.order.as_ref().map(|_| "_time")).chain(["_offset"]);
+    let columns = names.map(|name| {
+        let column_idx = i32::try_from(meta.schema.index_of(name).ok()?).ok()?;
+        Some(SortingColumn { column_idx, descending: false, nulls_first: true })
+    });
+    columns.collect()
+}
+
 /// Whether a dictionary pays: in a sample spread over the batches a value occurs four times on average.
-fn repeats(field: &Field, place: usize, batches: &[RecordBatch]) -> bool {
+fn repeats(field: &Field, place: usize, batches: &[&RecordBatch]) -> bool {
     let per_batch = SAMPLE_VALUES.div_ceil(batches.len().max(1));
-    let mut seen = 0usize;
+    let columns = batches.iter().map(|batch| batch.column(place));
     match field.data_type() {
         DataType::Utf8 => {
-            let mut distinct = HashSet::new();
-            for values in batches.iter().filter_map(|batch| batch.column(place).as_string_opt::<i32>()) {
-                let sample = values.iter().step_by((values.len() / per_batch).max(1)).flatten();
-                distinct.extend(sample.inspect(|_| seen += 1));
-            }
-            distinct.len() * 4 <= seen
+            repeated(columns.filter_map(|c| c.as_string_opt::<i32>()).map(|c| (c.len(), c.iter())), per_batch)
         }
         DataType::Int64 => {
-            let mut distinct = HashSet::new();
-            for values in batches.iter().filter_map(|batch| batch.column(place).as_primitive_opt::<Int64Type>()) {
-                let sample = values.iter().step_by((values.len() / per_batch).max(1)).flatten();
-                distinct.extend(sample.inspect(|_| seen += 1));
-            }
-            distinct.len() * 4 <= seen
+            repeated(columns.filter_map(|c| c.as_primitive_opt::<Int64Type>()).map(|c| (c.len(), c.iter())), per_batch)
         }
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => repeated(
+            columns.filter_map(|c| c.as_primitive_opt::<TimestampNanosecondType>()).map(|c| (c.len(), c.iter())),
+            per_batch,
+        ),
         _ => false,
+    }
+}
+
+fn repeated<V: Eq + Hash>(
+    columns: impl Iterator<Item = (usize, impl Iterator<Item = Option<V>>)>,
+    per_batch: usize,
+) -> bool {
+    let (mut seen, mut distinct) = (0usize, HashSet::new());
+    for (length, values) in columns {
+        let sample = values.step_by((length / per_batch).max(1)).flatten();
+        distinct.extend(sample.inspect(|_| seen += 1));
+    }
+    distinct.len() * 4 <= seen
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::ArrayRef;
+
+    use super::*;
+
+    #[test]
+    fn facts_above_the_limit_of_the_region_are_left_out() {
+        let segment = SegmentId { stream: 1, epoch: 0, number: 0 };
+        let rows = RecordBatch::try_from_iter([
+            ("_time", Arc::new(TimestampNanosecondArray::from(vec![1, 2])) as ArrayRef),
+            ("severity", Arc::new(StringArray::from(vec!["info", "a severity that takes some room"]))),
+            ("_segment", Arc::new(StringArray::from(vec!["1-0-0", "1-0-0"]))),
+            ("_offset", Arc::new(Int64Array::from(vec![0, 1]))),
+        ]);
+        let pieces = [rows.unwrap()];
+        let meta = summarise(segment, 0, &pieces).unwrap();
+        for (room, known) in [(1 << 20, 4), (50, 3), (17, 1), (0, 0)] {
+            let mut left = room;
+            let group = digest(&pieces, &meta, &mut left);
+            let count = group.columns.iter().filter(|column| column.facts != Facts::Nothing).count();
+            assert_eq!((count, group.rows), (known, 2), "room for {room} bytes");
+            assert!(left <= room);
+        }
     }
 }

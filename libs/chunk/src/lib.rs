@@ -1,17 +1,27 @@
 //! The Tier-2 file: consecutive events of one segment as one valid Parquet file; bytes in, bytes out.
 //!
 //! Owns the layout ([`write()`]), its reading back ([`read`], [`read_range`]), the summary in the footer ([`ChunkInfo`]),
-//! the seal that finds every damaged or missing byte before a decoder sees it, and how copies in exports and archives are called
-//! ([`copy_name`], [`part`]).
+//! the index of its row groups and how a reader opens it with one read of the end ([`Tail`]), the seal that finds every
+//! damaged or missing byte before a decoder sees it, and how copies in exports and archives are called ([`copy_name`], [`part`]).
 //! Deliberately does not know: object storage, names of the objects of an installation, how events become columns, queries.
 //!
 //! Any Parquet reader takes the file as it is. What is ours in it:
 //! - The seal, in the gap after Parquet's leading magic that other readers skip: `LBCHUNK1`, the length of the file
 //!   (8 bytes, little endian) and the CRC-32C (4 bytes, little endian) of all bytes but these four.
+//! - The order of rows. Where a column names the program ([`KEY_COLUMNS`]), rows lie by it, then by `_time` and `_offset`, and
+//!   the column `_offset` gives back the order of events. Else they lie in that order.
+//! - Columns of which every value is a 128-bit id lie as sixteen bytes; readers here get their text back.
+//! - The index region between the last row group and the footer: for each row group the least and greatest numbers and times,
+//!   few values of a column as they are, a filter of tokens and a set of runs of three characters of other texts, a filter of
+//!   ids, and a checksum of each column; and for the chunk, counters per minute and severity.
 //! - Key-value metadata of the footer: `logboom.version`, `logboom.segment`, `logboom.first`, `logboom.last`,
-//!   `logboom.time_min`, `logboom.time_max` (nanoseconds since 1970) and `logboom.counters` (JSON); where it is known,
-//!   `logboom.index`, `logboom.scope` and `logboom.range` (two hashes in hexadecimal): where the segment belongs. Chunks of
-//!   before lack these three, and so do those of segments that were created before.
+//!   `logboom.time_min`, `logboom.time_max` (nanoseconds since 1970), `logboom.region` (where the region is, `start-end`);
+//!   where there are any, `logboom.order` (the column by which rows lie) and `logboom.ids` (columns of ids and how these are
+//!   written, JSON); where it is known, `logboom.index`, `logboom.scope` and `logboom.range` (two hashes in hexadecimal): where
+//!   the segment belongs. Chunks of before lack these three, and so do those of segments that were created before.
+//!
+//! Version 1 has no region, keeps the order of events and ids as text, and has its counters in the footer as JSON
+//! (`logboom.counters`). It is read for ever.
 //!
 //! ```
 //! use arrow::array::{Int64Array, RecordBatch, StringArray, TimestampNanosecondArray};
@@ -41,11 +51,21 @@
 
 mod copy;
 mod counters;
+mod cursor;
+mod digest;
 mod encode;
+mod filter;
+mod ids;
 mod info;
+mod order;
 mod origin;
+mod parts;
+mod predicate;
 mod read;
+mod region;
 mod seal;
+mod tail;
+mod text;
 
 use arrow::error::ArrowError;
 use parquet::errors::ParquetError;
@@ -53,10 +73,15 @@ use types::{Offset, SegmentId};
 
 pub use copy::{copied_range, copies_of, copy_name, part};
 pub use counters::{CELLS_MAX, Counters};
-pub use encode::{Encoded, ROW_GROUP_ROWS, write, write_of};
+pub use digest::{TOKENS_MAX, VALUES_BYTES_MAX, VALUES_MAX};
+pub use encode::{Encoded, ROW_GROUP_ROWS, THOROUGH_ROWS, write, write_of};
 pub use info::{ChunkInfo, VERSION, info};
+pub use order::{KEY_COLUMNS, KEYS_MAX, SORT_BYTES_MAX};
 pub use origin::Origin;
+pub use predicate::{Comparison, Predicate, Scalar};
 pub use read::{READ_BATCH_ROWS, read, read_range, read_rows, read_run};
+pub use region::REGION_BYTES_MAX;
+pub use tail::{Filter, Keep, Opened, Read, Tail, Zone, tail_bytes};
 
 /// Says why a chunk could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +144,22 @@ pub enum Error {
         expected: u32,
         /// The checksum of the bytes given.
         found: u32,
+    },
+    /// A byte was changed in a part of a chunk that was read by itself.
+    #[error("the {part} of the chunk is damaged: {why}: fetch it again, else restore the object")]
+    Damaged {
+        /// Which part.
+        part: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Bytes of a chunk were asked for that were not handed in.
+    #[error("the bytes {from} to {to} of the chunk were not handed in: fetch all ranges that it named")]
+    Missing {
+        /// The first of them.
+        from: u64,
+        /// The one behind the last.
+        to: u64,
     },
     /// A later version of the program wrote the chunk.
     #[error("the chunk has version {found}, this program reads up to {VERSION}: upgrade it")]

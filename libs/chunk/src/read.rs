@@ -2,15 +2,13 @@
 
 use std::ops::Range;
 
-use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::array::RecordBatch;
 use bytes::Bytes;
-use parquet::arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder};
 use types::{Offset, SegmentId};
 
-use crate::{
-    ChunkInfo, Error,
-    info::{open, plain},
-};
+use crate::{ChunkInfo, Comparison, Error, Predicate, Read, Scalar, Tail, info::open, order::restore, tail::show};
+
+const OFFSET: &str = "_offset";
 
 /// The most rows of one batch read back.
 pub const READ_BATCH_ROWS: usize = 8_192;
@@ -72,30 +70,56 @@ fn decode(
     rows_max: Option<usize>,
     projection: Option<&[String]>,
 ) -> Result<Vec<RecordBatch>, Error> {
-    let (info, footer) = open(&bytes)?;
-    wanted.map_or(Ok(()), |wanted| check(&info, from, wanted))?;
+    let tail = open(&bytes)?;
+    let info = tail.info();
+    wanted.map_or(Ok(()), |wanted| check(info, from, wanted))?;
     if from > info.last {
         return Ok(Vec::new());
     }
-    let skipped = usize::try_from(from.saturating_sub(info.first)).unwrap_or(usize::MAX);
-    let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, footer)
-        .with_batch_size(READ_BATCH_ROWS)
-        .with_offset(skipped);
+    let from = from.max(info.first);
+    if !tail.is_ordered() {
+        return put_back(&tail, bytes, from, rows_max, projection);
+    }
+    let skipped = usize::try_from(from - info.first).unwrap_or(usize::MAX);
+    let mut builder = tail.builder(bytes, projection).with_offset(skipped);
     if let Some(rows_max) = rows_max {
         builder = builder.with_limit(rows_max);
     }
-    if let Some(names) = projection {
-        let wanted = |place: &usize| names.contains(info.schema.field(*place).name());
-        let mask = ProjectionMask::roots(builder.parquet_schema(), (0..info.schema.fields().len()).filter(wanted));
-        builder = builder.with_projection(mask);
+    builder.build()?.map(|batch| Ok(show(&batch?, &info.forms)?)).collect()
+}
+
+/// Rows of a chunk that lie in another order, in the order of offsets.
+fn put_back(
+    tail: &Tail,
+    bytes: Bytes,
+    from: Offset,
+    rows_max: Option<usize>,
+    projection: Option<&[String]>,
+) -> Result<Vec<RecordBatch>, Error> {
+    let end = tail.info().last.saturating_add(1);
+    let to = rows_max.map_or(end, |rows| end.min(from.saturating_add(rows as u64)));
+    let mut names = projection.map(<[String]>::to_vec);
+    let added = names.as_mut().filter(|names| names.iter().all(|name| name != OFFSET));
+    let is_added = added.map(|names| names.push(OFFSET.to_owned())).is_some();
+    let groups: Vec<usize> = (0..tail.row_groups()).filter(|group| meets(tail, *group, from..to)).collect();
+    let what = Read { groups: &groups, run: from..to, columns: names.as_deref(), filters: Vec::new() };
+    let rows = restore(&tail.decode(bytes, what)?, from, to)?;
+    if !is_added {
+        return Ok(rows);
     }
-    let reader = builder.build()?;
-    reader
-        .map(|batch| {
-            let batch = batch?;
-            let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-            let schema = plain(batch.schema_ref());
-            Ok(RecordBatch::try_new_with_options(schema, batch.columns().to_vec(), &options)?)
-        })
-        .collect()
+    let without = |batch: RecordBatch| {
+        let others = (0..batch.num_columns()).filter(|place| batch.schema_ref().field(*place).name() != OFFSET);
+        Ok(batch.project(&others.collect::<Vec<_>>())?)
+    };
+    rows.into_iter().map(without).collect()
+}
+
+/// Whether a row group can have one of the offsets.
+fn meets(tail: &Tail, group: usize, run: Range<Offset>) -> bool {
+    let bound = |op, offset| {
+        let value = Scalar::Int(i64::try_from(offset).unwrap_or(i64::MAX));
+        Predicate::Compare { column: OFFSET.to_owned(), op, value }
+    };
+    let both = vec![bound(Comparison::GreaterOrEqual, run.start), bound(Comparison::Less, run.end)];
+    tail.may_match(group, &Predicate::All(both))
 }

@@ -12,7 +12,10 @@ use arrow::{
     datatypes::{DataType, Field, Int64Type, Schema, TimeUnit},
 };
 use bytes::Bytes;
-use chunk::{Error, Origin, ROW_GROUP_ROWS, info, part, read, read_range, read_rows, read_run, write, write_of};
+use chunk::{
+    Comparison, Error, Opened, Origin, Predicate, ROW_GROUP_ROWS, Scalar, Tail, info, part, read, read_range,
+    read_rows, read_run, write, write_of,
+};
 use types::{SegmentId, Severity, Timestamp};
 
 const SEGMENT: SegmentId = SegmentId { stream: 7, epoch: 1, number: 3 };
@@ -82,6 +85,21 @@ fn batch(first: u64, rows: u64) -> RecordBatch {
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.into_iter().map(|column| column.3).collect()).unwrap()
 }
 
+fn id_of(n: u64) -> String {
+    format!("{:032x}", u128::from(n) << 64 | 0x8448)
+}
+
+/// The same rows with an id in every second one.
+fn with_ids(first: u64, rows: u64) -> RecordBatch {
+    let plain = batch(first, rows);
+    let ids: StringArray = (first..first + rows).map(|n| (n % 2 == 1).then(|| id_of(n))).collect();
+    let mut fields = plain.schema().fields().to_vec();
+    fields.push(Arc::new(Field::new("trace_id", DataType::Utf8, true)));
+    let schema = Arc::new(Schema::new(fields));
+    let columns = plain.columns().iter().cloned().chain([Arc::new(ids) as ArrayRef]);
+    RecordBatch::try_new(schema, columns.collect()).unwrap()
+}
+
 fn joined(batches: &[RecordBatch]) -> RecordBatch {
     concat_batches(batches[0].schema_ref(), batches).unwrap()
 }
@@ -100,7 +118,7 @@ fn what_was_written_is_read() {
     assert_eq!(joined(&read(chunk.bytes.clone()).unwrap()), whole);
     assert_eq!(info(&chunk.bytes).unwrap(), chunk.meta);
     let meta = &chunk.meta;
-    assert_eq!((meta.version, meta.segment, meta.first, meta.last, meta.rows), (1, SEGMENT, 40, 39 + rows, rows));
+    assert_eq!((meta.version, meta.segment, meta.first, meta.last, meta.rows), (2, SEGMENT, 40, 39 + rows, rows));
     let times = whole.column(0).as_primitive::<arrow::datatypes::TimestampNanosecondType>().values();
     let range = (times.iter().min().copied(), times.iter().max().copied());
     assert_eq!((Some(meta.time_min.nanos()), Some(meta.time_max.nanos())), range);
@@ -205,7 +223,7 @@ fn metadata_of_a_schema_does_not_travel() {
 
 #[test]
 fn every_damaged_byte_is_found() {
-    let chunk = write(SEGMENT, FIRST, &[batch(FIRST, 50)]).unwrap().bytes;
+    let chunk = write(SEGMENT, FIRST, &[with_ids(FIRST, 30)]).unwrap().bytes;
     for at in 0..chunk.len() {
         for flip in [0x01, 0x80, 0xff] {
             let mut damaged = chunk.to_vec();
@@ -248,11 +266,31 @@ fn the_golden_chunk_of_version_1_decodes() {
     assert_eq!(joined(&read(bytes).unwrap()), batch(FIRST, 100));
 }
 
+/// The same of version 2, which lies by service and time, with ids of sixteen bytes and an index region.
+#[test]
+fn the_golden_chunk_of_version_2_decodes() {
+    let bytes = Bytes::from_static(include_bytes!("../testdata/v2.parquet"));
+    let info = info(&bytes).unwrap();
+    assert_eq!((info.version, info.segment, info.first, info.last, info.rows), (2, SEGMENT, FIRST, FIRST + 99, 100));
+    assert_eq!(info.order.as_deref(), Some("service"));
+    assert_eq!(info.time_min, Timestamp::from_nanos(START + 1_080));
+    assert_eq!((info.counters.total(), info.counters.count(Some(Severity::Error))), (100, 10));
+    assert_eq!(joined(&read(bytes.clone()).unwrap()), with_ids(FIRST, 100));
+    let Opened::Tail(tail) = Tail::open(bytes.clone(), bytes.len() as u64).unwrap() else { panic!("it is whole") };
+    let word = |text: &str| Predicate::Word { column: "_msg".into(), text: text.into(), any_case: false };
+    let id =
+        |n: u64| Predicate::Compare { column: "trace_id".into(), op: Comparison::Equal, value: Scalar::Text(id_of(n)) };
+    assert!(tail.may_match(0, &word("1099")) && tail.may_match(0, &id(FIRST + 99)), "filters of then are understood");
+    assert!(!tail.may_match(0, &word("1100")) && !tail.may_match(0, &id(FIRST + 100)));
+    let zone = tail.zone(0, "http.status").unwrap();
+    assert_eq!((zone.min, zone.max, zone.nulls), (Scalar::Int(200), Scalar::Int(203), 0));
+}
+
 #[test]
 #[ignore = "writes the golden chunk; only for a new version, beside the old ones"]
 fn write_the_golden_chunk() {
-    let chunk = write(SEGMENT, FIRST, &[batch(FIRST, 100)]).unwrap();
-    std::fs::write("testdata/v1.parquet", &chunk.bytes).unwrap();
+    let chunk = write(SEGMENT, FIRST, &[with_ids(FIRST, 100)]).unwrap();
+    std::fs::write(format!("testdata/v{}.parquet", chunk.meta.version), &chunk.bytes).unwrap();
 }
 
 #[test]

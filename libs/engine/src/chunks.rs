@@ -1,55 +1,70 @@
-//! Chunks of Tier 2 as batches: their columns from the footer alone, their rows by column.
+//! Chunks of Tier 2 as they are fetched: what stands at their ends once, their bytes in blocks, both kept within a bound.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
-use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use arrow::datatypes::SchemaRef;
+use bytes::{Bytes, BytesMut};
+use chunk::{Opened, Tail};
 use parking_lot::Mutex;
-use parquet::{
-    arrow::parquet_to_arrow_schema,
-    file::{
-        FOOTER_SIZE,
-        metadata::{FooterTail, ParquetMetaDataReader},
-    },
-};
 use store::Objects;
-use types::{Offset, SegmentId};
 use wire::{Problem, segment_store::ChunkMeta};
+
+use crate::cache::Cache;
 
 /// Schemas that are kept in memory; beyond it the older half is forgotten.
 pub const SCHEMAS_KEPT_MAX: usize = 4_096;
 
-/// What is fetched first of a chunk's end: the footer of a chunk with some hundred columns.
-const FOOTER_GUESS: u64 = 64 << 10;
+/// Bytes of chunks that are kept where nobody says otherwise.
+pub const CHUNK_CACHE_BYTES: usize = 256 << 20;
 
-/// Reads chunks from object storage and remembers their schemas, which never change.
+/// What is fetched and kept as one: few requests for what lies together, little that nobody asked for. Chunks of the
+/// storage writer are mostly one block.
+const BLOCK_BYTES: u64 = 1 << 20;
+
+/// How often more of a chunk's end is fetched than was guessed: the chunk says how much, so twice is a damaged one.
+const ENDS_MAX: usize = 3;
+
+/// A chunk's end takes about twice its bytes once it is read.
+const TAIL_FACTOR: usize = 2;
+
+/// The first version of which each column carries a checksum; older ones are checked as a whole.
+const CHECKED_BY_COLUMN: u32 = 2;
+
+/// Reads chunks from object storage and remembers parts of them, which never change; clones share them.
 #[derive(Clone)]
 pub struct Chunks {
     objects: Objects,
-    schemas: Arc<Mutex<Kept>>,
+    kept: Arc<Mutex<Kept>>,
 }
 
-#[derive(Default)]
 struct Kept {
-    young: HashMap<String, SchemaRef>,
-    old: HashMap<String, SchemaRef>,
+    /// By key; each counts as one.
+    schemas: Cache<String, SchemaRef>,
+    /// By key and place.
+    parts: Cache<(String, Part), Entry>,
 }
 
-impl Kept {
-    fn get(&mut self, key: &str) -> Option<SchemaRef> {
-        if let Some(schema) = self.young.get(key) {
-            return Some(Arc::clone(schema));
-        }
-        let schema = self.old.remove(key)?;
-        self.put(key, Arc::clone(&schema));
-        Some(schema)
-    }
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Part {
+    End,
+    Block(u64),
+}
 
-    fn put(&mut self, key: &str, schema: SchemaRef) {
-        if self.young.len() >= SCHEMAS_KEPT_MAX / 2 {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(key.to_owned(), schema);
-    }
+#[derive(Clone)]
+enum Entry {
+    Tail(Arc<Tail>),
+    Block(Bytes),
+}
+
+/// Bytes of a chunk.
+#[derive(Debug, Default)]
+pub(crate) struct Fetched {
+    /// Each with its place in the object.
+    pub(crate) parts: Vec<(u64, Bytes)>,
+    /// How many of them came from object storage, not from memory.
+    pub(crate) fetched_bytes: u64,
+    /// In how many requests.
+    pub(crate) requests: u64,
 }
 
 impl std::fmt::Debug for Chunks {
@@ -59,135 +74,160 @@ impl std::fmt::Debug for Chunks {
 }
 
 impl Chunks {
-    /// Reads from there.
+    /// Reads from there and keeps [`CHUNK_CACHE_BYTES`].
     pub fn new(objects: Objects) -> Self {
-        Self { objects, schemas: Arc::default() }
+        Self::with_cache(objects, CHUNK_CACHE_BYTES)
     }
 
-    /// The columns of a chunk; fetches its footer the first time.
+    /// Reads from there and keeps at most so many bytes.
+    pub fn with_cache(objects: Objects, bytes_max: usize) -> Self {
+        let kept = Kept { schemas: Cache::new(SCHEMAS_KEPT_MAX), parts: Cache::new(bytes_max) };
+        Self { objects, kept: Arc::new(Mutex::new(kept)) }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn kept(&self) -> &Arc<impl Sized> {
+        &self.kept
+    }
+
+    #[cfg(test)]
+    pub(crate) fn objects(&self) -> &Objects {
+        &self.objects
+    }
+
+    /// The columns of a chunk; fetches its end the first time.
     pub async fn schema(&self, chunk: &ChunkMeta) -> Result<SchemaRef, Problem> {
-        if let Some(schema) = self.schemas.lock().get(&chunk.key) {
+        if let Some(schema) = self.kept.lock().schemas.get(&chunk.key) {
             return Ok(schema);
         }
-        let damaged = |error: parquet::errors::ParquetError| {
-            Problem::internal(format_args!("the footer of chunk {} cannot be read: {error}", chunk.key))
-        };
-        let mut wanted = chunk.bytes.min(FOOTER_GUESS);
-        let mut end = self.tail(chunk, wanted).await?;
-        let mark = end.len().checked_sub(FOOTER_SIZE).map(|at| &end[at..]);
-        let mark: [u8; FOOTER_SIZE] = mark
-            .and_then(|bytes| bytes.try_into().ok())
-            .ok_or_else(|| Problem::internal(format_args!("chunk {} is shorter than a footer", chunk.key)))?;
-        let length = FooterTail::try_new(&mark).map_err(damaged)?.metadata_length();
-        let needed = u64::try_from(length + FOOTER_SIZE).unwrap_or(u64::MAX);
-        if needed > wanted {
-            wanted = needed.min(chunk.bytes);
-            end = self.tail(chunk, wanted).await?;
-        }
-        let from = end.len().saturating_sub(length + FOOTER_SIZE);
-        let metadata = ParquetMetaDataReader::decode_metadata(&end[from..end.len() - FOOTER_SIZE]).map_err(damaged)?;
-        let file = metadata.file_metadata();
-        let schema =
-            Arc::new(parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata()).map_err(damaged)?);
-        // What stands in the footer besides the columns differs from chunk to chunk and is no part of a table's schema.
-        let schema = Arc::new(schema.as_ref().clone().with_metadata(HashMap::new()));
-        self.schemas.lock().put(&chunk.key, Arc::clone(&schema));
+        let schema = Arc::clone(&self.tail(chunk).await?.info().schema);
+        self.kept.lock().schemas.put(chunk.key.clone(), Arc::clone(&schema), 1);
         Ok(schema)
     }
 
-    async fn tail(&self, chunk: &ChunkMeta, bytes: u64) -> Result<bytes::Bytes, Problem> {
-        let range = chunk.bytes - bytes..chunk.bytes;
-        self.objects.get_range(&chunk.key, range).await.map_err(|error| unreadable(chunk, &error))
+    /// What stands at a chunk's end.
+    pub(crate) async fn tail(&self, chunk: &ChunkMeta) -> Result<Arc<Tail>, Problem> {
+        let key = (chunk.key.clone(), Part::End);
+        if let Some(Entry::Tail(tail)) = self.kept.lock().parts.get(&key) {
+            return Ok(tail);
+        }
+        let mut wanted = chunk::tail_bytes(chunk.bytes);
+        for _ in 0..ENDS_MAX {
+            let wanted_now = wanted.min(chunk.bytes);
+            let end = self.range(chunk, chunk.bytes - wanted_now..chunk.bytes).await?;
+            let length = end.len();
+            match Tail::open(end, chunk.bytes).map_err(|error| damaged(chunk, &error))? {
+                Opened::Tail(tail) => {
+                    let tail = Arc::<Tail>::from(tail);
+                    if tail.info().version < CHECKED_BY_COLUMN {
+                        // Nothing else proves what its end says.
+                        self.whole(chunk).await?;
+                    }
+                    let entry = Entry::Tail(Arc::clone(&tail));
+                    self.kept.lock().parts.put(key, entry, TAIL_FACTOR * length);
+                    return Ok(tail);
+                }
+                Opened::Needs(more) => wanted = more,
+            }
+        }
+        Err(damaged(chunk, &format_args!("its end asks for more than {wanted} bytes")))
     }
 
-    /// The rows of a segment's chunk from an offset on, with the named columns or with all.
-    pub async fn read(
+    /// Bytes of a chunk: one piece for each of the ranges, which ascend, or the whole.
+    pub(crate) async fn fetch(
         &self,
-        segment: SegmentId,
         chunk: &ChunkMeta,
-        from: Offset,
-        columns: Option<&[String]>,
-    ) -> Result<Vec<RecordBatch>, Problem> {
-        let bytes = self.objects.get(&chunk.key).await.map_err(|error| unreadable(chunk, &error))?;
-        let columns = columns.map(<[String]>::to_vec);
-        let (key, run) = (chunk.key.clone(), from..chunk.to);
-        // Decoding takes milliseconds of CPU for each MiB, which would hold up every other task of the thread.
-        tokio::task::spawn_blocking(move || chunk::read_run(bytes, segment, run, columns.as_deref()))
-            .await
-            .map_err(|error| Problem::internal(format_args!("reading chunk {key} ended early: {error}")))?
-            .map_err(|error| Problem::internal(format_args!("chunk {key} cannot be read: {error}")))
+        tail: &Tail,
+        ranges: &[Range<u64>],
+    ) -> Result<Fetched, Problem> {
+        let mut wanted: Vec<u64> = ranges.iter().flat_map(blocks).collect();
+        wanted.dedup();
+        let mut found: BTreeMap<u64, Bytes> = BTreeMap::new();
+        {
+            let mut kept = self.kept.lock();
+            for block in &wanted {
+                if let Some(Entry::Block(bytes)) = kept.parts.get(&(chunk.key.clone(), Part::Block(*block))) {
+                    found.insert(*block, bytes);
+                }
+            }
+        }
+        wanted.retain(|block| !found.contains_key(block));
+        if !wanted.is_empty() && tail.info().version < CHECKED_BY_COLUMN {
+            return self.whole(chunk).await;
+        }
+        let (mut fetched_bytes, mut requests) = (0, 0);
+        // Neighbours come with one request.
+        for run in wanted.chunk_by(|one, next| one + 1 == *next) {
+            let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+            let range = first * BLOCK_BYTES..((last + 1) * BLOCK_BYTES).min(chunk.bytes);
+            fetched_bytes += range.end - range.start;
+            requests += 1;
+            let bytes = self.range(chunk, range).await?;
+            found.extend(self.keep(chunk, *first, &bytes));
+        }
+        let pieces = ranges.iter().filter_map(|range| Some((range.start, piece(&found, range)?)));
+        Ok(Fetched { parts: pieces.collect(), fetched_bytes, requests })
     }
+
+    /// The whole object, which its seal has been found to be.
+    async fn whole(&self, chunk: &ChunkMeta) -> Result<Fetched, Problem> {
+        let bytes = self.objects.get(&chunk.key).await.map_err(|error| unreadable(chunk, &error))?;
+        chunk::info(&bytes).map_err(|error| damaged(chunk, &error))?;
+        drop(self.keep(chunk, 0, &bytes));
+        let fetched_bytes = u64::try_from(bytes.len()).unwrap_or(0);
+        Ok(Fetched { parts: vec![(0, bytes)], fetched_bytes, requests: 1 })
+    }
+
+    /// Keeps the bytes of some blocks that follow one another.
+    fn keep(&self, chunk: &ChunkMeta, first: u64, bytes: &Bytes) -> Vec<(u64, Bytes)> {
+        let size = usize::try_from(BLOCK_BYTES).unwrap_or(usize::MAX);
+        let part = |from: usize| match &bytes[from..bytes.len().min(from + size)] {
+            all if all.len() == bytes.len() => bytes.clone(),
+            // A slice would keep all of its neighbours for as long as it is kept itself.
+            part => Bytes::copy_from_slice(part),
+        };
+        let parts: Vec<(u64, Bytes)> = (first..).zip((0..bytes.len()).step_by(size).map(part)).collect();
+        let mut kept = self.kept.lock();
+        for (block, part) in &parts {
+            kept.parts.put((chunk.key.clone(), Part::Block(*block)), Entry::Block(part.clone()), part.len());
+        }
+        parts
+    }
+
+    async fn range(&self, chunk: &ChunkMeta, range: Range<u64>) -> Result<Bytes, Problem> {
+        self.objects.get_range(&chunk.key, range).await.map_err(|error| unreadable(chunk, &error))
+    }
+}
+
+/// The blocks that hold a range.
+fn blocks(range: &Range<u64>) -> Range<u64> {
+    range.start / BLOCK_BYTES..range.end.div_ceil(BLOCK_BYTES)
+}
+
+/// The bytes of a range out of its blocks; copied only where it goes over the end of one.
+fn piece(found: &BTreeMap<u64, Bytes>, range: &Range<u64>) -> Option<Bytes> {
+    let part = |block: u64| {
+        let start = block * BLOCK_BYTES;
+        let bytes = found.get(&block)?;
+        let from = usize::try_from(range.start.saturating_sub(start)).ok()?;
+        let to = usize::try_from(range.end - start).ok()?.min(bytes.len());
+        Some(bytes.slice(from.min(to)..to))
+    };
+    let blocks = blocks(range);
+    if blocks.end - blocks.start == 1 {
+        return part(blocks.start);
+    }
+    let mut whole = BytesMut::with_capacity(usize::try_from(range.end - range.start).ok()?);
+    for block in blocks {
+        whole.extend_from_slice(&part(block)?);
+    }
+    Some(whole.freeze())
 }
 
 fn unreadable(chunk: &ChunkMeta, error: &dyn std::fmt::Display) -> Problem {
     Problem::unavailable("ChunkUnreadable", format_args!("chunk {} cannot be fetched: {error}", chunk.key))
 }
 
-#[cfg(test)]
-mod tests {
-    use arrow::array::{ArrayRef, Int64Array, StringArray, TimestampNanosecondArray};
-    use types::Timestamp;
-
-    use super::*;
-
-    const SEGMENT: SegmentId = SegmentId { stream: 1, epoch: 0, number: 0 };
-
-    async fn stored(columns: usize) -> (tempfile::TempDir, Chunks, ChunkMeta) {
-        let directory = tempfile::tempdir().unwrap();
-        let objects = Objects::open(&format!("file://{}", directory.path().display())).unwrap();
-        let ints = || Arc::new(Int64Array::from(vec![0, 1])) as ArrayRef;
-        let mut batch: Vec<(String, ArrayRef)> = vec![
-            ("_time".into(), Arc::new(TimestampNanosecondArray::from(vec![5, 7]))),
-            ("severity".into(), Arc::new(StringArray::from(vec!["info", "warn"]))),
-            ("_segment".into(), Arc::new(StringArray::from(vec!["1-0-0", "1-0-0"]))),
-            ("_offset".into(), ints()),
-        ];
-        batch.extend((0..columns).map(|i| (format!("a_rather_long_column_name_{i}"), ints())));
-        let batch = RecordBatch::try_from_iter(batch).unwrap();
-        let encoded = chunk::write(SEGMENT, 0, &[batch]).unwrap();
-        let meta = ChunkMeta {
-            key: "c/1".into(),
-            from: 0,
-            to: 2,
-            bytes: u64::try_from(encoded.bytes.len()).unwrap(),
-            time_min: Timestamp::from_nanos(5),
-            time_max: Timestamp::from_nanos(7),
-        };
-        objects.put_if_absent("c/1", encoded.bytes).await.unwrap();
-        (directory, Chunks::new(objects), meta)
-    }
-
-    #[tokio::test]
-    async fn the_footer_alone_tells_the_columns_however_long_it_is() {
-        // The second one's footer is longer than the first guess.
-        for columns in [1, 900] {
-            let (directory, chunks, meta) = stored(columns).await;
-            assert_eq!(chunks.schema(&meta).await.unwrap().fields().len(), 4 + columns);
-            drop(directory);
-            assert_eq!(chunks.schema(&meta).await.unwrap().fields().len(), 4 + columns, "remembered");
-            assert_eq!(chunks.read(SEGMENT, &meta, 0, None).await.unwrap_err().kind, "ChunkUnreadable");
-        }
-    }
-
-    #[tokio::test]
-    async fn rows_are_read_by_column_from_an_offset_on() {
-        let (_directory, chunks, meta) = stored(1).await;
-        let names = ["_offset".to_owned(), "no_such".to_owned()];
-        let rows = chunks.read(SEGMENT, &meta, 1, Some(&names)).await.unwrap();
-        assert_eq!((rows[0].num_rows(), rows[0].num_columns()), (1, 1));
-        let schema = chunks.read(SEGMENT, &meta, 0, None).await.unwrap()[0].schema();
-        assert_eq!(schema, chunks.schema(&meta).await.unwrap(), "the footer and the rows agree");
-    }
-
-    #[test]
-    fn remembered_schemas_are_bounded() {
-        let mut kept = Kept::default();
-        let schema: SchemaRef = Arc::new(arrow::datatypes::Schema::empty());
-        for i in 0..3 * SCHEMAS_KEPT_MAX {
-            kept.put(&i.to_string(), Arc::clone(&schema));
-            kept.get("0");
-        }
-        assert!(kept.young.len() + kept.old.len() <= SCHEMAS_KEPT_MAX);
-        assert!(kept.get("0").is_some(), "what is used stays");
-    }
+pub(crate) fn damaged(chunk: &ChunkMeta, error: &dyn std::fmt::Display) -> Problem {
+    Problem::internal(format_args!("chunk {} cannot be read: {error}", chunk.key))
 }

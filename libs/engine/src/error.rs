@@ -44,7 +44,12 @@ pub(crate) fn explain(
         DataFusionError::ResourcesExhausted(_) => EngineError::Memory(memory_bytes),
         DataFusionError::External(inner) => match inner.downcast_ref::<Problem>() {
             Some(problem) => EngineError::Source(problem.clone()),
-            None => EngineError::Internal(inner.to_string().into()),
+            None => {
+                let said = inner.to_string();
+                let (line, column) = place.unwrap_or((1, 1));
+                regex_complaint(&said, line, column)
+                    .map_or_else(|| EngineError::Internal(said.into()), EngineError::Query)
+            }
         },
         DataFusionError::Plan(said)
         | DataFusionError::NotImplemented(said)
@@ -60,6 +65,12 @@ pub(crate) fn explain(
         }
         other => EngineError::Internal(other.to_string().into()),
     }
+}
+
+/// A complaint about a regular expression, which comes from a crate that is not ours to name; it ends with what is wrong.
+fn regex_complaint(said: &str, line: u32, column: u32) -> Option<Diagnostic> {
+    let why = said.strip_prefix("regex parse error:")?.rsplit("error: ").next()?.trim();
+    Some(Diagnostic::new(line, column, format!("a regular expression cannot be read: {why}")))
 }
 
 /// [`explain`] for a query.

@@ -1,11 +1,10 @@
 //! Runs queries and row expressions over Arrow batches, on DataFusion.
 //!
-//! Owns the execution of one-off queries ([`run_select`]) over tables whose batches have different inferred schemas, with
-//! projection and time ranges pushed down to them ([`TableSource`]) and with limits of rows, memory and time; filtering
-//! and projecting batches for jobs ([`Stage`]); results as JSON, CSV and Arrow ([`ResultSet`]); and reading chunks by
-//! column ([`Chunks`]).
-//! Deliberately does not know: where a table's segments are, subjects, HTTP, or how jobs are planned. It names no object
-//! store to DataFusion: tables hand in batches.
+//! Owns the execution of one-off queries ([`run_select`]) over tables of chunks and rows whose schemas differ
+//! ([`TableSource`]), reading of them no more than filters, columns and order ask for ([`ScanStats`]), with limits of rows,
+//! memory, time and bytes; filtering and projecting batches for jobs ([`Stage`]); results as JSON, CSV and Arrow
+//! ([`ResultSet`]); and what is kept of chunks in memory ([`Chunks`]).
+//! Deliberately does not know: which segments a table has, how a chunk is laid out, subjects, HTTP, or how jobs are planned.
 //!
 //! ```
 //! use std::{sync::Arc, time::Duration};
@@ -14,7 +13,7 @@
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
 //! let select = query::parse_select("SELECT count(*) AS n FROM shop")?;
 //! let empty = Arc::new(Rows::new(Vec::new()));
-//! let limits = Limits { rows_max: 100, memory_bytes: 64 << 20, timeout: Duration::from_secs(5) };
+//! let limits = Limits { rows_max: 100, timeout: Duration::from_secs(5), ..Limits::default() };
 //! let result = run_select(&select, vec![("shop".parse()?, empty)], limits).await?;
 //! assert_eq!(result.to_json_rows()?[0].get(), r#"{"n":0}"#);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -22,20 +21,23 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod cache;
 mod chunks;
 mod error;
 mod provider;
 mod result;
 mod run;
+mod scan;
 mod session;
 mod stage;
 mod table;
-mod time_range;
+mod templates;
+mod yielding;
 
-pub use chunks::{Chunks, SCHEMAS_KEPT_MAX};
+pub use chunks::{CHUNK_CACHE_BYTES, Chunks, SCHEMAS_KEPT_MAX};
 pub use error::EngineError;
 pub use result::{ResultColumn, ResultSet, Stats, json_rows};
 pub use run::{Limits, run_select};
+pub use scan::ScanStats;
 pub use stage::{PLANS_KEPT_MAX, Stage};
-pub use table::{BatchStream, Rows, ScanRequest, TableSource};
-pub use time_range::TimeRange;
+pub use table::{BatchStream, ChunkPiece, Piece, Rows, TableSource};

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use arrow::{
-    array::{Array, ArrayRef, RecordBatch, RecordBatchOptions},
+    array::{Array, ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, StringArray},
     compute::cast,
     datatypes::{DataType, Field, Schema, SchemaRef},
     error::ArrowError,
@@ -12,17 +12,19 @@ use arrow::{
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::EngineError;
+use crate::{EngineError, ScanStats};
 
 /// What a query cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Rows that its tables gave.
+    /// Rows that were looked at: those of the row groups and of the batches that could not be left out.
     pub rows_scanned: u64,
-    /// Bytes of columns that its tables gave.
+    /// Bytes of their columns: of chunks as they lie there, of rows in memory as they are.
     pub bytes_scanned: u64,
     /// From its begin to its last row.
     pub elapsed: Duration,
+    /// What was read of chunks and what not.
+    pub scan: ScanStats,
 }
 
 /// A column of a result.
@@ -58,6 +60,49 @@ impl ResultSet {
     /// How many rows there are.
     pub fn row_count(&self) -> usize {
         self.batches.iter().map(RecordBatch::num_rows).sum()
+    }
+
+    /// What the query cost, as a result of its own: what, how often, how many bytes, and why.
+    pub fn explain(&self) -> Result<Self, EngineError> {
+        let Stats { rows_scanned, bytes_scanned, elapsed, scan } = self.stats;
+        let rows = u64::try_from(self.row_count()).unwrap_or(u64::MAX);
+        let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        let told: [(&str, u64, Option<u64>, &str); 12] = [
+            ("chunks", scan.chunks, Some(scan.chunk_bytes), "of the indexes that are read"),
+            ("chunks left out", scan.chunks_by_time, None, "no event in them is of the time that is asked for"),
+            ("chunks left out", scan.chunks_by_index, None, "their index says that nothing in them passes the filters"),
+            ("chunks left out", scan.chunks_by_order, None, "enough rows were found that come before theirs"),
+            ("chunks counted", scan.chunks_counted, None, "their counters answer, but for the edges of the time"),
+            ("row groups", scan.row_groups, None, "of the chunks that were opened"),
+            (
+                "row groups left out",
+                scan.row_groups_by_index,
+                None,
+                "the index says that nothing in them passes the filters",
+            ),
+            ("row groups left out", scan.row_groups_by_order, None, "enough rows were found that come before theirs"),
+            (
+                "row groups read",
+                scan.row_groups_read,
+                Some(scan.chunk_bytes_read),
+                "of them the columns that are named",
+            ),
+            ("requests to storage", scan.requests, Some(scan.chunk_bytes_fetched), "what else was read was in memory"),
+            ("rows looked at", rows_scanned, Some(bytes_scanned), "of chunks, and of what is in none yet"),
+            ("rows found", rows, None, "by the query"),
+        ];
+        let told = told.into_iter().chain([("milliseconds", millis, None, "from the begin to the last row")]);
+        let told: Vec<_> = told.collect();
+        let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        let columns: [(&str, ArrayRef); 4] = [
+            ("what", Arc::new(told.iter().map(|row| Some(row.0)).collect::<StringArray>())),
+            ("count", Arc::new(told.iter().map(|row| Some(number(row.1))).collect::<Int64Array>())),
+            ("bytes", Arc::new(told.iter().map(|row| row.2.map(number)).collect::<Int64Array>())),
+            ("why", Arc::new(told.iter().map(|row| Some(row.3)).collect::<StringArray>())),
+        ];
+        let batch = RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true)))?;
+        let stats = self.stats;
+        Ok(Self { stats, ..Self::new(&batch.schema(), vec![batch], false)? })
     }
 
     /// The columns with their types in plain words.

@@ -1,7 +1,7 @@
 //! Running one query within limits.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,7 +16,8 @@ use types::IndexName;
 use crate::{
     EngineError, ResultSet, Stats, TableSource,
     error::explain_select,
-    provider::{Scanned, SourceTable},
+    provider::SourceTable,
+    scan::{CountersRule, Scanned},
     session::session,
     table::rows_bytes,
 };
@@ -30,25 +31,34 @@ pub struct Limits {
     pub memory_bytes: usize,
     /// Time until it is stopped.
     pub timeout: Duration,
+    /// Bytes of chunks and of rows in memory that it looks at.
+    pub scan_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { rows_max: 100_000, memory_bytes: 512 << 20, timeout: Duration::from_secs(30), scan_bytes: u64::MAX }
+    }
 }
 
 /// Runs a query over exactly the given tables.
 ///
 /// Bounds: `limits`; a result is cut at `rows_max` rows or `memory_bytes` bytes and says so. Dropping the future stops
 /// the query. Run it on threads of its own: planning a deeply nested text takes stack, and operators take the CPU.
-/// Errors: `Query` with the place in the text, `Timeout`, `Memory`, `Source`.
+/// Errors: `Query` with the place in the text, `Timeout`, `Memory`, `Source`, of which `QueryScanTooLarge` is the query's own.
 pub async fn run_select(
     select: &Select,
     tables: Vec<(IndexName, Arc<dyn TableSource>)>,
     limits: Limits,
 ) -> Result<ResultSet, EngineError> {
     let began = Instant::now();
-    let scanned = Arc::new(Scanned::default());
+    let scanned = Arc::new(Scanned::new(limits.scan_bytes));
     let work = async {
         let fail = |error: DataFusionError| explain_select(&error, limits.memory_bytes, select);
         let context = session(limits.memory_bytes).map_err(fail)?;
+        context.add_optimizer_rule(Arc::new(CountersRule));
         for (index, source) in tables {
-            let table = SourceTable::open(source, Arc::clone(&scanned)).await?;
+            let table = SourceTable::open(&*source, Arc::clone(&scanned)).await?;
             context.register_table(TableReference::bare(index.as_str()), Arc::new(table)).map_err(fail)?;
         }
         let stream = start(&context, select).await.map_err(fail)?;
@@ -56,15 +66,16 @@ pub async fn run_select(
     };
     let mut result =
         tokio::time::timeout(limits.timeout, work).await.map_err(|_| EngineError::Timeout(limits.timeout))??;
-    result.stats = Stats {
-        rows_scanned: scanned.rows.load(Ordering::Relaxed),
-        bytes_scanned: scanned.bytes.load(Ordering::Relaxed),
-        elapsed: began.elapsed(),
-    };
+    let totals = scanned.totals();
+    result.stats =
+        Stats { rows_scanned: totals.rows, bytes_scanned: totals.bytes, elapsed: began.elapsed(), scan: totals.scan };
     Ok(result)
 }
 
-async fn start(context: &SessionContext, select: &Select) -> Result<SendableRecordBatchStream, DataFusionError> {
+pub(crate) async fn start(
+    context: &SessionContext,
+    select: &Select,
+) -> Result<SendableRecordBatchStream, DataFusionError> {
     let statement = Statement::Statement(Box::new(select.statement().clone()));
     let plan = context.state().statement_to_plan(statement).await?;
     context.execute_logical_plan(plan).await?.execute_stream().await

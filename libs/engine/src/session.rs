@@ -13,6 +13,8 @@ use datafusion::{
     prelude::{SessionConfig, SessionContext},
 };
 
+use crate::{templates::templates, yielding::JoinsYield};
+
 /// Rows that an operator hands on at a time.
 pub(crate) const BATCH_ROWS: usize = 8_192;
 
@@ -37,6 +39,9 @@ pub(crate) fn session(memory_bytes: usize) -> Result<SessionContext, DataFusionE
         .with_default_features()
         .with_config(config)
         .with_runtime_env(Arc::new(runtime))
+        .with_physical_optimizer_rule(Arc::new(JoinsYield))
         .build();
-    Ok(SessionContext::new_with_state(state))
+    let context = SessionContext::new_with_state(state);
+    context.register_udaf(templates());
+    Ok(context)
 }

@@ -1,4 +1,4 @@
-//! What a query reads: tables that hand in batches.
+//! What a query reads: tables that consist of chunks and of rows that are in none yet.
 
 use std::fmt;
 
@@ -7,34 +7,66 @@ use arrow::{
     datatypes::SchemaRef,
 };
 use async_trait::async_trait;
-use futures::{StreamExt, stream::BoxStream};
-use wire::Problem;
+use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
+use types::{Offset, SegmentId};
+use wire::{Problem, segment_store::ChunkMeta};
 
-use crate::TimeRange;
+use crate::Chunks;
 
 /// Batches as they come; a problem ends them.
 pub type BatchStream = BoxStream<'static, Result<RecordBatch, Problem>>;
 
-/// What a query needs of a table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ScanRequest {
-    /// The columns; `None` for every one. Batches may hold more, and lack those that they do not have.
-    pub columns: Option<Vec<String>>,
-    /// The event times that can matter. Rows outside may be left out or given, as it is cheaper.
-    pub time_range: TimeRange,
+/// Footers that are fetched at once for one table.
+const FOOTERS_AT_ONCE: usize = 8;
+
+/// A part of a table; each of its rows is in one part.
+#[derive(Debug, Clone)]
+pub enum Piece {
+    /// Rows of one chunk.
+    Chunk(ChunkPiece),
+    /// Rows in memory.
+    Rows(RecordBatch),
 }
 
-/// A table at one instant: asking it twice gives the same rows.
+/// The rows of a segment's chunk from an offset on.
+#[derive(Debug, Clone)]
+pub struct ChunkPiece {
+    /// Where it is read.
+    pub chunks: Chunks,
+    /// The segment that it must be of.
+    pub segment: SegmentId,
+    /// Which one.
+    pub chunk: ChunkMeta,
+    /// The first offset that counts; those before it are truncated.
+    pub from: Offset,
+}
+
+impl ChunkPiece {
+    /// How many rows there are from the offset on.
+    pub(crate) fn rows(&self) -> u64 {
+        self.chunk.to.saturating_sub(self.from.max(self.chunk.from))
+    }
+}
+
+/// A table at one instant: asking it twice gives the same pieces.
 #[async_trait]
 pub trait TableSource: fmt::Debug + Send + Sync + 'static {
-    /// The schemas of all its batches; together they are the columns that a query may name. Empty for a table without rows.
-    async fn schemas(&self) -> Result<Vec<SchemaRef>, Problem>;
+    /// All of it.
+    fn pieces(&self) -> Vec<Piece>;
 
-    /// Into how many parts it is divided that may be read at the same time; at least 1.
-    fn partitions(&self) -> usize;
-
-    /// The rows of one part, each once.
-    fn scan(&self, partition: usize, request: &ScanRequest) -> BatchStream;
+    /// The schemas of all its pieces; together they are the columns that a query may name. Empty for a table without rows.
+    async fn schemas(&self) -> Result<Vec<SchemaRef>, Problem> {
+        let of = |piece: Piece| async move {
+            match piece {
+                Piece::Chunk(piece) => piece.chunks.schema(&piece.chunk).await,
+                Piece::Rows(batch) => Ok(batch.schema()),
+            }
+        };
+        let mut schemas: Vec<SchemaRef> =
+            stream::iter(self.pieces()).map(of).buffered(FOOTERS_AT_ONCE).try_collect().await?;
+        schemas.dedup();
+        Ok(schemas)
+    }
 }
 
 /// A table of batches in memory.
@@ -48,18 +80,9 @@ impl Rows {
     }
 }
 
-#[async_trait]
 impl TableSource for Rows {
-    async fn schemas(&self) -> Result<Vec<SchemaRef>, Problem> {
-        Ok(self.0.iter().map(RecordBatch::schema).collect())
-    }
-
-    fn partitions(&self) -> usize {
-        1
-    }
-
-    fn scan(&self, _partition: usize, _request: &ScanRequest) -> BatchStream {
-        futures::stream::iter(self.0.clone().into_iter().map(Ok)).boxed()
+    fn pieces(&self) -> Vec<Piece> {
+        self.0.iter().cloned().map(Piece::Rows).collect()
     }
 }
 

@@ -160,24 +160,14 @@ impl<S: ControlState> Ledger<S> {
 
     /// Passes if this replica leads, and its state has everything that the journal had when this was called.
     ///
+    /// Two may believe to lead for a moment, and the one whose time is over does not know what the other began; so nobody is told that
+    /// something is not there before this.
+    ///
     /// What is written elsewhere on the strength of the state is made sure of so: first the version that is to be replaced is read,
     /// then this, then the state, then the write on the condition of that version. A former leader's write fails then.
     /// Errors: `NotLeader`, or that NATS does not answer.
     pub async fn confirm(&self) -> Result<(), Problem> {
         self.inner.confirm().await
-    }
-
-    /// Passes on what was found in the state; a refusal only if this replica leads and its state has the whole journal.
-    ///
-    /// Two may believe to lead for a moment, and the one whose time is over does not know what the other began.
-    /// Errors: what was found; `NotLeader`, or that NATS does not answer, where the refusal is not sure.
-    pub async fn sure<T>(&self, found: Result<T, Problem>) -> Result<T, Problem> {
-        if let Err(problem) = &found
-            && !problem.is_transient()
-        {
-            self.inner.confirm().await?;
-        }
-        found
     }
 
     /// Reads the state as this replica has it; on a replica that does not lead it may lag behind by the way of one message.

@@ -2,9 +2,7 @@
 
 use std::borrow::Cow;
 
-use types::Timestamp;
-
-use crate::{Record, Value, time};
+use crate::{Record, Value, source::Context, time};
 
 /// How far into the line the bracket before the time may stand: an IPv6 address, an identity and a user.
 const HEAD_BYTES_MAX: usize = 256;
@@ -12,7 +10,7 @@ const HEAD_BYTES_MAX: usize = 256;
 /// Reads `addr ident user [time] "METHOD path PROTO" status bytes` and, if present, `"referer" "agent"`.
 ///
 /// The message is the whole line; what a server appends after the known part stays in it. A `-` is no value.
-pub(crate) fn parse(text: &str, received: Timestamp) -> Option<Record<'_>> {
+pub(crate) fn parse<'a>(text: &'a str, context: &Context) -> Option<Record<'a>> {
     let bytes = text.as_bytes();
     let open = memchr::memchr(b'[', &bytes[..bytes.len().min(HEAD_BYTES_MAX)])?;
     let head = text.get(..open)?;
@@ -20,7 +18,7 @@ pub(crate) fn parse(text: &str, received: Timestamp) -> Option<Record<'_>> {
     if bytes.get(close..close + 3)? != b"] \"" {
         return None;
     }
-    let time = time::whole(&text[open + 1..close], received)?;
+    let time = time::whole(&text[open + 1..close], context.received)?;
     let mut words = head.split(' ');
     let (address, _identity, user) = (words.next()?, words.next()?, words.next()?);
     let (request, rest) = quoted(&text[close + 2..])?;
@@ -54,6 +52,7 @@ pub(crate) fn parse(text: &str, received: Timestamp) -> Option<Record<'_>> {
     } else if size != "-" {
         return None;
     }
+    let time = context.admit(time).unwrap_or(context.received);
     Some(Record { time, message: text.into(), severity: None, fields })
 }
 

@@ -5,7 +5,12 @@ use std::borrow::Cow;
 use serde_json::{Map, Value as Json};
 use types::{Severity, Timestamp};
 
-use crate::{Record, Value, severity, time};
+use crate::{
+    Record, Value,
+    severity::{self, Scale},
+    source::Context,
+    time,
+};
 
 /// The most fields of one event; what comes later goes to [`REST_COLUMN`].
 pub const FIELDS_MAX: usize = 200;
@@ -17,7 +22,7 @@ pub const FIELD_NAME_BYTES_MAX: usize = 256;
 pub const REST_COLUMN: &str = "_attrs";
 
 /// Keys with a meaning, best first within each kind.
-const KNOWN: [&str; 17] = [
+const KNOWN: [&str; 19] = [
     "_time",
     "time",
     "timestamp",
@@ -35,17 +40,20 @@ const KNOWN: [&str; 17] = [
     "log.level",
     "loglevel",
     "severity_number",
+    "PRIORITY",
+    "priority",
 ];
 /// The longest of them.
 const KNOWN_BYTES_MAX: usize = 15;
 const TIMES: std::ops::Range<usize> = 0..5;
 const MESSAGES: std::ops::Range<usize> = 5..9;
-const SEVERITIES: std::ops::Range<usize> = 9..17;
+const SEVERITIES: std::ops::Range<usize> = 9..19;
 
 /// The place of a key in [`KNOWN`].
 fn known(name: &str) -> Option<usize> {
     let first = *name.as_bytes().first()?;
-    let candidate = matches!(first, b'_' | b'@' | b't' | b'm' | b'l' | b's') && name.len() <= KNOWN_BYTES_MAX;
+    let candidate =
+        matches!(first, b'_' | b'@' | b't' | b'm' | b'l' | b's' | b'p' | b'P') && name.len() <= KNOWN_BYTES_MAX;
     if candidate { KNOWN.iter().position(|key| key.len() == name.len() && *key == name) } else { None }
 }
 
@@ -60,7 +68,6 @@ pub(crate) struct Fields<'a> {
 /// What to take where no key says it.
 pub(crate) struct Fallback<'a> {
     pub(crate) time: Option<Timestamp>,
-    pub(crate) received: Timestamp,
     pub(crate) message: &'a str,
 }
 
@@ -84,7 +91,8 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn keep(&mut self, name: Cow<'a, str>, value: Value<'a>) {
+    /// Keeps a field under its name whatever the name means elsewhere.
+    pub(crate) fn keep(&mut self, name: Cow<'a, str>, value: Value<'a>) {
         if name.len() > FIELD_NAME_BYTES_MAX {
             self.rest.insert(name.into_owned(), to_json(value));
             return;
@@ -102,9 +110,9 @@ impl<'a> Fields<'a> {
     }
 
     /// Makes the record: takes time, message and severity out of their keys and closes the fields.
-    pub(crate) fn finish(mut self, fallback: &Fallback<'a>) -> Record<'a> {
+    pub(crate) fn finish(mut self, fallback: &Fallback<'a>, context: &mut Context) -> Record<'a> {
         let time = TIMES.into_iter().find_map(|rank| {
-            let time = read_time(self.known[rank].as_ref()?, fallback.received)?;
+            let time = context.admit(read_time(self.known[rank].as_ref()?, context.received)?)?;
             self.known[rank] = None;
             Some(time)
         });
@@ -115,31 +123,39 @@ impl<'a> Fields<'a> {
                 None
             }
         });
-        let severity = self.severity();
+        let time = time.or(fallback.time).or_else(|| context.leading(message.as_deref()?));
+        let severity = self.severity(context.scale());
         for (rank, name) in KNOWN.into_iter().enumerate() {
             if let Some(value) = self.known[rank].take() {
                 self.keep(Cow::Borrowed(name), value);
             }
         }
-        if !self.rest.is_empty() {
-            let text = Json::Object(std::mem::take(&mut self.rest)).to_string();
-            self.list.push((Cow::Borrowed(REST_COLUMN), Value::Text(text.into())));
-        }
         let message = message.map_or(Cow::Borrowed(fallback.message), trim_end);
         Record {
-            time: time.or(fallback.time).unwrap_or(fallback.received),
+            time: time.unwrap_or(context.received),
             severity: severity.or_else(|| severity::in_text(&message, false)),
             message,
-            fields: self.list,
+            fields: self.close(),
         }
     }
 
-    fn severity(&mut self) -> Option<Severity> {
-        let (rank, found) = SEVERITIES
-            .into_iter()
-            .find_map(|rank| read_severity(KNOWN[rank], self.known[rank].as_ref()?).map(|found| (rank, found)))?;
+    /// The fields kept so far, those without a column in [`REST_COLUMN`].
+    pub(crate) fn close(mut self) -> Vec<(Cow<'a, str>, Value<'a>)> {
+        if !self.rest.is_empty() {
+            let text = Json::Object(self.rest).to_string();
+            self.list.push((Cow::Borrowed(REST_COLUMN), Value::Text(text.into())));
+        }
+        self.list
+    }
+
+    fn severity(&mut self, scale: &mut Scale) -> Option<Severity> {
+        let (rank, found) = SEVERITIES.into_iter().find_map(|rank| {
+            read_severity(KNOWN[rank], self.known[rank].as_ref()?, scale).map(|found| (rank, found))
+        })?;
         // The column of that name says it; the spelling of `level` and its kin is worth keeping.
-        if KNOWN[rank] == "severity" && matches!(self.known[rank], Some(Value::Text(_))) {
+        if KNOWN[rank] == "severity"
+            && matches!(&self.known[rank], Some(Value::Text(text)) if text.parse::<i64>().is_err())
+        {
             self.known[rank] = None;
         }
         Some(found)
@@ -166,11 +182,16 @@ fn read_time(value: &Value<'_>, received: Timestamp) -> Option<Timestamp> {
     }
 }
 
-fn read_severity(key: &str, value: &Value<'_>) -> Option<Severity> {
+fn read_severity(key: &str, value: &Value<'_>, scale: &mut Scale) -> Option<Severity> {
     match value {
-        Value::Text(text) => text.parse().ok(),
+        // Syslog's scale, as journald writes it; other programs mean other things by a priority.
+        Value::Int(number) if key.eq_ignore_ascii_case("priority") => severity::of_syslog(*number),
+        Value::Text(text) => match text.parse() {
+            Ok(number) => read_severity(key, &Value::Int(number), scale),
+            Err(_) => text.parse().ok(),
+        },
         Value::Int(number) if key == "severity_number" => severity::of_otel(*number),
-        Value::Int(number) => severity::of_level(*number),
+        Value::Int(number) => scale.read(*number),
         Value::Float(_) | Value::Bool(_) => None,
     }
 }
@@ -184,6 +205,20 @@ fn column_name(name: &str) -> Option<String> {
         Some(format!("field_{name}"))
     } else {
         None
+    }
+}
+
+/// A JSON value as a field: lists and objects as their text.
+pub(crate) fn to_field(value: Json) -> Value<'static> {
+    match value {
+        Json::Bool(flag) => Value::Bool(flag),
+        Json::String(text) => Value::Text(text.into()),
+        Json::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(whole), _) => Value::Int(whole),
+            (None, Some(decimal)) if !number.is_u64() => Value::Float(decimal),
+            _ => Value::Text(number.to_string().into()),
+        },
+        other => Value::Text(other.to_string().into()),
     }
 }
 

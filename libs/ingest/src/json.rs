@@ -4,20 +4,20 @@ use std::{borrow::Cow, fmt};
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value as Json};
-use types::Timestamp;
 
 use crate::{
     Record, Value,
     fields::{Fallback, Fields},
+    source::Context,
 };
 
 /// Reads one object; nothing if the text is anything else. Depth is limited by serde_json (128).
-pub(crate) fn parse(text: &str, received: Timestamp) -> Option<Record<'_>> {
+pub(crate) fn parse<'a>(text: &'a str, context: &mut Context) -> Option<Record<'a>> {
     let mut fields = Fields::default();
     let mut reader = serde_json::Deserializer::from_str(text);
     reader.deserialize_map(Flatten { fields: &mut fields, name: Cow::Borrowed("") }).ok()?;
     reader.end().ok()?;
-    Some(fields.finish(&Fallback { time: None, received, message: text }))
+    Some(fields.finish(&Fallback { time: None, message: text }, context))
 }
 
 /// Puts a value under a name, or the members of an object under `name.member`.

@@ -1,5 +1,7 @@
 //! Bodies of newline-delimited JSON, as the HTTP door takes them.
 //!
+//! Texts within a line may hold bytes that are not UTF-8: they are kept as [`raw`] writes them.
+//!
 //! ```
 //! let body = b"{\"a\":1}\n\n[2]\n{\"a\":3}";
 //! let (taken, refused): (Vec<_>, Vec<_>) = ingest::lines::split(body, 1 << 20).partition(|(_, line)| line.is_ok());
@@ -10,6 +12,8 @@
 use std::fmt;
 
 use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
+
+use crate::raw;
 
 /// Says why a line was not taken; the other lines of the body stand.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,13 +54,14 @@ fn check(line: &[u8], max_event: usize) -> Result<(), String> {
     if line.len() > max_event {
         return Err(format!("{} bytes are more than the {max_event} bytes of the largest event", line.len()));
     }
-    let text =
-        std::str::from_utf8(line).map_err(|error| format!("not valid UTF-8 at column {}", error.valid_up_to() + 1))?;
-    let mut reader = serde_json::Deserializer::from_str(text);
+    let text = raw::escape(line);
+    let mut reader = serde_json::Deserializer::from_str(&text);
     reader.deserialize_map(AnyObject).and_then(|()| reader.end()).map_err(|error| {
         let said = error.to_string();
         let said = said.rfind(" at line ").map_or(said.as_str(), |end| &said[..end]);
-        format!("{said} at column {}", error.column())
+        // Counted in the bytes that came, not in those that stand for them.
+        let column = text.get(..error.column()).map_or(error.column(), |before| raw::unescape(before).len());
+        format!("{said} at column {column}")
     })
 }
 
@@ -100,10 +105,12 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_not_utf8() {
-        let found: Vec<_> = split(b"{\"a\":\"\xff\"}", 64).collect();
-        let expected = Rejected { line: 1, reason: "not valid UTF-8 at column 7".into() };
-        assert_eq!(found, [(1, Err(expected))]);
+    fn bytes_that_are_not_utf8_are_taken_within_texts_alone() {
+        let body = b"{\"a\":\"caf\xe9\"}\n{\"\xff\":\"\xff\",}\n{\"a\":\xff}";
+        let found: Vec<_> = split(body, 64).collect();
+        assert_eq!(found[0], (1, Ok(&body[..12])));
+        let reasons: Vec<_> = found[1..].iter().map(|(_, line)| line.as_ref().unwrap_err().to_string()).collect();
+        assert_eq!(reasons, ["line 2: trailing comma at column 10", "line 3: expected value at column 6"]);
     }
 
     #[test]

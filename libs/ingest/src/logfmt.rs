@@ -2,21 +2,22 @@
 
 use std::borrow::Cow;
 
-use types::Timestamp;
-
 use crate::{
     Record, Value,
     fields::{Fallback, Fields},
-    time,
+    source::Context,
+    time::Stamp,
 };
 
 /// Reads one line that is at least two pairs and mostly pairs; nothing if it is anything else.
-pub(crate) fn parse(text: &str, received: Timestamp) -> Option<Record<'_>> {
+///
+/// `stamp` is the timestamp near its beginning, if there is one.
+pub(crate) fn parse<'a>(text: &'a str, stamp: Option<Stamp>, context: &mut Context) -> Option<Record<'a>> {
     let bytes = text.as_bytes();
     memchr::memchr(b'=', bytes)?;
     let (mut fields, mut pairs, mut bare, mut at) = (Fields::default(), 0usize, 0usize, 0usize);
     // A leading timestamp is not a stray word.
-    let stamp = time::find(bytes, received).filter(|stamp| stamp.start <= 1);
+    let stamp = stamp.filter(|stamp| stamp.start <= 1);
     if let Some(stamp) = stamp {
         at = (stamp.end + usize::from(stamp.start == 1)).min(bytes.len());
     }
@@ -44,9 +45,10 @@ pub(crate) fn parse(text: &str, received: Timestamp) -> Option<Record<'_>> {
     if pairs < 2 || bare * 2 > pairs {
         return None;
     }
-    let mut record = fields.finish(&Fallback { time: stamp.map(|s| s.time), received, message: text });
-    // With stray words the message key alone would lose them.
-    if bare > 0 && record.message != text {
+    let time = stamp.and_then(|stamp| context.admit(stamp.time));
+    let mut record = fields.finish(&Fallback { time, message: text }, context);
+    // With stray words, or a time that is not believed, the message key alone would lose them.
+    if (bare > 0 || stamp.is_some() && time.is_none()) && record.message != text {
         let said = std::mem::replace(&mut record.message, Cow::Borrowed(text));
         if record.field("msg").is_none() {
             record.fields.push((Cow::Borrowed("msg"), Value::Text(said)));
@@ -56,7 +58,7 @@ pub(crate) fn parse(text: &str, received: Timestamp) -> Option<Record<'_>> {
 }
 
 /// One pair at `at`: its key, its value and where it ends.
-fn pair(text: &str, at: usize) -> Option<(&str, Value<'_>, usize)> {
+pub(crate) fn pair(text: &str, at: usize) -> Option<(&str, Value<'_>, usize)> {
     let bytes = text.as_bytes();
     let length = bytes[at..].iter().position(|b| !is_key(*b))?;
     let equals = at + length;
@@ -78,7 +80,7 @@ fn is_key(byte: u8) -> bool {
 }
 
 /// The text between the quote at `start` and the next unescaped one, which a blank or the end must follow.
-fn quoted(text: &str, start: usize) -> Option<(Cow<'_, str>, usize)> {
+pub(crate) fn quoted(text: &str, start: usize) -> Option<(Cow<'_, str>, usize)> {
     let bytes = text.as_bytes();
     let mut at = start + 1;
     let mut escaped = false;
@@ -141,7 +143,13 @@ pub(crate) fn typed(text: &str) -> Value<'_> {
 
 #[cfg(test)]
 mod tests {
+    use types::Timestamp;
+
     use super::*;
+
+    fn bare() -> Context {
+        Context::bare(Timestamp::default())
+    }
 
     #[test]
     fn bare_values_are_typed() {
@@ -172,16 +180,16 @@ mod tests {
             "a=1 b=2\nc=3",
             "=",
         ] {
-            assert!(parse(text, Timestamp::default()).is_none(), "{text:?}");
+            assert!(parse(text, None, &mut bare()).is_none(), "{text:?}");
         }
     }
 
     #[test]
     fn stray_words_stay_in_the_message() {
-        let record = parse("a=1 b=2 stray c=3 msg=hi", Timestamp::default()).unwrap();
+        let record = parse("a=1 b=2 stray c=3 msg=hi", None, &mut bare()).unwrap();
         assert_eq!(record.message, "a=1 b=2 stray c=3 msg=hi");
         assert_eq!(record.field("msg"), Some(&Value::from("hi")));
-        let record = parse(r#"msg="a \"b\"\n\\d" n=1"#, Timestamp::default()).unwrap();
+        let record = parse(r#"msg="a \"b\"\n\\d" n=1"#, None, &mut bare()).unwrap();
         assert_eq!(record.message, "a \"b\"\n\\d");
     }
 }

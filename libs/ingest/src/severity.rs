@@ -17,13 +17,14 @@ enum Weight {
 /// A word counts when it is in brackets, before a colon, after `level=`, in capitals, or the first word of a dated
 /// line. Words that also mean something else (`log`, `config`) need brackets, or capitals before a colon.
 /// A single capital of `VDIWEF` counts where only numbers precede it, as on Android.
+/// A word in brackets comes before the first of the others, unless that one opens a dated line: there stands the level.
 pub(crate) fn in_text(text: &str, dated: bool) -> Option<Severity> {
     let bytes = text.as_bytes();
     let mut window = &bytes[..bytes.len().min(PROBE_BYTES_MAX)];
     if let Some(end) = memchr::memchr(b'\n', window) {
         window = &window[..end];
     }
-    let (mut at, mut words) = (0, 0);
+    let (mut at, mut words, mut bare) = (0, 0, None);
     while at < window.len() {
         if !window[at].is_ascii_alphabetic() {
             at += 1;
@@ -35,36 +36,45 @@ pub(crate) fn in_text(text: &str, dated: bool) -> Option<Severity> {
         }
         let before = start.checked_sub(1).map(|i| window[i]);
         let after = bytes.get(at).copied();
-        if let Some(found) = judge(&window[start..at], before, after, &window[..start], dated && words == 0) {
-            return Some(found);
+        let first = dated && words == 0;
+        match judge(&window[start..at], before, after, &window[..start], first) {
+            Some((found, bracketed)) if first || bracketed => return Some(found),
+            Some((found, _)) => bare = bare.or(Some(found)),
+            None => {}
         }
         words += 1;
     }
-    None
+    bare
 }
 
-fn judge(word: &[u8], before: Option<u8>, after: Option<u8>, head: &[u8], first: bool) -> Option<Severity> {
+/// The severity that a word states, and whether it stands in brackets.
+fn judge(word: &[u8], before: Option<u8>, after: Option<u8>, head: &[u8], first: bool) -> Option<(Severity, bool)> {
     if !before.is_none_or(|b| b" \t[(<|=\"':,>".contains(&b)) || !after.is_none_or(|b| b" \t\n\r])>|:,\"'".contains(&b))
     {
         return None;
     }
     if let [letter] = word {
         let alone = before.is_none_or(|b| b == b' ') && after == Some(b' ');
-        return (first && alone).then(|| letter_of(*letter)).flatten();
+        return (first && alone).then(|| of_letter(*letter)).flatten().map(|found| (found, false));
     }
-    let (severity, weight) = word_of(word)?;
     let capitals = word.iter().all(|b| !b.is_ascii_lowercase());
     let bracketed = before.is_some_and(|b| b"[(<|".contains(&b)) && after.is_some_and(|b| b"])>|".contains(&b));
     let keyed = before == Some(b'=') && [&b"level="[..], b"severity=", b"lvl="].iter().any(|key| head.ends_with(key));
     let marked = after == Some(b':') && before != Some(b'=');
+    // Prose ends here, before any word is looked up.
+    if !(bracketed || keyed || marked || capitals || first) {
+        return None;
+    }
+    let (severity, weight) = word_of(word)?;
     let counts = match weight {
-        Weight::Strong => bracketed || keyed || marked || capitals || first,
+        Weight::Strong => true,
         Weight::Weak => bracketed || keyed || (marked && capitals),
     };
-    counts.then_some(severity)
+    counts.then_some((severity, bracketed))
 }
 
-fn letter_of(letter: u8) -> Option<Severity> {
+/// The severity of a letter, as Android and klog write it.
+pub(crate) fn of_letter(letter: u8) -> Option<Severity> {
     Some(match letter {
         b'V' => Severity::Trace,
         b'D' => Severity::Debug,
@@ -96,11 +106,6 @@ fn word_of(word: &[u8]) -> Option<(Severity, Weight)> {
     Some((severity, weight))
 }
 
-/// The letter that begins a klog line.
-pub(crate) fn of_klog(letter: u8) -> Option<Severity> {
-    letter_of(letter)
-}
-
 /// A syslog priority's severity, `0..=7`.
 pub(crate) fn of_syslog(number: i64) -> Option<Severity> {
     Some(match number {
@@ -126,16 +131,41 @@ pub(crate) fn of_otel(number: i64) -> Option<Severity> {
     })
 }
 
-/// A number under a key such as `level`: syslog's 0 to 7, else the tens of the JavaScript loggers.
-pub(crate) fn of_level(number: i64) -> Option<Severity> {
+/// What the numbers under a key such as `level` mean; a source uses one scale throughout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scale {
+    /// No number was seen that only one scale has: tens are those of the JavaScript loggers, the rest is syslog's.
+    Unknown,
+    /// 10 to 60 in tens, what lies between counting as the ten below.
+    Tens,
+    /// OpenTelemetry's 1 to 24.
+    OpenTelemetry,
+}
+
+impl Scale {
+    /// Reads a number, and learns from it if only one scale has it.
+    pub(crate) fn read(&mut self, number: i64) -> Option<Severity> {
+        match number {
+            8 | 9 | 11..=19 | 21..=24 => *self = Self::OpenTelemetry,
+            25..70 => *self = Self::Tens,
+            _ => {}
+        }
+        match self {
+            Self::OpenTelemetry => of_otel(number),
+            _ => of_tens(number).or_else(|| of_syslog(number)),
+        }
+    }
+}
+
+fn of_tens(number: i64) -> Option<Severity> {
     Some(match number {
-        10 => Severity::Trace,
-        20 => Severity::Debug,
-        30 => Severity::Info,
-        40 => Severity::Warn,
-        50 => Severity::Error,
-        60 => Severity::Fatal,
-        _ => return of_syslog(number),
+        10..20 => Severity::Trace,
+        20..30 => Severity::Debug,
+        30..40 => Severity::Info,
+        40..50 => Severity::Warn,
+        50..60 => Severity::Error,
+        60..70 => Severity::Fatal,
+        _ => return None,
     })
 }
 
@@ -146,7 +176,7 @@ mod tests {
     #[test]
     fn words_that_count_and_words_that_do_not() {
         use Severity::{Debug, Error, Fatal, Info, Trace, Warn};
-        let cases: [(&str, bool, Option<Severity>); 24] = [
+        let cases: [(&str, bool, Option<Severity>); 27] = [
             (" INFO [main] start", true, Some(Info)),
             (" - WARN  [main] start", true, Some(Warn)),
             (" [error] 12#0: *3 open() failed", true, Some(Error)),
@@ -171,12 +201,31 @@ mod tests {
             ("errors=0 warnings=0", false, None),
             (" [main] log: written", true, None),
             (" |ERROR| x", false, Some(Error)),
+            ("worker: ERROR count is 0 [info]", false, Some(Info)),
+            (" ERROR cannot set level [info]", true, Some(Error)),
+            (" host app: ERROR then DEBUG", true, Some(Error)),
         ];
         for (text, dated, expected) in cases {
             assert_eq!(in_text(text, dated), expected, "{text:?}");
         }
         assert_eq!(in_text(&format!("{} ERROR", "x ".repeat(60)), false), None, "too far in");
         assert_eq!(in_text("first line\nERROR second", false), None, "only the first line");
+    }
+
+    #[test]
+    fn numbers_are_read_on_the_scale_of_their_source() {
+        use Severity::{Debug, Error, Fatal, Info, Trace, Warn};
+        let mut unknown = Scale::Unknown;
+        assert_eq!(
+            [0, 3, 4, 6, 7, 10, 20].map(|n| unknown.read(n)),
+            [Fatal, Error, Warn, Info, Debug, Trace, Debug].map(Some)
+        );
+        assert_eq!(unknown, Scale::Unknown);
+        let mut otel = unknown;
+        assert_eq!([9, 20, 4, 24].map(|n| otel.read(n)), [Info, Error, Trace, Fatal].map(Some));
+        let mut tens = unknown;
+        assert_eq!([30, 35, 20, 55].map(|n| tens.read(n)), [Info, Info, Debug, Error].map(Some));
+        assert_eq!([-1, 70, 1000].map(|n| tens.read(n)), [None; 3]);
     }
 
     #[test]

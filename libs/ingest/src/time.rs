@@ -1,15 +1,22 @@
-//! Timestamps: a table of layouts, read by hand-written scanners.
+//! Timestamps: a table of layouts, looked for near the beginning of a line.
+
+mod civil;
+mod cursor;
+mod layouts;
 
 use types::Timestamp;
 
-/// How far into a line a timestamp is looked for: past the address and user of an access line.
-const PROBE_BYTES_MAX: usize = 128;
+use self::{civil::NANOS, layouts::LAYOUTS};
+pub(crate) use self::{civil::civil_from_days, layouts::Kind};
 
-const DAY_SECONDS: i64 = 86_400;
-const NANOS: i64 = 1_000_000_000;
-const MONTHS: [&[u8; 3]; 12] =
-    [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
-const WEEKDAYS: [&[u8; 3]; 7] = [b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun"];
+/// How far into a line a timestamp may begin.
+const PROBE_BYTES_MAX: usize = 64;
+
+/// How far into a line a timestamp is pinned: past `[`, `- ` and their kin, before any word.
+const PINNED_BYTES_MAX: usize = 4;
+
+/// What may stand right before a timestamp.
+const OPENERS: &[u8] = b" \t[(<>|\"'=:,";
 
 /// A timestamp found in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,21 +26,68 @@ pub(crate) struct Stamp {
     pub(crate) start: usize,
     /// The first byte after it.
     pub(crate) end: usize,
-    /// Whether it is `Mon dd hh:mm:ss`, the mark of a syslog line.
-    pub(crate) syslog: bool,
+    pub(crate) kind: Kind,
 }
 
-/// Finds the first timestamp near the beginning of a line.
+/// The layout and place of a source's timestamps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pin {
+    layout: u8,
+    start: u8,
+}
+
+impl Pin {
+    pub(crate) fn layout(self) -> &'static str {
+        LAYOUTS[usize::from(self.layout)].name
+    }
+
+    /// Reads the timestamp where it stood before; what [`search`] would find, or nothing.
+    fn read(self, text: &[u8], received: Timestamp) -> Option<Stamp> {
+        let start = usize::from(self.start);
+        let (head, rest) = text.split_at_checked(start)?;
+        let nothing_before = head.iter().all(|b| !b.is_ascii_alphanumeric() && *b != b'\n');
+        if !nothing_before || head.last().is_some_and(|b| !OPENERS.contains(b)) {
+            return None;
+        }
+        let layout = &LAYOUTS[usize::from(self.layout)];
+        let (time, length) = layout.read_pinned(rest, received)?;
+        Some(Stamp { time, start, end: start + length, kind: layout.kind })
+    }
+}
+
+/// Finds the first timestamp near the beginning of a line, first where `pin` says, and pins it.
 ///
 /// Layouts that could be something else (epochs, two-digit dates) count only where nothing but punctuation precedes.
-pub(crate) fn find(text: &[u8], received: Timestamp) -> Option<Stamp> {
+pub(crate) fn find(text: &[u8], received: Timestamp, pin: &mut Option<Pin>) -> Option<Stamp> {
+    if let Some(stamp) = pin.and_then(|pin| pin.read(text, received)) {
+        return Some(stamp);
+    }
+    let (stamp, layout) = search(text, received)?;
+    if stamp.start <= PINNED_BYTES_MAX
+        && let Ok(start) = u8::try_from(stamp.start)
+    {
+        *pin = Some(Pin { layout, start });
+    }
+    Some(stamp)
+}
+
+/// Finds the date and time of day with which a message begins.
+///
+/// Numbers since 1970 are none here: a message beside other fields may well begin with a count.
+pub(crate) fn leading(text: &[u8], received: Timestamp, pin: &mut Option<Pin>) -> Option<Stamp> {
+    let stamp = find(text, received, pin)?;
+    (stamp.start <= PINNED_BYTES_MAX && text[stamp.start..stamp.end].contains(&b':')).then_some(stamp)
+}
+
+fn search(text: &[u8], received: Timestamp) -> Option<(Stamp, u8)> {
     let mut leading = true;
     for start in 0..text.len().min(PROBE_BYTES_MAX) {
         let byte = text[start];
         if byte.is_ascii_alphanumeric() {
-            let opens = start == 0 || b" \t[(<>|\"'=:,".contains(&text[start - 1]);
-            if opens && let Some((time, length, syslog)) = at(&text[start..], leading, received) {
-                return Some(Stamp { time, start, end: start + length, syslog });
+            let opens = start == 0 || OPENERS.contains(&text[start - 1]);
+            if opens && let Some((time, length, layout)) = layouts::at(&text[start..], leading, received) {
+                let kind = LAYOUTS[usize::from(layout)].kind;
+                return Some((Stamp { time, start, end: start + length, kind }, layout));
             }
             leading = false;
         } else if byte == b'\n' {
@@ -46,7 +100,7 @@ pub(crate) fn find(text: &[u8], received: Timestamp) -> Option<Stamp> {
 /// Reads a text that is a timestamp and nothing else.
 pub(crate) fn whole(text: &str, received: Timestamp) -> Option<Timestamp> {
     let bytes = text.trim().as_bytes();
-    let (time, length, _) = at(bytes, true, received)?;
+    let (time, length, _) = layouts::at(bytes, true, received)?;
     (length == bytes.len()).then_some(time)
 }
 
@@ -74,303 +128,6 @@ pub(crate) fn epoch_float(number: f64) -> Option<Timestamp> {
     Some(Timestamp::from_nanos(micros.checked_mul(1_000)?))
 }
 
-/// Nanoseconds since 1970 of a civil date and a time of day; nothing if the date does not exist or does not fit.
-fn civil(year: i64, month: i64, day: i64, nanos_of_day: i64) -> Option<i64> {
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let days_in_month = match month {
-        2 if leap => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        1..=12 => 31,
-        _ => return None,
-    };
-    if !(1..=days_in_month).contains(&day) || !(1970..=2261).contains(&year) {
-        return None;
-    }
-    (days_from_civil(year, month, day) * DAY_SECONDS).checked_mul(NANOS)?.checked_add(nanos_of_day)
-}
-
-/// Days since 1970-01-01 in the proleptic Gregorian calendar, years beginning in March.
-pub(crate) fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
-    let year = year - i64::from(month <= 2);
-    let era = year.div_euclid(400);
-    let of_era = year - era * 400;
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
-}
-
-/// Year, month and day of a number of days since 1970-01-01; the mirror of [`days_from_civil`].
-pub(crate) fn civil_from_days(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let of_era = shifted - era * 146_097;
-    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let shifted_month = (5 * of_year + 2) / 153;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    (year + era * 400 + i64::from(month <= 2), month, of_year - (153 * shifted_month + 2) / 5 + 1)
-}
-
-/// The instant of a date without a year: the latest one that is at most a day ahead of `received`.
-fn yearless(month: i64, day: i64, nanos_of_day: i64, received: Timestamp) -> Option<i64> {
-    let latest = received.nanos().saturating_add(DAY_SECONDS * NANOS);
-    let (year, _, _) = civil_from_days(received.nanos().div_euclid(DAY_SECONDS * NANOS));
-    // Nine years back: 29 February is at most eight years away.
-    (year - 8..=year + 1).rev().find_map(|year| civil(year, month, day, nanos_of_day).filter(|&nanos| nanos <= latest))
-}
-
-/// Reads a timestamp at the very beginning: the instant, its length, whether its layout is syslog's.
-fn at(bytes: &[u8], leading: bool, received: Timestamp) -> Option<(Timestamp, usize, bool)> {
-    let mut cursor = Cursor { bytes, at: 0 };
-    let first = *bytes.first()?;
-    let mut syslog = false;
-    let nanos = if first.is_ascii_digit() {
-        cursor.numeric(leading, received)?
-    } else if let Some(month) = cursor.name(&MONTHS) {
-        syslog = true;
-        cursor.syslog(month, received)?
-    } else if cursor.name(&WEEKDAYS).is_some() {
-        cursor.weekday()?
-    } else if leading && matches!(first, b'I' | b'W' | b'E' | b'F' | b'D') {
-        cursor.klog(received)?
-    } else {
-        return None;
-    };
-    let ends = !cursor.peek().is_some_and(|b| b.is_ascii_alphanumeric());
-    ends.then_some((Timestamp::from_nanos(nanos), cursor.at, syslog))
-}
-
-/// Reads forward; a method that returns nothing may leave the cursor anywhere.
-struct Cursor<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl Cursor<'_> {
-    fn peek(&self) -> Option<u8> {
-        self.bytes.get(self.at).copied()
-    }
-
-    fn skip(&mut self, any_of: &[u8]) -> Option<u8> {
-        let byte = self.peek().filter(|b| any_of.contains(b))?;
-        self.at += 1;
-        Some(byte)
-    }
-
-    fn digits(&self) -> usize {
-        self.bytes[self.at..].iter().take(20).take_while(|b| b.is_ascii_digit()).count()
-    }
-
-    /// A number of exactly so many digits, whatever follows.
-    fn number(&mut self, width: usize) -> Option<i64> {
-        let digits = self.bytes.get(self.at..self.at + width)?;
-        self.at += width;
-        digits.iter().try_fold(0i64, |n, b| {
-            let digit = b.is_ascii_digit().then(|| i64::from(b - b'0'))?;
-            n.checked_mul(10)?.checked_add(digit)
-        })
-    }
-
-    fn name(&mut self, names: &[&[u8; 3]]) -> Option<i64> {
-        let word = self.bytes.get(self.at..self.at + 3)?;
-        let place = names.iter().position(|name| word == name.as_slice())?;
-        self.at += 3;
-        i64::try_from(place + 1).ok()
-    }
-
-    /// `dd`, ` d` or `d`.
-    fn day(&mut self) -> Option<i64> {
-        let padded = self.skip(b" ").is_some();
-        let width = if padded { 1 } else { self.digits().min(2) };
-        if width == 0 { None } else { self.number(width) }
-    }
-
-    /// `hh:mm:ss` with an optional fraction after `.` or `,`: nanoseconds of the day.
-    fn clock(&mut self) -> Option<i64> {
-        let hour = self.number(2)?;
-        self.skip(b":")?;
-        let minute = self.number(2)?;
-        self.skip(b":")?;
-        let second = self.number(2)?;
-        let whole = of_day(hour, minute, second)?;
-        Some(whole + self.fraction())
-    }
-
-    fn fraction(&mut self) -> i64 {
-        let start = self.at;
-        if self.skip(b".,").is_none() {
-            return 0;
-        }
-        let width = self.bytes[self.at..].iter().take_while(|b| b.is_ascii_digit()).count();
-        if width == 0 {
-            self.at = start;
-            return 0;
-        }
-        let mut nanos = 0;
-        for place in 0..9 {
-            let digit = if place < width { self.bytes[self.at + place] - b'0' } else { 0 };
-            nanos = nanos * 10 + i64::from(digit);
-        }
-        self.at += width;
-        nanos
-    }
-
-    /// An optional zone as nanoseconds to subtract; without one, or with a name other than UTC, zero.
-    fn zone(&mut self) -> i64 {
-        let start = self.at;
-        let spaced = self.skip(b" ").is_some();
-        let rest = &self.bytes[self.at..];
-        let named = [&b"UTC"[..], b"GMT", b"Z", b"z"].into_iter().find(|name| rest.starts_with(name));
-        if let Some(name) = named.filter(|name| !rest.get(name.len()).is_some_and(u8::is_ascii_alphanumeric)) {
-            self.at += name.len();
-            return 0;
-        }
-        self.offset(spaced).unwrap_or_else(|| {
-            self.at = start;
-            0
-        })
-    }
-
-    /// `+hh:mm`, `+hhmm` or, where nothing precedes, `+hh`.
-    fn offset(&mut self, spaced: bool) -> Option<i64> {
-        let sign = if self.skip(b"+-")? == b'-' { -1 } else { 1 };
-        let width = self.digits();
-        let hours = self.number(2)?;
-        let minutes = match width {
-            4 => self.number(2)?,
-            2 if self.skip(b":").is_some() && self.digits() == 2 => self.number(2)?,
-            2 if !spaced && self.bytes[self.at - 1] != b':' => 0,
-            _ => return None,
-        };
-        (hours <= 18 && minutes <= 59).then_some(sign * (hours * 3_600 + minutes * 60) * NANOS)
-    }
-
-    /// The layouts that begin with a digit, told apart by the length of the first number and what follows it.
-    fn numeric(&mut self, leading: bool, received: Timestamp) -> Option<i64> {
-        match (self.digits(), self.bytes.get(self.digits()).copied()) {
-            (4, Some(b'-' | b'/')) => self.year_first(),
-            (2, Some(b'/' | b'-' | b' ')) if self.bytes.get(3).is_some_and(u8::is_ascii_alphabetic) => self.day_first(),
-            (2, Some(b'/')) if leading => {
-                let (year, _, month, _, day) =
-                    (self.number(2)?, self.skip(b"/")?, self.number(2)?, self.skip(b"/")?, self.number(2)?);
-                self.skip(b" ")?;
-                civil(2000 + year, month, day, self.clock()?)
-            }
-            (2, Some(b'-' | b'.')) if leading => {
-                let (month, _, day) = (self.number(2)?, self.skip(b"-.")?, self.number(2)?);
-                self.skip(b" ")?;
-                yearless(month, day, self.clock()?, received)
-            }
-            (6, Some(b' ')) if leading => {
-                let (year, month, day) = (self.number(2)?, self.number(2)?, self.number(2)?);
-                self.skip(b" ")?;
-                civil(2000 + year, month, day, self.compact()?)
-            }
-            (8, Some(b'T' | b'-' | b' ')) if leading => {
-                let (year, month, day) = (self.number(4)?, self.number(2)?, self.number(2)?);
-                self.skip(b"T- ")?;
-                let time = if self.digits() == 6 { self.compact()? } else { self.clock()? };
-                civil(year, month, day, time)?.checked_sub(self.zone())
-            }
-            (width @ (10 | 13 | 16 | 19), _) if leading || self.dotted_date_follows(width) => {
-                let whole = epoch(self.number(width)?)?.nanos();
-                let fraction = if width == 10 { self.fraction() } else { 0 };
-                whole.checked_add(fraction)
-            }
-            _ => None,
-        }
-    }
-
-    /// Whether ` yyyy.mm.dd` follows the number, as in the logs of IBM's supercomputers after a label.
-    fn dotted_date_follows(&self, width: usize) -> bool {
-        let mut cursor = Cursor { bytes: self.bytes, at: self.at + width };
-        cursor.skip(b" ").is_some()
-            && cursor.digits() == 4
-            && cursor.number(4).is_some()
-            && cursor.skip(b".").is_some()
-            && cursor.digits() == 2
-    }
-
-    /// `hhmmss`.
-    fn compact(&mut self) -> Option<i64> {
-        if self.digits() != 6 {
-            return None;
-        }
-        let whole = of_day(self.number(2)?, self.number(2)?, self.number(2)?)?;
-        Some(whole + self.fraction())
-    }
-
-    /// `2026-01-02T03:04:05.123Z`, `2026-01-02 03:04:05,123`, `2026/01/02 03:04:05`.
-    fn year_first(&mut self) -> Option<i64> {
-        let year = self.number(4)?;
-        let separator = self.skip(b"-/")?;
-        let month = self.number(2)?;
-        self.skip(&[separator])?;
-        let day = self.number(2)?;
-        self.skip(b"Tt ")?;
-        let time = self.clock()?;
-        civil(year, month, day, time)?.checked_sub(self.zone())
-    }
-
-    /// `10/Oct/2000:13:55:36 -0700`, `02-Jan-2026 03:04:05`, `02 Jan 2026 03:04:05`.
-    fn day_first(&mut self) -> Option<i64> {
-        let day = self.number(2)?;
-        let separator = self.skip(b"/- ")?;
-        let month = self.name(&MONTHS)?;
-        self.skip(&[separator])?;
-        let year = self.number(4)?;
-        self.skip(b": ")?;
-        let time = self.clock()?;
-        civil(year, month, day, time)?.checked_sub(self.zone())
-    }
-
-    /// `Jan  2 03:04:05` and, with a year, `Jan  2 2026 03:04:05`; the month is read already.
-    fn syslog(&mut self, month: i64, received: Timestamp) -> Option<i64> {
-        self.skip(b" ")?;
-        let day = self.day()?;
-        self.skip(b" ")?;
-        if self.digits() == 4 {
-            let year = self.number(4)?;
-            self.skip(b" ")?;
-            return civil(year, month, day, self.clock()?);
-        }
-        yearless(month, day, self.clock()?, received)
-    }
-
-    /// `Sun Dec 04 04:47:44.123 2005` and `Sun, 04 Dec 2005 04:47:44 GMT`; the weekday is read already.
-    fn weekday(&mut self) -> Option<i64> {
-        if self.skip(b",").is_some() {
-            self.skip(b" ")?;
-            return self.day_first();
-        }
-        self.skip(b" ")?;
-        let month = self.name(&MONTHS)?;
-        self.skip(b" ")?;
-        let day = self.day()?;
-        self.skip(b" ")?;
-        let time = self.clock()?;
-        let zone = self.zone();
-        self.skip(b" ")?;
-        civil(self.number(4)?, month, day, time)?.checked_sub(zone)
-    }
-
-    /// `I0102 03:04:05.123456`.
-    fn klog(&mut self, received: Timestamp) -> Option<i64> {
-        self.at += 1;
-        if self.digits() != 4 {
-            return None;
-        }
-        let (month, day) = (self.number(2)?, self.number(2)?);
-        self.skip(b" ")?;
-        yearless(month, day, self.clock()?, received)
-    }
-}
-
-/// Nanoseconds of the day; second 60 is a leap second.
-fn of_day(hour: i64, minute: i64, second: i64) -> Option<i64> {
-    (hour < 24 && minute < 60 && second <= 60).then_some((hour * 3_600 + minute * 60 + second) * NANOS)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -381,7 +138,12 @@ mod tests {
     fn check(text: &str, nanos: Option<i64>) {
         // Received 2026-01-10 00:00:00 UTC.
         let received = Timestamp::from_millis(1_768_003_200_000);
-        assert_eq!(find(text.as_bytes(), received).map(|s| s.time.nanos()), nanos, "{text:?}");
+        let mut pin = None;
+        let found = find(text.as_bytes(), received, &mut pin);
+        assert_eq!(found.map(|s| s.time.nanos()), nanos, "{text:?}");
+        if pin.is_some() {
+            assert_eq!(find(text.as_bytes(), received, &mut pin), found, "{text:?} where it is pinned");
+        }
     }
 
     #[test]
@@ -409,6 +171,16 @@ mod tests {
             "Fri, 02 Jan 2026 03:04:05 GMT",
             "02-Jan-2026 03:04:05 main",
             "20260102-03:04:05|x",
+            "2026-01-02-03.04.05 R02-M1",
+            "2026.01.02 03:04:05: x",
+            "260102  3:04:05 [Note] x",
+            "01/02/2026 03:04:05 x",
+            "01/02/2026, 3:04:05 AM x",
+            "02.01.2026 03:04:05 x",
+            "Jan 02, 2026 3:04:05 AM c.e.Main run",
+            "Jan 2, 2026, 3:04:05 AM x",
+            "Fri Jan  2 03:04:05 UTC 2026: x",
+            "Friday 2026-01-02 03:04:05 x",
             "20260102T030405Z x",
             "1767323045 x",
             "- 1767323045 2026.01.02 R02",
@@ -463,7 +235,7 @@ mod tests {
     fn a_missing_year_is_the_latest_that_is_not_ahead() {
         let at = |received: &str, text: &str| {
             let received = whole(received, Timestamp::default()).unwrap();
-            find(text.as_bytes(), received).map(|s| s.time)
+            find(text.as_bytes(), received, &mut None).map(|s| s.time)
         };
         let is = |text: &str| whole(text, Timestamp::default());
         assert_eq!(at("2026-01-01T00:00:05Z", "Dec 31 23:59:59 h"), is("2025-12-31T23:59:59Z"));
@@ -473,20 +245,51 @@ mod tests {
     }
 
     #[test]
-    fn days_read_what_they_write() {
-        for days in (-1_000_000..1_000_000).step_by(37) {
-            let (year, month, day) = civil_from_days(days);
-            assert_eq!(days_from_civil(year, month, day), days);
+    fn every_layout_is_read_and_pinned() {
+        let received = Timestamp::from_millis(1_768_003_200_000);
+        let mut read = [false; LAYOUTS.len()];
+        for text in [
+            "2026-01-02T03:04:05Z",
+            "2026-01-02 03:04:05",
+            "2026/01/02 03:04:05",
+            "2026.01.02 03:04:05",
+            "2026-01-02-03.04.05",
+            "20260102 030405",
+            "260102 030405",
+            "26/01/02 03:04:05",
+            "02/Jan/2026:03:04:05 +0000",
+            "02-Jan-2026 03:04:05",
+            "02 Jan 2026 03:04:05",
+            "13/12/2025 03:04:05",
+            "02.01.2026 03:04:05",
+            "01-02 03:04:05",
+            "01.02 03:04:05",
+            "Jan  2 03:04:05",
+            "Jan  2 2026 03:04:05",
+            "Jan 2, 2026 11:04:05 PM",
+            "Fri Jan 02 03:04:05 2026",
+            "Fri, 02 Jan 2026 03:04:05 GMT",
+            "E0102 03:04:05",
+            "1767323045 2026.01.02",
+            "1767323045",
+            "1767323045000",
+            "1767323045000000",
+            "1767323045000000000",
+        ] {
+            for line in [format!("{text} said"), format!("[{text}] said"), format!("- {text} said")] {
+                let mut pin = None;
+                let found = find(line.as_bytes(), received, &mut pin).unwrap();
+                let pin = pin.unwrap();
+                read[usize::from(pin.layout)] = true;
+                assert_eq!(pin.read(line.as_bytes(), received), Some(found), "{line:?}");
+                // A line that does not fit is searched as ever.
+                let other = b"x 2020-02-03T04:05:06Z y";
+                assert_eq!(find(other, received, &mut Some(pin)), find(other, received, &mut None), "after {line:?}");
+            }
         }
-        assert_eq!(civil_from_days(0), (1970, 1, 1));
-    }
-
-    #[test]
-    fn a_number_that_is_too_large_is_no_time() {
-        for text in ["9999999999999999999", "9223372036854775808 x", "18446744073709551616"] {
-            let mut cursor = Cursor { bytes: text.as_bytes(), at: 0 };
-            assert_eq!(cursor.number(cursor.digits().min(20)), None, "{text}");
-        }
+        let unread: Vec<_> =
+            LAYOUTS.iter().zip(read).filter(|(_, read)| !read).map(|(layout, _)| layout.name).collect();
+        assert_eq!(unread, [""; 0]);
     }
 
     #[test]

@@ -28,7 +28,8 @@ pub enum Comparison {
 }
 
 impl Comparison {
-    const fn as_str(self) -> &'static str {
+    /// How it is written.
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Above => ">",
             Self::AtLeast => ">=",

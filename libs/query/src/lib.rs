@@ -1,8 +1,10 @@
 //! Text to plan: what a person may ask, read without running it.
 //!
-//! Owns the grammar of one-off queries ([`parse_select`]), of continuous queries ([`parse_continuous`]) and of rule
-//! conditions ([`parse_condition`]), and the one shape of a complaint about any of them ([`Diagnostic`]), which points at
-//! a line and column and says what to write instead.
+//! Owns the grammars: one-off queries in SQL ([`parse_select`]), the pipe language ([`parse_pipe`]), the part of LogQL that
+//! Loki's clients send ([`parse_logql`]), continuous queries ([`parse_continuous`]) and rule conditions
+//! ([`parse_condition`]), together a rule ([`parse_rule`]); the logical plan of the pipe language and of LogQL ([`Plan`]) and its way to SQL ([`lower`]); what
+//! could come next while somebody writes ([`complete`]); and the one shape of a complaint about any of them
+//! ([`Diagnostic`]), which points at a line and column and says what to write instead.
 //! Deliberately does not know: which indexes and columns exist, how anything is executed, Arrow or DataFusion. Column
 //! names are case-sensitive as fields of a log are; a field whose name holds a dot may be written plainly (`http.status`).
 //!
@@ -20,6 +22,9 @@
 //! assert_eq!((window.keys[0].name.as_str(), window.aggregates[0].name.as_str()), ("service", "n"));
 //! assert!(parse_condition("n > 100")?.holds(101.0));
 //!
+//! let plan = query::parse_pipe("index:shop since:1h error | top 3 service")?;
+//! assert_eq!(plan.to_string(), "index:shop since:1h error | top 3 service");
+//!
 //! let error = parse_select("SELECT *\nFORM shop").unwrap_err();
 //! assert_eq!((error.line, error.column), (2, 1));
 //! # Ok::<(), query::Diagnostic>(())
@@ -29,6 +34,12 @@ mod condition;
 mod continuous;
 mod diagnostic;
 mod expression;
+pub mod logql;
+mod lower;
+mod pipe;
+pub mod plan;
+mod quantity;
+mod rule;
 mod select;
 mod text;
 mod tumble;
@@ -38,7 +49,15 @@ pub use condition::{Comparison, Condition, parse_condition};
 pub use continuous::{Continuous, OutputColumn, RESERVED_COLUMNS, Shape, parse_continuous};
 pub use diagnostic::{Diagnostic, nearest};
 pub use expression::{Expression, parse_expression};
-pub use select::{Select, parse_select};
+pub use logql::{Logql, parse_logql};
+pub use lower::{Column, ColumnKind, Ongoing, Surroundings, lower, lower_continuous};
+pub use pipe::{
+    Command, Completion, CompletionKind, DEPTH_MAX, Known, LIST_MAX, STEPS_MAX, TESTS_MAX, complete, name_text,
+    parse_pipe,
+};
+pub use plan::Plan;
+pub use rule::{Rule, RuleError, parse_rule};
+pub use select::{Select, TABLES_MAX, parse_select};
 pub use sqlparser::ast::Statement;
 pub use text::{OPERATORS_MAX, TEXT_BYTES_MAX};
 pub use tumble::{DELAY_DEFAULT, DELAY_MAX, SIZE_MAX, SIZE_MIN};

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Most indexes that one query may read.
-const TABLES_MAX: usize = 16;
+pub const TABLES_MAX: usize = 16;
 
 /// Most tables, subqueries included, in all FROM clauses together: each join nests the plan once more.
 const RELATIONS_MAX: usize = 32;

@@ -23,7 +23,7 @@ use crate::{
     nats::{LANE_COUNT, MAX_PAYLOAD},
     port::free_port,
     question, secrets,
-    server::{Server, roomy},
+    server::{FILE_STORE_MAX, Server, with_queue},
 };
 
 /// Elections take 4 to 9 s (JetStream's own time-outs, which no setting changes), and a first one may fail.
@@ -192,6 +192,7 @@ impl NatsCluster {
             port: 0,
             store_dir: self.servers[n].store_dir().display().to_string(),
             resolver_dir: self.dir.path().join(format!("n{n}/resolver")).display().to_string(),
+            max_file_store: FILE_STORE_MAX,
             sync_interval: Some(self.options.sync_interval.clone())
                 .filter(|text| !text.is_empty())
                 .unwrap_or("2m".to_owned()),
@@ -207,7 +208,7 @@ impl NatsCluster {
             .start(|ports, port| {
                 let spec = ServerSpec { port, ports_dir: Some(ports.to_owned()), ..spec };
                 let text = keys::server_config(keyring, &spec)?;
-                Ok(roomy(&text, api_queue_max) + &more)
+                Ok(with_queue(&text, api_queue_max) + &more)
             })
             .await
     }
@@ -268,6 +269,38 @@ impl NatsCluster {
     /// Lets servers reach each other again.
     pub fn mend_routes(&self) {
         self.routes.mend();
+    }
+
+    /// Starts a server over files that were harmed, and waits until every stream is whole.
+    ///
+    /// Some releases fall over what they find (a panic while a stream is restored). Then it gets an empty disk, as its
+    /// operator would give it one, and the answer is false.
+    pub async fn restart_harmed(&mut self, n: usize, whole_within: Duration) -> Result<bool> {
+        let begun = Instant::now();
+        let mut stood = true;
+        let mut started = self.restart(n).await;
+        loop {
+            if let Err(error) = started.and_then(|()| self.servers[n].check()) {
+                ensure!(stood && self.log(n).contains("panic: "), "{error:#}");
+                stood = false;
+                self.wipe(n)?;
+                self.restart(n).await?;
+            }
+            match self.all_whole().await {
+                Ok(()) => return Ok(stood),
+                Err(error) => ensure!(begun.elapsed() < whole_within, "not whole after {whole_within:?}: {error:#}"),
+            }
+            sleep(LOOK_EVERY).await;
+            started = Ok(());
+        }
+    }
+
+    /// Fails if a stream of the platform's account lacks a copy.
+    pub async fn all_whole(&self) -> Result<()> {
+        for stream in self.streams().await? {
+            ensure!(self.is_whole(&stream).await?, "{stream} is not whole");
+        }
+        Ok(())
     }
 
     /// Turns over one byte in the middle of the last block of one copy of a stream, and answers which file it was in.

@@ -2,17 +2,18 @@
 
 use std::{fs, path::PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use bus::{
     SystemClock,
     keys::{self, Keyring, ServerSpec, TlsSpec},
 };
+use serde_json::json;
 use tempfile::TempDir;
 use types::Clock;
 
 use crate::{
-    secrets,
-    server::{Server, roomy},
+    question, secrets,
+    server::{FILE_STORE_MAX, Server},
 };
 
 /// Lanes of the tenants' account: one for each container of the default settings.
@@ -93,6 +94,14 @@ impl Nats {
         self.server.log()
     }
 
+    /// Deletes a stream of the platform's account behind everyone's back.
+    pub async fn delete_stream(&self, name: &str) -> Result<()> {
+        let subject = format!("$JS.API.STREAM.DELETE.{name}");
+        let answer = question::ask(self.server.port(), &self.platform_creds()?, &subject, &json!({})).await?;
+        ensure!(answer["success"] == true, "{subject}: {answer}");
+        Ok(())
+    }
+
     /// Kills the server as if its machine had crashed, but for what the operating system still writes.
     pub fn kill(&mut self) -> Result<()> {
         self.server.kill()
@@ -116,13 +125,14 @@ impl Nats {
                     port,
                     store_dir,
                     resolver_dir,
+                    max_file_store: FILE_STORE_MAX,
                     sync_interval: "2m".to_owned(),
                     max_payload: MAX_PAYLOAD,
                     lane_count: LANE_COUNT,
                     ports_dir: Some(ports.to_owned()),
                     tls,
                 };
-                Ok(roomy(&keys::server_config(keyring, &spec)?, 0))
+                Ok(keys::server_config(keyring, &spec)?)
             })
             .await
     }

@@ -169,12 +169,15 @@ impl Drop for Server {
     }
 }
 
-/// A configuration that counts on more room than any disk has, with a bound on waiting API requests if it is not 0.
-///
-/// Logs reserve their largest size, and a server refuses streams beyond three quarters of what is free; a test fills hardly any of it.
-pub(crate) fn roomy(config: &str, api_queue_max: u32) -> String {
-    let bound = if api_queue_max == 0 { String::new() } else { format!("  request_queue_limit: {api_queue_max}\n") };
-    config.replacen("jetstream {\n", &format!("jetstream {{\n  max_file_store: 1TB\n{bound}"), 1)
+/// What streams may reserve: more than any disk has. They reserve their largest size, and a test fills hardly any of it.
+pub(crate) const FILE_STORE_MAX: Option<u64> = Some(1 << 40);
+
+/// A configuration with a bound on API requests that wait; 0 is the server's own.
+pub(crate) fn with_queue(config: &str, api_queue_max: u32) -> String {
+    if api_queue_max == 0 {
+        return config.to_owned();
+    }
+    config.replacen("jetstream {\n", &format!("jetstream {{\n  request_queue_limit: {api_queue_max}\n"), 1)
 }
 
 fn port_of(text: &str) -> Option<u16> {

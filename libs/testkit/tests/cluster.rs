@@ -93,8 +93,7 @@ async fn a_damaged_block_of_one_copy_does_not_reach_a_reader() {
     nats.kill(follower).unwrap();
     let block = nats.corrupt_block(follower, "T1_0").unwrap();
     assert!(block.ends_with("1.blk"), "{}", block.display());
-    nats.restart(follower).await.unwrap();
-    eventually(ELECTED, async || matches!(nats.is_whole("T1_0").await, Ok(true))).await;
+    nats.restart_harmed(follower, ELECTED).await.unwrap();
     let records = log.read(0, 1 << 20).await.unwrap();
     let firsts: Vec<u8> = records.iter().filter(|r| r.kind == RecordKind::Frame).map(|r| r.payload[0]).collect();
     assert_eq!(firsts, (0..20).collect::<Vec<_>>());

@@ -8,7 +8,7 @@ use types::{IndexName, RuleId, Timestamp};
 use crate::{Empty, page::Page};
 
 calls! {
-    /// Creates or replaces a rule; repeating it with the same content changes nothing. Kinds: `InvalidQuery`, `InvalidCondition`, `UnknownIndex`.
+    /// Creates or replaces a rule; repeating it with the same content changes nothing. Kinds: `InvalidQuery`, `InvalidCondition`, `UnknownIndex`, `RuleTaken`.
     PutRule(Rule) -> RuleDescription; "lb.v1.alerter.rules.put" [()] @ Alerter, Idempotent
     /// Deletes a rule and its job; deleting what is not there succeeds.
     DeleteRule(RuleName) -> Empty; "lb.v1.alerter.rules.delete" [()] @ Alerter, Idempotent
@@ -42,6 +42,9 @@ pub struct Rule {
 pub struct RuleName {
     /// The rule.
     pub rule: RuleId,
+    /// Only if it watches this index; whatever it watches without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<IndexName>,
 }
 
 /// The state of one instance of a rule.
@@ -91,6 +94,9 @@ pub struct RulesOf {
     /// Behind this one; from the first without it.
     #[serde(default)]
     pub after: Option<RuleId>,
+    /// Only those that watch this index; all without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<IndexName>,
     /// How many at most.
     #[serde(default)]
     pub limit: Page,

@@ -12,11 +12,11 @@ use crate::{
 };
 
 calls! {
-    /// Creates the log index of a service instance on its back-end; repeating it answers the same. Kinds: `IndexNameTaken`, `InstanceDiffers`, `NoArchive`.
+    /// Creates the log index of a service instance on its back-end; repeating it answers the same. Kinds: `IndexNameTaken`, `InstanceDiffers`, `NoArchive`, `Superseded`.
     CreateIndex(NewIndex) -> IndexDescription; "lb.v1.index-provisioner.indexes.create" [()] @ IndexProvisioner, Idempotent
-    /// Changes the log index of a service instance; repeating it answers the same. Kinds: `UnknownInstance`, `NotUpdatable`, `NoArchive`.
+    /// Changes the log index of a service instance; repeating it answers the same. Kinds: `UnknownInstance`, `NotUpdatable`, `NoArchive`, `Superseded`.
     UpdateIndex(IndexChange) -> IndexDescription; "lb.v1.index-provisioner.indexes.update" [()] @ IndexProvisioner, Idempotent
-    /// Deletes the log index of a service instance with its credentials; deleting what is not there succeeds. Kinds: `NotEmpty`, `ArchiveInUse`.
+    /// Deletes the log index of a service instance with its credentials; deleting what is not there succeeds. Kinds: `NotEmpty`, `ArchiveInUse`, `Superseded`.
     DeleteIndex(InstanceName) -> Empty; "lb.v1.index-provisioner.indexes.delete" [()] @ IndexProvisioner, Idempotent
     /// Lists the log indexes that can be used, in pages. Kinds: `InvalidPage`.
     ListIndexes(IndexesOf) -> IndexList; "lb.v1.index-provisioner.indexes.list" [()] @ IndexProvisioner, Idempotent
@@ -88,6 +88,9 @@ pub struct NewIndex {
     /// Everything else.
     #[serde(default)]
     pub options: IndexOptions,
+    /// Grows with everything that is wanted of the instance: what comes behind something greater is late, and refused. 0 has no place.
+    #[serde(default)]
+    pub order: u64,
 }
 
 /// A change to the index of a service instance: what it is to be from now on.
@@ -101,13 +104,19 @@ pub struct IndexChange {
     /// Everything else; `adopt` means nothing here.
     #[serde(default)]
     pub options: IndexOptions,
+    /// Grows with everything that is wanted of the instance: what comes behind something greater is late, and refused. 0 has no place.
+    #[serde(default)]
+    pub order: u64,
 }
 
-/// Names a service instance.
+/// Names a service instance, of which something is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceName {
     /// The instance.
     pub instance: InstanceId,
+    /// Grows with everything that is wanted of the instance: what comes behind something greater is late, and refused. 0 has no place.
+    #[serde(default)]
+    pub order: u64,
 }
 
 /// Names a service binding.

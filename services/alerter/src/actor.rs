@@ -49,7 +49,7 @@ impl Handler<Incoming<DeleteRule>> for Desk {
     fn handle(&mut self, incoming: Incoming<DeleteRule>, _: &mut Context<Self>) -> Self::Result {
         let (ledger, jobs) = (self.ledger.clone(), self.jobs.clone());
         Box::pin(async move {
-            ledger.submit(Command::Delete(incoming.request.rule)).await?;
+            ledger.submit(Command::Delete(incoming.request)).await?;
             jobs.cancel_orphans().await;
             Ok(Empty {})
         })

@@ -1,6 +1,6 @@
 //! A rule's condition, checked against its query.
 
-use query::{Shape, parse_condition, parse_continuous};
+use query::{RuleError, parse_rule};
 use wire::{
     alerter::{ObservedRow, Rule},
     job_manager::EarlyFire,
@@ -19,33 +19,17 @@ pub(crate) struct Condition {
 impl Condition {
     /// Reads query and condition of a rule; errors carry a caret picture.
     pub(crate) fn of(rule: &Rule) -> Result<Self, Error> {
-        let continuous = parse_continuous(&rule.query).map_err(|d| Error::InvalidQuery(d.render(&rule.query)))?;
-        let parsed =
-            parse_condition(&rule.condition).map_err(|d| Error::InvalidCondition(d.render(&rule.condition)))?;
-        if continuous.source != rule.index {
+        let read = parse_rule(&rule.query, &rule.condition).map_err(|wrong| match wrong {
+            RuleError::Query(found) => Error::InvalidQuery(found.render(&rule.query)),
+            RuleError::Condition(found) => Error::InvalidCondition(found.render(&rule.condition)),
+        })?;
+        if read.source != rule.index {
             return Err(Error::InvalidQuery(format!(
                 "the query reads {}, but the rule watches {}",
-                continuous.source, rule.index
+                read.source, rule.index
             )));
         }
-        if continuous.insert_into.is_some() {
-            return Err(Error::InvalidQuery("a rule's query has no INSERT INTO: its rows go to the rule".to_owned()));
-        }
-        let Shape::Windowed(windowed) = continuous.shape else {
-            return Err(Error::InvalidQuery(
-                "a rule needs a windowed query: SELECT …, count(*) AS n FROM tumble(index, INTERVAL '10 seconds') GROUP BY …"
-                    .to_owned(),
-            ));
-        };
-        let names: Vec<&str> = windowed.aggregates.iter().map(|a| a.name.as_str()).collect();
-        let Some(aggregate) = windowed.aggregates.iter().find(|a| a.name == parsed.column) else {
-            return Err(Error::InvalidCondition(format!(
-                "the query has no aggregate {:?}; it has {}",
-                parsed.column,
-                names.join(", ")
-            )));
-        };
-        let grows = aggregate.function == query::AggregateFunction::Count;
+        let (parsed, grows) = (read.condition, read.function == query::AggregateFunction::Count);
         let or_equal = match parsed.op {
             query::Comparison::Above => Some(false),
             query::Comparison::AtLeast => Some(true),

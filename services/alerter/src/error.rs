@@ -15,6 +15,9 @@ pub enum Error {
     /// The installation holds as many rules as it may.
     #[error("there are {} rules already; delete some first", crate::state::RULES_MAX)]
     TooManyRules,
+    /// Somebody else's rule has the name: nobody replaces what watches another index.
+    #[error("rule {0} is there and watches another index; choose another name, or delete it first if it is yours")]
+    RuleTaken(RuleId),
     /// The rule's id leaves no room for the names derived from it.
     #[error("the rule id {0} is too long: use at most 96 characters")]
     NameTooLong(RuleId),
@@ -26,6 +29,7 @@ impl From<Error> for Problem {
             Error::InvalidQuery(_) => "InvalidQuery",
             Error::InvalidCondition(_) => "InvalidCondition",
             Error::TooManyRules => return Self::conflict("TooManyRules", error),
+            Error::RuleTaken(_) => return Self::conflict("RuleTaken", error),
             Error::NameTooLong(_) => "NameTooLong",
         };
         Self::bad_request(kind, error)

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use types::{IndexName, JobId, RuleId, Timestamp};
 use wire::{
     Problem,
-    alerter::{AlertState, Observation, ObservedRow, Rule, RuleDescription, RuleInstance, RuleList, RulesOf},
+    alerter::{AlertState, Observation, ObservedRow, Rule, RuleDescription, RuleInstance, RuleList, RuleName, RulesOf},
 };
 
 use crate::{condition::Condition, error::Error};
@@ -105,7 +105,7 @@ pub enum Command {
     /// Create or replace a rule.
     Put(Rule),
     /// Delete a rule.
-    Delete(RuleId),
+    Delete(RuleName),
     /// The job manager took the rule's job.
     JobTaken(RuleId, JobId),
     /// A replaced job is gone.
@@ -177,9 +177,11 @@ impl host::ControlState for State {
     fn decide(&self, command: Command, _now: Timestamp) -> Result<Vec<Event>, Error> {
         match command {
             Command::Put(rule) => self.put(rule),
-            Command::Delete(rule) => match self.rules.contains_key(&rule) {
-                true => Ok(vec![Event::RuleDeleted { rule }]),
-                false => Ok(Vec::new()),
+            Command::Delete(RuleName { rule, index }) => match self.rules.get(&rule) {
+                Some(known) if index.is_none_or(|index| index == known.rule.index) => {
+                    Ok(vec![Event::RuleDeleted { rule }])
+                }
+                _ => Ok(Vec::new()),
             },
             Command::JobTaken(rule, job) => match self.rules.get(&rule) {
                 Some(state) if state.job == job && !state.submitted => Ok(vec![Event::JobTaken { rule }]),
@@ -244,6 +246,8 @@ impl State {
         Condition::of(&rule)?;
         match self.rules.get(&rule.rule) {
             Some(known) if known.rule == rule => return Ok(Vec::new()),
+            // Who may manage the one index need not be who made the rule on the other.
+            Some(known) if known.rule.index != rule.index => return Err(Error::RuleTaken(rule.rule)),
             None if self.rules.len() >= RULES_MAX => return Err(Error::TooManyRules),
             _ => {}
         }
@@ -293,7 +297,10 @@ impl State {
         let pending = self.pending();
         let after = wanted.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let behind = self.rules.range::<RuleId, _>((after, Bound::Unbounded));
-        let described = behind.map(|(rule, state)| state.describe(pending.get(rule).copied().unwrap_or(0)));
+        let watches = |state: &RuleState| wanted.index.as_ref().is_none_or(|index| *index == state.rule.index);
+        let described = behind
+            .filter(|(_, state)| watches(state))
+            .map(|(rule, state)| state.describe(pending.get(rule).copied().unwrap_or(0)));
         let (rules, more) = wanted.limit.fill(described)?;
         Ok(RuleList { rules, more })
     }

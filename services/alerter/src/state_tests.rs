@@ -200,6 +200,21 @@ fn rules_are_listed_in_pages_that_can_be_sent_however_many_label_sets_they_have(
     assert_eq!(found, state.rules.keys().cloned().collect::<Vec<_>>());
 }
 
+#[test]
+fn a_rule_belongs_to_the_index_that_it_watches() {
+    let mut state = with_rule();
+    let foreign = Rule { index: "bank".parse().unwrap(), query: rule().query.replace("shop", "bank"), ..rule() };
+    let refused = state.decide(Command::Put(foreign), Timestamp::from_nanos(1)).unwrap_err();
+    assert!(matches!(refused, Error::RuleTaken(_)), "{refused}");
+    let named = |index: Option<&str>| RuleName { rule: rule().rule, index: index.map(|name| name.parse().unwrap()) };
+    assert!(run(&mut state, Command::Delete(named(Some("bank")))).is_empty(), "another tenant's stays");
+    let of = |index: &str| RulesOf { index: Some(index.parse().unwrap()), ..RulesOf::default() };
+    assert_eq!((state.page(&of("shop")).unwrap().rules.len(), state.page(&of("bank")).unwrap().rules.len()), (1, 0));
+    let mut other = state.clone();
+    assert_eq!(run(&mut state, Command::Delete(named(Some("shop")))).len(), 1);
+    assert_eq!(run(&mut other, Command::Delete(named(None))).len(), 1);
+}
+
 /// Why what an observation does not change must be made sure of: a leader that does not know the rule has nothing to say.
 #[test]
 fn rows_of_a_rule_that_is_not_known_change_nothing() {

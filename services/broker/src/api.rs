@@ -33,6 +33,13 @@ const DECIDED_WITHIN: Duration = Duration::from_secs(FORWARD_MAX.as_secs() - 1);
 /// Worker threads: requests wait, they do not compute.
 const WORKERS: usize = 2;
 
+/// Connections of one worker thread; beyond, new ones wait to be taken. A platform holds a few.
+const CONNECTIONS_MAX: usize = 1_024;
+
+/// How long a connection is kept that asks nothing: longer than load balancers keep theirs (60 s at most of them), so that it is not
+/// closed while a request is on its way.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
 /// Seconds that requests in flight have to end when the service drains.
 const SHUTDOWN_SECONDS: u64 = 5;
 
@@ -51,7 +58,12 @@ impl Front {
     pub(crate) fn serve(self, host: &Host, address: &str) -> std::io::Result<(Server, ServerHandle)> {
         let front = web::Data::new(self);
         let make = move || App::new().app_data(front.clone()).default_service(web::to(handle));
-        let server = HttpServer::new(make).workers(WORKERS).disable_signals().shutdown_timeout(SHUTDOWN_SECONDS);
+        let server = HttpServer::new(make)
+            .workers(WORKERS)
+            .max_connections(CONNECTIONS_MAX)
+            .keep_alive(KEEP_ALIVE)
+            .disable_signals()
+            .shutdown_timeout(SHUTDOWN_SECONDS);
         let server = match host.https() {
             Some(tls) => server.bind_rustls_0_23(address, tls)?,
             None => server.bind(address)?,

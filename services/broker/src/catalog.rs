@@ -17,6 +17,9 @@ use crate::{catalog::schema::Schema, osb::Version, wanted::Defaults};
 /// The catalog that is served unless the settings name another.
 pub const BUILT_IN: &str = include_str!("../catalog.yaml");
 
+/// The back-end that is our own store.
+pub(crate) const OWN: &str = "own";
+
 /// What is shown in place of a secret.
 const REDACTED: &str = "***";
 
@@ -58,6 +61,8 @@ pub struct Plan {
     pub maintenance_version: Option<String>,
     bindable: bool,
     offered: bool,
+    /// Servers that must hold an event before it is acknowledged.
+    copies: u8,
     provision: Schema,
     update: Schema,
     bind: Schema,
@@ -99,6 +104,8 @@ pub struct Catalog {
     offerings: Vec<Arc<Offering>>,
     /// Every plan that is known, by its id; those that are not offered serve the instances that have them.
     plans: BTreeMap<String, (Chosen, bool)>,
+    /// Servers that hold each event in this installation.
+    copies: u8,
     /// One for each version that is answered differently.
     pages: Vec<Page>,
 }
@@ -113,13 +120,14 @@ pub(crate) struct Page {
 impl Catalog {
     /// Reads and checks a catalog in YAML or, as its subset, JSON; all of it is offered.
     pub fn parse(text: &str) -> Result<Self, CatalogError> {
-        Self::offering_only(text, &[])
+        Self::offering_only(text, &[], u8::MAX)
     }
 
-    /// The same with only the named offerings offered; no names are all of them.
+    /// The same with only the named offerings offered, no names being all of them, and of those the plans that an installation can
+    /// keep which holds each event on so many servers.
     ///
     /// Errors: the first rule that is broken, with its place.
-    pub fn offering_only(text: &str, names: &[String]) -> Result<Self, CatalogError> {
+    pub fn offering_only(text: &str, names: &[String], copies: u8) -> Result<Self, CatalogError> {
         let offerings = read::offerings(text)?;
         check(&offerings)?;
         if let Some(name) = names.iter().find(|name| offerings.iter().all(|o| o.name != **name)) {
@@ -134,11 +142,18 @@ impl Catalog {
         for offering in &offerings {
             for plan in &offering.plans {
                 let chosen = Chosen { offering: Arc::clone(offering), plan: Arc::clone(plan) };
-                plans.insert(plan.id.clone(), (chosen, served(offering) && plan.offered));
+                plans.insert(plan.id.clone(), (chosen, served(offering) && plan.offered && plan.copies <= copies));
             }
         }
         let shown: Vec<Arc<Offering>> = offerings.into_iter().filter(|offering| served(offering)).collect();
-        let mut catalog = Self { offerings: shown, plans, pages: Vec::new() };
+        let mut catalog = Self { offerings: shown, plans, copies, pages: Vec::new() };
+        if let Some(empty) = catalog.offerings.iter().find(|offering| catalog.offered(offering).next().is_none()) {
+            let rules = format!(
+                "each of its plans needs more than {copies} copies of an event (common.journal_replicas): leave the offering out of \
+                 broker.offerings, or give it a plan that needs fewer"
+            );
+            return Err(rule(&empty.name, rules));
+        }
         catalog.pages = Version::GATES.iter().map(|minor| catalog.page_of(Version { minor: *minor })).collect();
         Ok(catalog)
     }
@@ -203,12 +218,32 @@ impl Catalog {
     pub fn shown(&self, version: Version) -> Value {
         let services = self.offerings.iter().map(|offering| {
             let mut shown = gated(&offering.shown, version, false);
-            let plans = offering.plans.iter().filter(|plan| plan.offered);
-            let plans = plans.map(|plan| Value::Object(gated(&plan.shown, version, true)));
+            let plans = self.offered(offering).map(|plan| Value::Object(gated(&plan.shown, version, true)));
             shown.insert("plans".to_owned(), plans.collect());
             Value::Object(shown)
         });
         json!({ "services": services.collect::<Vec<_>>() })
+    }
+
+    fn offered<'a>(&'a self, offering: &'a Offering) -> impl Iterator<Item = &'a Arc<Plan>> {
+        offering.plans.iter().filter(|plan| self.find(&offering.id, &plan.id).is_some())
+    }
+
+    /// Why a plan cannot be had in this installation although its catalog has it.
+    pub(crate) fn lacking(&self, service_id: &str, plan_id: &str) -> Option<String> {
+        let plan = self.known(service_id, plan_id)?.plan;
+        (plan.offered && plan.copies > self.copies).then(|| {
+            format!(
+                "the plan {} needs {} copies of each event, and this installation keeps {}",
+                plan.name, plan.copies, self.copies
+            )
+        })
+    }
+
+    /// The plans that are not offered because this installation cannot keep what they say.
+    pub(crate) fn withheld(&self) -> Vec<String> {
+        let plans = self.offerings.iter().flat_map(|offering| offering.plans.iter().map(move |plan| (offering, plan)));
+        plans.filter_map(|(offering, plan)| self.lacking(&offering.id, &plan.id)).collect()
     }
 
     /// Names the content of [`Catalog::shown`], for `If-None-Match`.

@@ -17,7 +17,6 @@ use bus::Bus;
 use host::Ledger;
 use tokio::time::timeout;
 use types::{Clock, InstanceId};
-use wire::Problem;
 
 use crate::{
     audit::Audit,
@@ -142,11 +141,7 @@ impl Desk {
 
     /// An answer that something is not there, unless somebody else leads who may know better.
     async fn sure(&self, absent: Answer) -> Answer {
-        let nothing = Problem::not_found("UnknownInstance", "it is not in the state of this replica");
-        match self.ledger.sure::<()>(Err(nothing)).await {
-            Err(unsure) if unsure.is_transient() => unsure.into(),
-            _ => absent,
-        }
+        self.ledger.confirm().await.map_or_else(Answer::from, |()| absent)
     }
 
     fn dashboard_url(&self, index: &types::IndexName) -> String {
@@ -167,7 +162,7 @@ fn settled(token: &str, current: Option<&Operation>, ended: Option<&Ended>) -> O
             operation.ended.then_some(end)
         }
         (None, Some(ended)) if ended.operation.token == token => Some(match &ended.failure {
-            Some(reason) => Settled::Failed(Failure { reason: reason.clone(), repeatable: false }),
+            Some(reason) => Settled::Failed(Failure { reason: reason.clone(), repeatable: false, kind: String::new() }),
             None if ended.operation.kind.is_end() => Settled::Done,
             None => Settled::Superseded,
         }),
@@ -251,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_deletion_is_told_as_done_only_if_it_was() {
-        let failure = Failure { reason: "it holds events".into(), repeatable: true };
+        let failure = Failure { reason: "it holds events".into(), repeatable: true, kind: String::new() };
         let refused = Operation { failure: Some(failure.clone()), ..operation(Kind::Deprovision, 2, true) };
         let over = |kind, number, failure: Option<&str>| {
             let operation = operation(kind, number, false);

@@ -1,20 +1,23 @@
 //! Carries out the operations that the journal shows as begun: calls to the provisioner, repeated until they end.
 
+pub(crate) mod rules;
+
 use std::{collections::BTreeSet, time::Duration};
 
 use bus::Bus;
 use host::{Free, Ledger};
-use types::{BindingId, InstanceId};
+use types::{BindingId, IndexName, InstanceId};
 use wire::{
     Code, Outcome, Problem,
     index_provisioner::{
-        BindingName, CreateIndex, DeleteIndex, IndexChange, InstanceName, IssueCredentials, NewBinding, NewIndex,
-        RevokeCredentials, UpdateIndex,
+        BindingName, CreateIndex, DeleteIndex, IndexChange, IndexOptions, InstanceName, IssueCredentials, NewBinding,
+        NewIndex, Reclaim, RevokeCredentials, UpdateIndex,
     },
 };
 
 use crate::{
     audit::Audit,
+    catalog::OWN,
     desk::{Handover, new_binding},
     metrics,
     provisioned::bindings,
@@ -30,12 +33,35 @@ const MUST_STAY: [&str; 2] = ["NotEmpty", "ArchiveInUse"];
 
 /// One call to make.
 pub(crate) enum Work {
-    Create { id: InstanceId, token: String, wanted: Wanted },
-    Update { id: InstanceId, token: String, wanted: Wanted },
-    Restore { id: InstanceId, token: String, wanted: Wanted },
-    Delete { id: InstanceId, token: String },
-    Issue { token: String, new: NewBinding },
-    Revoke { id: BindingId, instance: InstanceId, token: String },
+    Create(Step, Wanted),
+    Update(Step, Wanted),
+    Restore(Step, Wanted),
+    Delete {
+        step: Step,
+        index: IndexName,
+        /// Whether its users may have made rules on it.
+        watched: bool,
+    },
+    Issue {
+        token: String,
+        new: NewBinding,
+    },
+    Revoke {
+        id: BindingId,
+        instance: InstanceId,
+        token: String,
+    },
+}
+
+/// Which work on an instance it is.
+pub(crate) struct Step {
+    id: InstanceId,
+    /// The operation.
+    token: String,
+    /// Its place among everything that is wanted of the instance.
+    order: u64,
+    /// Whether the alerter may have rules of the instance.
+    alerted: bool,
 }
 
 /// Offers everything that was begun and not ended: by operation and how often an operator has asked for another attempt at it.
@@ -68,17 +94,23 @@ pub(crate) fn look(state: &State, free: &mut Free<'_, Work>) {
 }
 
 fn of_instance(id: &InstanceId, there: &Instance) -> Option<(String, Work)> {
-    let (id, token) = (id.clone(), there.operation.token.clone());
+    let (operation, wanted) = (&there.operation, &there.wanted);
+    let step =
+        |token: &str, order: u64| Step { id: id.clone(), token: token.to_owned(), order, alerted: there.is_alerted() };
+    let (token, now, undone) = (&operation.token, operation.order(), operation.undo_order());
     match (there.phase, &there.change) {
         (Phase::Live, _) if there.restores() => {
-            Some((format!("{token}-restore"), Work::Restore { id, token, wanted: there.wanted.clone() }))
+            Some((format!("{token}-restore"), Work::Restore(step(token, undone), wanted.clone())))
         }
         (Phase::Live, _) | (Phase::Updating, None) => None,
-        (Phase::Beginning, _) => Some((token.clone(), Work::Create { id, token, wanted: there.wanted.clone() })),
-        (Phase::Updating, Some(to)) => Some((token.clone(), Work::Update { id, token, wanted: to.wanted.clone() })),
+        (Phase::Beginning, _) => Some((token.clone(), Work::Create(step(token, now), wanted.clone()))),
+        (Phase::Updating, Some(to)) => Some((token.clone(), Work::Update(step(token, now), to.wanted.clone()))),
         (Phase::Ending, _) => {
-            let token = there.operation.removal_token();
-            Some((token.clone(), Work::Delete { id, token }))
+            let token = operation.removal_token();
+            // Before it is made its name may be that of somebody else's index.
+            let watched = there.was_made() && wanted.backend == OWN;
+            let step = step(&token, operation.removal_order());
+            Some((token, Work::Delete { step, index: wanted.index.clone(), watched }))
         }
     }
 }
@@ -100,6 +132,13 @@ fn of_binding(state: &State, instance: &InstanceId, owner: &Instance, id: &Bindi
     }
 }
 
+impl Step {
+    /// The command that records its end.
+    fn ended(self, failure: Option<String>, kind: &str) -> Command {
+        Command::EndInstance { id: self.id, token: self.token, failure, kind: kind.to_owned() }
+    }
+}
+
 /// Makes the calls.
 #[derive(Clone)]
 pub(crate) struct Effects {
@@ -115,31 +154,20 @@ impl Effects {
     /// Errors: what is worth another attempt.
     pub(crate) async fn run(&self, work: Work) -> Result<Option<Command>, Problem> {
         match work {
-            Work::Create { id, token, wanted } => self.create(id, token, wanted).await,
-            Work::Update { id, token, wanted } => {
-                let Some(ended) = self.change(&id, &token, wanted, Phase::Updating).await else { return Ok(None) };
-                Ok(Some(Command::EndInstance { id, token, failure: ended?.err() }))
+            Work::Create(step, wanted) => self.create(step, wanted).await,
+            Work::Update(step, wanted) => {
+                let Some(ended) = self.change(&step, wanted, Phase::Updating).await else { return Ok(None) };
+                Ok(Some(step.ended(ended?.err(), "")))
             }
-            Work::Restore { id, token, wanted } => {
-                let Some(ended) = self.change(&id, &token, wanted, Phase::Live).await else { return Ok(None) };
+            Work::Restore(step, wanted) => {
+                let Some(ended) = self.change(&step, wanted, Phase::Live).await else { return Ok(None) };
                 if let Err(reason) = ended? {
                     // What it was before was once taken, so this back-end changes nothing, half or whole.
-                    tracing::error!(instance = %id, reason, "instance cannot be made again what it was before a failed update");
+                    tracing::error!(instance = %step.id, reason, "instance cannot be made again what it was before a failed update");
                 }
-                Ok(Some(Command::EndRestore { id, token }))
+                Ok(Some(Command::EndRestore { id: step.id, token: step.token }))
             }
-            Work::Delete { id, token } => {
-                let name = InstanceName { instance: id.clone() };
-                let failure = match self.bus.call_within::<DeleteIndex>(&(), &name, CALL_MAX).await {
-                    Ok(_) => None,
-                    Err(problem) if MUST_STAY.contains(&problem.kind.as_str()) => {
-                        self.lose_bindings(&id).await?;
-                        Some(problem.message)
-                    }
-                    Err(problem) => return Err(problem),
-                };
-                Ok(Some(Command::EndInstance { id, token, failure }))
-            }
+            Work::Delete { step, index, watched } => self.delete(step, &index, watched).await.map(Some),
             Work::Issue { token, new } => self.issue(token, new).await,
             Work::Revoke { id, instance, token } => {
                 let name = BindingName { binding: id.clone(), instance: Some(instance) };
@@ -149,28 +177,77 @@ impl Effects {
         }
     }
 
-    async fn create(&self, id: InstanceId, token: String, wanted: Wanted) -> Result<Option<Command>, Problem> {
+    async fn create(&self, step: Step, wanted: Wanted) -> Result<Option<Command>, Problem> {
+        let Step { id, token, order, .. } = &step;
+        let Wanted { scope, index, backend, segment_count, retention_days, options, alerts } = wanted;
         let new = NewIndex {
             instance: id.clone(),
-            scope: wanted.scope,
-            index: Some(wanted.index),
-            backend: wanted.backend,
-            segment_count: wanted.segment_count,
-            retention_days: wanted.retention_days,
-            options: wanted.options,
+            scope,
+            index: Some(index.clone()),
+            backend,
+            segment_count,
+            retention_days,
+            options,
+            order: *order,
         };
+        let current = |state: &State| in_phase(state, id, token, Phase::Beginning);
         let call = self.bus.call_within::<CreateIndex>(&(), &new, CALL_MAX);
-        let current = |state: &State| in_phase(state, &id, &token, Phase::Beginning);
-        let Some(ended) = self.unless_superseded(call, current).await else { return Ok(None) };
-        Ok(Some(Command::EndInstance { failure: ended?.err(), id, token }))
+        let Some(made) = self.unless_superseded(call, current).await else { return Ok(None) };
+        let mut failure = made?.err();
+        if failure.is_none() && step.alerted {
+            let settled = rules::settle(&self.bus, id, &index, &alerts);
+            let Some(settled) = self.unless_superseded(settled, current).await else { return Ok(None) };
+            failure = settled?.err();
+            if failure.is_some() {
+                self.take_back(&step, &index, new).await?;
+            }
+        }
+        Ok(Some(step.ended(failure, "")))
     }
 
-    async fn change(&self, id: &InstanceId, token: &str, wanted: Wanted, phase: Phase) -> Option<Tried<()>> {
-        let change =
-            IndexChange { instance: id.clone(), retention_days: wanted.retention_days, options: wanted.options };
-        let call = self.bus.call_within::<UpdateIndex>(&(), &change, CALL_MAX);
-        let ended = self.unless_superseded(call, |state| in_phase(state, id, token, phase)).await?;
-        Some(ended.map(|ended| ended.map(drop)))
+    /// Removes an index that was made a moment ago and cannot have its rules. Nobody had credentials for it; what it adopted stays.
+    ///
+    /// The rules go first: once the index is changed its creation cannot be repeated, and with that nobody comes here again.
+    async fn take_back(&self, step: &Step, index: &IndexName, made: NewIndex) -> Result<(), Problem> {
+        rules::settle(&self.bus, &step.id, index, &[]).await?;
+        if made.options.adopt {
+            let options = IndexOptions { reclaim: Reclaim::Retain, ..made.options };
+            let change = IndexChange {
+                instance: step.id.clone(),
+                retention_days: made.retention_days,
+                options,
+                order: made.order,
+            };
+            self.bus.call_within::<UpdateIndex>(&(), &change, CALL_MAX).await?;
+        }
+        let name = InstanceName { instance: step.id.clone(), order: made.order + 1 };
+        self.bus.call_within::<DeleteIndex>(&(), &name, CALL_MAX).await.map(drop)
+    }
+
+    async fn change(&self, step: &Step, wanted: Wanted, phase: Phase) -> Option<Tried<()>> {
+        let Wanted { index, retention_days, options, alerts, .. } = wanted;
+        let change = IndexChange { instance: step.id.clone(), retention_days, options, order: step.order };
+        let call = async {
+            self.bus.call_within::<UpdateIndex>(&(), &change, CALL_MAX).await?;
+            if step.alerted { rules::settle(&self.bus, &step.id, &index, &alerts).await } else { Ok(()) }
+        };
+        self.unless_superseded(call, |state| in_phase(state, &step.id, &step.token, phase)).await
+    }
+
+    /// The rules go behind the index: a deletion that is refused leaves them as they are, and nobody has credentials to make more.
+    async fn delete(&self, step: Step, index: &IndexName, watched: bool) -> Result<Command, Problem> {
+        let name = InstanceName { instance: step.id.clone(), order: step.order };
+        match self.bus.call_within::<DeleteIndex>(&(), &name, CALL_MAX).await {
+            Ok(_) if watched => rules::clear(&self.bus, index).await?,
+            Ok(_) if step.alerted => rules::settle(&self.bus, &step.id, index, &[]).await?,
+            Ok(_) => {}
+            Err(problem) if MUST_STAY.contains(&problem.kind.as_str()) => {
+                self.lose_bindings(&step.id).await?;
+                return Ok(step.ended(Some(problem.message), &problem.kind));
+            }
+            Err(problem) => return Err(problem),
+        }
+        Ok(step.ended(None, ""))
     }
 
     /// The credentials go to the request that waits for them, if one does here; nowhere else are they kept.

@@ -15,6 +15,7 @@
 //! # Ok::<(), broker::CatalogError>(())
 //! ```
 
+mod alerts;
 mod api;
 mod audit;
 mod catalog;
@@ -39,6 +40,7 @@ use std::sync::Arc;
 use bus::Doors;
 use host::{Host, Ledger, Running, StartError};
 
+pub use alerts::{ALERTS_MAX, Alert, DefaultRule, When, default_rules};
 pub use catalog::{BUILT_IN, Catalog, CatalogError, Chosen, Offering, Plan};
 pub use config::Config;
 pub use error::{BrokerError, CONCURRENCY};

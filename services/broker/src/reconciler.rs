@@ -6,7 +6,7 @@ use bus::Bus;
 use host::{Ledger, Turns};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use types::{BindingId, Clock, InstanceId};
+use types::{BindingId, Clock, IndexName, InstanceId};
 use wire::{
     Problem,
     index_provisioner::{BindingName, DeleteIndex, InstanceName, RevokeCredentials},
@@ -14,7 +14,8 @@ use wire::{
 
 use crate::{
     audit::Audit,
-    effects::CALL_MAX,
+    catalog::OWN,
+    effects::{CALL_MAX, rules},
     metrics,
     provisioned::{bindings, indexes},
     state::{Command, State},
@@ -40,7 +41,8 @@ pub(crate) struct Reconciler {
 /// Something that the provisioner has.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Found {
-    Index(InstanceId),
+    /// With the name under which the alerter may have rules on it.
+    Index(InstanceId, Option<IndexName>),
     Binding(InstanceId, BindingId),
 }
 
@@ -58,7 +60,7 @@ enum Verdict {
 impl Found {
     fn verdict(&self, state: &State) -> Verdict {
         let (is_there, is_known) = match self {
-            Self::Index(id) => (state.instance(id).is_some(), state.knows_instance(id)),
+            Self::Index(id, _) => (state.instance(id).is_some(), state.knows_instance(id)),
             // An instance that ends takes its bindings along.
             Self::Binding(_, id) => (state.has_binding(id), state.knows_binding(id)),
         };
@@ -124,7 +126,10 @@ impl Reconciler {
     }
 
     async fn found(&self) -> Result<Vec<Found>, Problem> {
-        let indexes = indexes(&self.bus).await?.into_iter().map(|index| Found::Index(index.instance));
+        let indexes = indexes(&self.bus).await?.into_iter().map(|there| {
+            let watched = there.backend == OWN;
+            Found::Index(there.instance, watched.then_some(there.index))
+        });
         let bindings = bindings(&self.bus).await?.into_iter().map(|b| Found::Binding(b.instance, b.binding));
         Ok(indexes.chain(bindings).collect())
     }
@@ -132,14 +137,22 @@ impl Reconciler {
     /// True if it still was an orphan when its turn was taken: a new creation under the same id waits for the same turn. False also if
     /// somebody else works on the instance, which the next look will find in another state.
     async fn remove(&self, orphan: &Found) -> Result<bool, Problem> {
-        let (Found::Index(instance) | Found::Binding(instance, _)) = orphan;
+        let (Found::Index(instance, _) | Found::Binding(instance, _)) = orphan;
         let Some(_turn) = self.turns.try_take(instance.as_str()) else { return Ok(false) };
         if !self.ledger.is_leader() || self.ledger.read(|state| orphan.verdict(state)) != Verdict::Orphan {
             return Ok(false);
         }
         match orphan {
-            Found::Index(instance) => {
-                let name = InstanceName { instance: instance.clone() };
+            Found::Index(instance, watched) => {
+                // Its tombstone, not the state's end: what is made under the same id from now on is behind it.
+                let order =
+                    self.ledger.read(|state| state.ended_instance(instance).map(|e| e.operation.removal_order()));
+                let Some(order) = order else { return Ok(false) };
+                // Before the index: without it no look would find what is left of them.
+                if let Some(index) = watched {
+                    rules::clear(&self.bus, index).await?;
+                }
+                let name = InstanceName { instance: instance.clone(), order };
                 self.bus.call_within::<DeleteIndex>(&(), &name, CALL_MAX).await?;
             }
             Found::Binding(_, binding) => {

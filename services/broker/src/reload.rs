@@ -26,7 +26,9 @@ impl Files {
     pub(crate) fn open(config: &Config, host: &Host) -> Result<Self, StartError> {
         let keys = host.secret(&config.sealing_keys)?.unwrap_or_default();
         let keys = SealingKeys::parse(&keys).map_err(StartError::other)?;
-        let shelf = Shelf::open(&config.catalog_path, config.offered(), keys.can_seal()).map_err(StartError::other)?;
+        let copies = host.common.journal_replicas;
+        let shelf = Shelf::open(&config.catalog_path, config.offered(), keys.can_seal(), copies);
+        let shelf = shelf.map_err(StartError::other)?;
         let (password, list) = texts(host, &config.password, &config.credentials)?;
         let admission = Admission::new(&config.username, password, list).map_err(StartError::other)?;
         Ok(Self {

@@ -8,6 +8,7 @@
 use std::{fmt, sync::Arc};
 
 use data_encoding::BASE64;
+use host::{KeyringError, NamedKey, named_keys};
 use ring::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
     hmac,
@@ -16,18 +17,11 @@ use serde_json::Value;
 
 /// What a sealed value begins with.
 const PREFIX: &str = "sealed:";
-/// Keys that are known at once: one that seals, and those of earlier times.
-const KEYS_MAX: usize = 16;
-/// Bytes of a key.
-const KEY_BYTES: usize = 32;
-/// Characters of a key's id.
-const KEY_ID_MAX: usize = 32;
-
 /// Why keys cannot be used, or a value not be opened; none of them says what is in it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SealError {
-    #[error("broker.sealing_keys: line {0}: {1}")]
-    Keys(usize, &'static str),
+    #[error("broker.sealing_keys: {0}")]
+    Keys(#[from] KeyringError),
     #[error(
         "a secret parameter was sealed with key {0:?}, which is not in broker.sealing_keys: put it back, below the first"
     )]
@@ -55,27 +49,10 @@ impl fmt::Debug for SealingKeys {
 }
 
 impl SealingKeys {
-    /// Reads keys, one a line as `ID:BASE64` of 32 bytes; empty lines and lines that begin with # count for nothing.
+    /// Reads keys, which [`named_keys`] describes.
     pub(crate) fn parse(text: &str) -> Result<Self, SealError> {
-        let mut keys: Vec<Key> = Vec::new();
-        for (number, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty() && !l.starts_with('#')) {
-            let refuse = |rule| SealError::Keys(number + 1, rule);
-            let (id, key) = line.trim().split_once(':').ok_or_else(|| refuse("a key is written as ID:BASE64"))?;
-            let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-            if id.is_empty() || id.len() > KEY_ID_MAX || !id.bytes().all(fits) {
-                return Err(refuse("an id has 1 to 32 letters, digits, - and _"));
-            }
-            if keys.iter().any(|known| known.id == id) {
-                return Err(refuse("an id stands once"));
-            }
-            if keys.len() >= KEYS_MAX {
-                return Err(refuse("at most 16 keys are possible"));
-            }
-            let bytes = BASE64.decode(key.trim().as_bytes()).ok().filter(|bytes| bytes.len() == KEY_BYTES);
-            let key = bytes.and_then(|bytes| Key::of(id, &bytes));
-            keys.push(key.ok_or_else(|| refuse("a key is the base64 of 32 bytes"))?);
-        }
-        Ok(Self(Arc::new(keys)))
+        let keys: Option<Vec<Key>> = named_keys(text)?.into_iter().map(Key::of).collect();
+        keys.map(|keys| Self(Arc::new(keys))).ok_or(SealError::Broken)
     }
 
     /// Whether anything can be sealed.
@@ -121,11 +98,11 @@ impl SealingKeys {
 
 impl Key {
     /// One key gives two, for two purposes.
-    fn of(id: &str, bytes: &[u8]) -> Option<Self> {
-        let master = hmac::Key::new(hmac::HMAC_SHA256, bytes);
+    fn of(NamedKey { id, bytes }: NamedKey) -> Option<Self> {
+        let master = hmac::Key::new(hmac::HMAC_SHA256, &bytes);
         let seals = UnboundKey::new(&AES_256_GCM, hmac::sign(&master, b"seal").as_ref()).ok()?;
         let nonces = hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&master, b"nonce").as_ref());
-        Some(Self { id: id.to_owned(), seals: LessSafeKey::new(seals), nonces })
+        Some(Self { id, seals: LessSafeKey::new(seals), nonces })
     }
 }
 
@@ -135,7 +112,7 @@ mod tests {
     use serde_json::json;
 
     fn line(id: &str, byte: u8) -> String {
-        format!("{id}:{}\n", BASE64.encode(&[byte; KEY_BYTES]))
+        format!("{id}:{}\n", BASE64.encode(&[byte; 32]))
     }
 
     #[test]
@@ -168,14 +145,7 @@ mod tests {
         let none = SealingKeys::parse("").unwrap();
         assert!(!none.can_seal() && none.seal("i", &json!("s")) == Err(SealError::NoKey));
         assert_eq!(format!("{both:?}"), r#"["k2", "k1"]"#);
-        for (text, rule) in [
-            ("k1", "ID:BASE64"),
-            ("k 1:AAAA", "letters"),
-            ("k1:AAAA", "32 bytes"),
-            (&*format!("{}{}", line("k1", 1), line("k1", 2)), "stands once"),
-            (&*(0..20).map(|n| line(&format!("k{n}"), n)).collect::<String>(), "at most 16"),
-        ] {
-            assert!(SealingKeys::parse(text).unwrap_err().to_string().contains(rule), "{rule}");
-        }
+        let wrong = SealingKeys::parse("k1").unwrap_err().to_string();
+        assert!(wrong.starts_with("broker.sealing_keys: line 1: a key is written"), "{wrong}");
     }
 }

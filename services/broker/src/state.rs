@@ -8,7 +8,7 @@ use wire::{Service, index_provisioner::IndexOptions, views::Role};
 
 pub use wire::broker::Phase;
 
-use crate::{error::BrokerError, osb::Identity};
+use crate::{alerts::DefaultRule, error::BrokerError, osb::Identity};
 
 mod bindings;
 mod command;
@@ -63,6 +63,9 @@ pub struct Wanted {
     /// Everything else.
     #[serde(default)]
     pub options: IndexOptions,
+    /// Its default alert rules.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alerts: Vec<DefaultRule>,
 }
 
 /// What an instance is to become.
@@ -131,6 +134,9 @@ pub struct Instance {
     /// Whether it never could be used yet.
     #[serde(default)]
     unmade: bool,
+    /// Whether the alerter may have rules of it.
+    #[serde(default)]
+    alerted: bool,
 }
 
 impl Instance {
@@ -150,13 +156,18 @@ impl Instance {
     }
 
     /// Whether it could ever be used: before, nobody asks for credentials of its bindings.
-    fn was_made(&self) -> bool {
+    pub(crate) fn was_made(&self) -> bool {
         !self.unmade && self.phase != Phase::Beginning
     }
 
     /// Whether it must be made again what it was before an update that failed.
     pub fn restores(&self) -> bool {
         self.restoring && self.phase == Phase::Live
+    }
+
+    /// Whether the alerter may have rules of it: those that it has, that it is to have, or that half an update has made.
+    pub(crate) fn is_alerted(&self) -> bool {
+        self.alerted
     }
 
     fn is_already(&self, to: &Change) -> bool {
@@ -168,7 +179,7 @@ impl Instance {
         let Change { plan_id, parameters, maintenance, context, wanted } = change;
         let context = context.or(self.terms.context.take());
         self.terms = Terms { plan_id: Some(plan_id), parameters: Some(parameters), maintenance, context };
-        (self.wanted, self.restoring) = (wanted, false);
+        (self.alerted, self.wanted, self.restoring) = (!wanted.alerts.is_empty(), wanted, false);
     }
 }
 
@@ -340,7 +351,7 @@ impl host::ControlState for State {
             }
             Command::Deprovision(id) => Ok(self.deprovision(id)),
             Command::Unbind(instance, id) => Ok(self.unbind(&instance, id)),
-            Command::EndInstance { id, token, failure } => Ok(self.end_instance(id, &token, failure)),
+            Command::EndInstance { id, token, failure, kind } => Ok(self.end_instance(id, &token, failure, kind)),
             Command::EndBinding { id, token, failure } => Ok(self.end_binding(id, &token, failure)),
             Command::LoseBindings { instance, bindings } => Ok(self.lose_bindings(&instance, bindings)),
             Command::EndRestore { id, token } => Ok(self.end_restore(id, &token)),
@@ -386,8 +397,8 @@ impl State {
                 let operation = self.begun(Kind::Unbind, number, at, None);
                 self.unbind_begun(&id, operation);
             }
-            Event::InstanceEnded { id, failure, repeatable } => {
-                let failure = failure.map(|reason| Failure { reason, repeatable });
+            Event::InstanceEnded { id, failure, repeatable, kind } => {
+                let failure = failure.map(|reason| Failure { reason, repeatable, kind });
                 self.instance_ended(&id, failure, at);
             }
             Event::BindingEnded { id, failure } => self.binding_ended(&id, failure, at),
@@ -397,7 +408,7 @@ impl State {
             Event::InstanceAbandoned { id } => self.abandoned(&id, at),
             Event::InstanceRestored { id } => {
                 if let Some(there) = self.instances.get_mut(&id) {
-                    there.restoring = false;
+                    (there.restoring, there.alerted) = (false, !there.wanted.alerts.is_empty());
                 }
             }
         }

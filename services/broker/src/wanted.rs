@@ -11,13 +11,15 @@ use wire::{
     views::Quota,
 };
 
+use crate::alerts::Alert;
+
 /// Settings of a back-end at most; the contract with the provisioner has the same bounds.
 pub const SETTINGS_MAX: usize = 16;
 /// The longest name or value of such a setting, in characters.
 pub const SETTING_CHARS_MAX: usize = 255;
 
 /// The parameters that mean something to us. None of them can be a secret: they are told to whoever makes an index, and are stored there.
-pub(crate) const PARAMETERS: [&str; 11] = [
+pub(crate) const PARAMETERS: [&str; 12] = [
     "index",
     "segments",
     "retention_days",
@@ -26,6 +28,7 @@ pub(crate) const PARAMETERS: [&str; 11] = [
     "reclaim_policy",
     "adopt_existing",
     "archive_to",
+    "alerts",
     "settings",
     "role",
     "ttl_seconds",
@@ -51,6 +54,8 @@ pub struct Defaults {
     pub reclaim_policy: Reclaim,
     /// What only the back-end knows.
     pub settings: BTreeMap<String, String>,
+    /// Default alert rules.
+    pub alerts: Vec<Alert>,
 }
 
 /// What an instance of a plan with parameters is to be.
@@ -64,6 +69,8 @@ pub struct Shape {
     pub retention_days: Option<u32>,
     /// Everything else.
     pub options: IndexOptions,
+    /// Default alert rules.
+    pub alerts: Vec<Alert>,
 }
 
 /// Why parameters make no instance of a plan; the text begins with the path of the offending value.
@@ -106,6 +113,7 @@ pub fn wanted(plan: &Defaults, parameters: &Value) -> Result<Shape, Unfit> {
         segment_count: number(parameters, "segments")?.unwrap_or(plan.segments),
         retention_days: number(parameters, "retention_days")?.or(plan.retention_days),
         options,
+        alerts: value(parameters, "alerts")?.unwrap_or_else(|| plan.alerts.clone()),
     })
 }
 
@@ -152,6 +160,7 @@ mod tests {
             "scaling": { "by": "event_rate", "target": 100, "factor": 2, "min_segments": 1 },
             "quota": { "bytes_per_day": 5, "events_per_second": 6, "queries": 7, "streams": 8 },
             "reclaim_policy": "retain", "settings": { "region": "eu", "class": "cold" },
+            "alerts": [{ "name": "errors", "when": "error_count" }],
         }))
         .unwrap()
     }
@@ -167,7 +176,7 @@ mod tests {
         let own = json!({
             "index": "shop", "segments": 9, "retention_days": 90.0, "max_bytes": 999, "scaling": { "by": "fixed" },
             "reclaim_policy": "fail", "adopt_existing": true, "settings": { "class": "warm" }, "unknown": 1,
-            "archive_to": "cold",
+            "archive_to": "cold", "alerts": [],
         });
         let own = wanted(&plan(), &own).unwrap();
         assert_eq!((own.index.unwrap().as_str(), own.segment_count, own.retention_days), ("shop", 9, Some(90)));
@@ -175,6 +184,7 @@ mod tests {
         assert_eq!((options.bytes_max, options.reclaim, options.adopt), (Some(999), Reclaim::Fail, true));
         assert_eq!((options.scaling, options.quota), (ScalingPolicy::Fixed, quota), "a quota is the plan's");
         assert_eq!((&plain.options.archive_to, options.archive_to.as_ref().unwrap().as_str()), (&None, "cold"));
+        assert_eq!((plain.alerts.len(), own.alerts.len()), (1, 0), "none are wanted as clearly as some");
         assert_eq!((options.backend["region"].as_str(), options.backend["class"].as_str()), ("eu", "warm"));
     }
 
@@ -190,6 +200,7 @@ mod tests {
             (json!({ "scaling": { "by": "luck" } }), "parameters/scaling: "),
             (json!({ "reclaim_policy": "burn" }), "parameters/reclaim_policy: "),
             (json!({ "adopt_existing": "yes" }), "parameters/adopt_existing: "),
+            (json!({ "alerts": [{ "name": "a", "when": "odd" }] }), "parameters/alerts: unknown variant"),
             (json!({ "settings": { "a": "x".repeat(256) } }), "parameters/settings: a is longer"),
             (json!({ "settings": many }), "parameters/settings: 22 settings"),
         ] {

@@ -20,9 +20,9 @@ use wire::Problem;
 use crate::{
     Config,
     auth::Auth,
-    console,
+    complete, console, doors,
     error::{HttpError, malformed},
-    histogram, indexes, ingest_lines, jobs,
+    histogram, indexes, ingest_lines, jobs, loki,
     places::Places,
     platform::Platform,
     quota::Turns,
@@ -31,7 +31,7 @@ use crate::{
 
 /// Ingest requests that are worked on at once, half of them of one index; beyond it 429. Each holds its body in memory.
 const INGESTS_MAX: usize = 32;
-/// Queries that run at once, half of them of one index; beyond it 429. Each may use `query_memory`.
+/// Queries that run at once, half of them of one index; beyond it they wait. Each may use `query_memory`.
 const QUERIES_MAX: usize = 16;
 /// Open live tails, half of them of one index; beyond it 429.
 const TAILS_MAX: usize = 256;
@@ -62,6 +62,10 @@ pub(crate) struct Door {
     pub(crate) turns: Turns,
     /// Continuous queries by the index that they read.
     pub(crate) running: Cache<(), Arc<HashMap<IndexName, u32>>>,
+    /// The columns of indexes.
+    pub(crate) columns: Cache<IndexName, Arc<Vec<query::Column>>>,
+    /// Values of fields, commonest first.
+    pub(crate) values: Cache<(IndexName, String), Arc<Vec<String>>>,
 }
 
 impl Door {
@@ -101,6 +105,8 @@ impl Door {
             quotas: Quotas::without(Arc::clone(&clock)),
             turns: Turns::default(),
             running: Cache::builder().max_capacity(1).time_to_live(RUNNING_TTL).build(),
+            columns: Cache::builder().max_capacity(sql::COLUMNS_KEPT_MAX).time_to_live(sql::COLUMNS_TTL).build(),
+            values: Cache::builder().max_capacity(complete::FIELDS_KEPT_MAX).time_to_live(complete::VALUES_TTL).build(),
             clock,
         }
     }
@@ -141,7 +147,9 @@ pub(crate) fn app(
                 .route("/indexes/{index}/tail", web::get().to(tail::tail))
                 .route("/indexes/{index}/histogram", web::get().to(histogram::histogram))
                 .route("/indexes/{index}/usage", web::get().to(indexes::usage))
+                .route("/query", web::post().to(sql::sql))
                 .route("/sql", web::post().to(sql::sql))
+                .route("/complete", web::post().to(complete::complete))
                 .route("/jobs", web::get().to(jobs::list))
                 .route("/jobs", web::post().to(jobs::submit))
                 .route("/jobs/{job}", web::get().to(jobs::describe))
@@ -153,8 +161,10 @@ pub(crate) fn app(
                 .route("/placement", web::get().to(indexes::placement))
                 .default_service(web::to(nothing_here)),
         )
-        .route("/", web::get().to(console::page))
+        .route("/", web::get().to(doors::http::root))
         .route("/console/{file}", web::get().to(console::asset))
+        .configure(loki::routes)
+        .configure(doors::http::routes)
         .default_service(web::to(nothing_here))
 }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use actix_web::HttpRequest;
 use async_trait::async_trait;
-use data_encoding::HEXLOWER;
+use data_encoding::{BASE64, BASE64_NOPAD, HEXLOWER};
 use moka::sync::Cache;
 use ring::digest::{SHA256, digest};
 use types::{Clock, IndexName};
@@ -114,7 +114,7 @@ impl Auth {
     ///
     /// Errors: 401 without a token or with one that is unknown, revoked or expired; 503 where that cannot be learnt.
     pub(crate) async fn of(&self, request: &HttpRequest) -> Result<Principal, HttpError> {
-        match bearer(request) {
+        match token_of(request) {
             Some(token) => self.check(&token).await,
             None => Err(HttpError::unauthorized("send the header `Authorization: Bearer <token>`")),
         }
@@ -148,10 +148,28 @@ impl Auth {
     }
 }
 
-/// The token of the `Authorization` header.
-pub(crate) fn bearer(request: &HttpRequest) -> Option<String> {
-    let (scheme, token) = request.headers().get("authorization")?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
+/// The token of the `Authorization` header, in any of the ways that agents have: `Bearer` and `Splunk` with the token itself, `Basic`
+/// with it as the password, `ApiKey` with it as the key, also behind an id as Elasticsearch packs the two.
+pub(crate) fn token_of(request: &HttpRequest) -> Option<String> {
+    token_in(request.headers().get("authorization")?.to_str().ok()?)
+}
+
+/// The same of the header's value.
+pub(crate) fn token_in(authorization: &str) -> Option<String> {
+    let (scheme, given) = authorization.trim().split_once(' ')?;
+    let given = given.trim();
+    // Of those two words the second one is the secret.
+    let behind_colon = || {
+        let decoded = BASE64.decode(given.as_bytes()).or_else(|_| BASE64_NOPAD.decode(given.as_bytes())).ok()?;
+        let pair = String::from_utf8(decoded).ok()?;
+        pair.split_once(':').map(|(_, secret)| secret.to_owned())
+    };
+    match scheme.to_ascii_lowercase().as_str() {
+        "bearer" | "splunk" => Some(given.to_owned()),
+        "basic" => behind_colon(),
+        "apikey" => Some(behind_colon().unwrap_or_else(|| given.to_owned())),
+        _ => None,
+    }
 }
 
 fn sha256(text: &str) -> [u8; 32] {
@@ -218,6 +236,26 @@ mod tests {
         assert!(auth.check("secret").await.is_err(), "expired");
         let open = Auth::new(Some(""), table, clock);
         assert!(open.check("").await.is_err(), "an empty admin token opens nothing");
+    }
+
+    #[test]
+    fn agents_send_tokens_in_their_own_ways() {
+        for (header, token) in [
+            ("Bearer secret", Some("secret")),
+            ("bearer  secret ", Some("secret")),
+            ("Splunk secret", Some("secret")),
+            // printf x:secret | base64
+            ("Basic eDpzZWNyZXQ=", Some("secret")),
+            ("Basic secret", None),
+            ("ApiKey eDpzZWNyZXQ=", Some("secret")),
+            ("ApiKey eDpzZWNyZXQ", Some("secret")),
+            ("ApiKey secret", Some("secret")),
+            ("Digest secret", None),
+            ("secret", None),
+        ] {
+            let request = actix_web::test::TestRequest::default().insert_header(("authorization", header));
+            assert_eq!(token_of(&request.to_http_request()).as_deref(), token, "{header}");
+        }
     }
 
     #[test]

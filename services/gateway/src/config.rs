@@ -22,8 +22,22 @@ pub struct Config {
     pub query_memory: ByteSize,
     /// Rows that one query answers at most.
     pub query_rows_max: usize,
+    /// Bytes that one query looks at, at most.
+    pub query_scan: ByteSize,
+    /// Memory for parts of chunks that were read.
+    pub chunk_cache: ByteSize,
     /// Token that opens everything without a binding.
     pub admin_token: Secret,
+    /// Address of syslog over UDP; empty is off.
+    pub syslog_udp_address: String,
+    /// Address of syslog over TCP; empty is off.
+    pub syslog_tcp_address: String,
+    /// Address of syslog over TLS; empty is off.
+    pub syslog_tls_address: String,
+    /// Token for messages of syslog that carry none.
+    pub syslog_token: Secret,
+    /// Address of OTLP over gRPC; empty is off.
+    pub otlp_grpc_address: String,
 }
 
 impl Section for Config {
@@ -36,6 +50,8 @@ impl Section for Config {
         found.range("query_timeout", self.query_timeout, timeout);
         found.range("query_memory", self.query_memory, ByteSize(16 << 20)..=ByteSize(1 << 40));
         found.range("query_rows_max", self.query_rows_max, 1..=10_000_000);
+        found.range("query_scan", self.query_scan, ByteSize(1 << 20)..=ByteSize(1 << 50));
+        found.range("chunk_cache", self.chunk_cache, ByteSize(1 << 20)..=ByteSize(1 << 40));
     }
 }
 

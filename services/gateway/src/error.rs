@@ -57,6 +57,16 @@ impl HttpError {
         }
     }
 
+    /// What is wrong.
+    pub(crate) fn problem(&self) -> &Problem {
+        &self.problem
+    }
+
+    /// One of the members besides the problem.
+    pub(crate) fn member(&self, name: &str) -> Option<&Value> {
+        self.more.get(name)
+    }
+
     /// The same answer with one more member; null members are left out.
     pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         let value = value.into();

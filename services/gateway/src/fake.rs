@@ -1,6 +1,7 @@
 //! A platform in memory: indexes whose events are parsed when they are read, for tests of the HTTP door alone.
 
 pub(crate) mod segments;
+pub(crate) mod tls;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -261,8 +262,8 @@ impl Platform for Fake {
         Ok(description)
     }
 
-    async fn delete_rule(&self, rule: &RuleId) -> Result<(), Problem> {
-        self.rules.lock().retain(|known| known.rule.rule != *rule);
+    async fn delete_rule(&self, rule: &RuleId, index: &IndexName) -> Result<(), Problem> {
+        self.rules.lock().retain(|known| known.rule.rule != *rule || known.rule.index != *index);
         Ok(())
     }
 }

@@ -130,7 +130,7 @@ fn fill(grid: Grid, rows: Vec<Row>) -> Result<Vec<Bucket>, Problem> {
 }
 
 /// Reads RFC 3339 or milliseconds since 1970.
-fn instant(text: &str) -> Result<Timestamp, Problem> {
+pub(crate) fn instant(text: &str) -> Result<Timestamp, Problem> {
     if let Ok(millis) = text.parse::<i64>() {
         return Ok(Timestamp::from_millis(millis));
     }

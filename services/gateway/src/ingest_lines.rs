@@ -1,28 +1,29 @@
 //! Ingest: a body of NDJSON lines to durable events.
 
 mod append;
+mod entry;
 
-use std::{collections::BTreeMap, fmt, io::Read, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse,
     web::{Data, Path, Payload, Query},
 };
-use bytes::{Bytes, BytesMut};
-use flate2::read::MultiGzDecoder;
-use futures::{Stream, StreamExt};
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout_at};
 use types::{EVENT_BYTES_MAX, IndexName, RoutingKey, SegmentId};
 use wire::{
-    Outcome, Problem,
+    Problem,
     block::message_id,
     coordinator::{SegmentRange, StreamDescription},
 };
 
+pub(crate) use entry::Entry;
+
 use crate::{
     api::Door,
+    body::{self, Encoding, apart},
     error::HttpError,
     metrics::{EVENTS, INGEST_BYTES},
 };
@@ -31,12 +32,8 @@ use crate::{
 const REJECTED_LISTED_MAX: usize = 100;
 /// The longest idempotency key.
 const KEY_BYTES_MAX: usize = 256;
-/// How long a body may take to arrive: it holds one of few places meanwhile.
-const BODY_WITHIN: Duration = Duration::from_secs(60);
 /// Lines of one request. Each costs some 64 bytes besides its text, so that a small body of short lines would cost many times its size.
-const LINES_MAX: usize = 1 << 20;
-/// Bodies above it are taken apart elsewhere: at 100 MB/s this keeps the other connections of a thread waiting for a millisecond.
-const APART_BYTES_MIN: usize = 128 << 10;
+pub(crate) const LINES_MAX: usize = 1 << 20;
 
 /// The query string of an ingest request.
 #[derive(Debug, Deserialize)]
@@ -62,22 +59,16 @@ pub(crate) async fn ingest(
     payload: Payload,
 ) -> Result<HttpResponse, HttpError> {
     let index = index.into_inner();
-    let principal = door.auth.of(&request).await?;
-    principal.may_write(&index)?;
-    let _place = door.ingests.take(Some(&index)).ok_or_else(|| {
-        Problem::throttled("TooManyIngests", "too many ingest requests at once; try again in a moment")
-    })?;
-    let stream = door.platform.stream(&index).await?;
-    if stream.sealed {
-        return Err(append::sealed(&index).into());
-    }
+    let entry = Entry::new(&door, door.auth.of(&request).await?, Some(&index))?;
+    let stream = entry.stream(&door, &index).await?;
     let key = idempotency_key(&request)?;
     let body_max = usize::try_from(door.config.ingest_body_max.0).unwrap_or(usize::MAX);
-    let body = body(&request, payload, body_max).await?;
+    let body = body::read(payload, Encoding::of(&request)?, body_max).await?;
     INGEST_BYTES.add(u64::try_from(body.len()).unwrap_or(0));
     let how = How { field: options.into_inner().routing_key_field, key, index: index.clone(), lines_max: LINES_MAX };
     let repeatable = how.key.is_some();
-    let lines = taken_apart(body, Arc::clone(&stream), how).await?;
+    let (length, of) = (body.len(), Arc::clone(&stream));
+    let lines = apart(length, move || sort_lines(&body, &of, &how)).await??;
     EVENTS.with("rejected").add(lines.rejected_count);
     if lines.accepted == 0 {
         let message = if lines.rejected_count == 0 { "the body holds no lines" } else { "no line was accepted" };
@@ -86,24 +77,7 @@ pub(crate) async fn ingest(
             .with("rejected_count", lines.rejected_count)
             .with("rejected", lines.rejected));
     }
-    let bytes: u64 = lines.lines.iter().map(|line| to_u64(line.payload.len())).sum();
-    let runs = by_segment(&stream, lines.lines)?;
-    let taken = door.take(&principal, &index, (lines.accepted, bytes))?;
-    let ended = append::append(&door, &index, runs).await;
-    let stored = ended.tally.lines;
-    EVENTS.with("accepted").add(stored);
-    if repeatable {
-        // Without a key nobody else can have stored them before.
-        taken.give_back(0, ended.tally.repeated_bytes);
-    }
-    if let Some(problem) = ended.problem {
-        if problem.outcome == Outcome::NotApplied {
-            taken.give_back(lines.accepted - stored, bytes - ended.tally.bytes);
-        }
-        let part = stored > 0 && problem.outcome == Outcome::NotApplied;
-        let problem = if part { problem.unknown() } else { problem };
-        return Err(HttpError::from(problem).with("stored", stored));
-    }
+    entry.store(&door, &stream, lines.lines, repeatable).await?;
     let (rejected, rejected_count) = (lines.rejected, lines.rejected_count);
     Ok(HttpResponse::Ok().json(json!({
         "accepted": lines.accepted, "rejected": rejected, "rejected_count": rejected_count,
@@ -117,63 +91,6 @@ fn idempotency_key(request: &HttpRequest) -> Result<Option<String>, HttpError> {
     Ok(Some(text.ok_or_else(wrong)?.to_owned()))
 }
 
-/// A body as it was sent: no more than `max` bytes of it, and not longer than [`BODY_WITHIN`].
-async fn raw<E: fmt::Display>(
-    mut payload: impl Stream<Item = Result<Bytes, E>> + Unpin,
-    max: usize,
-) -> Result<BytesMut, HttpError> {
-    let until = Instant::now() + BODY_WITHIN;
-    let late = |_| {
-        let message = format!("the body did not arrive within {} s: send it in parts", BODY_WITHIN.as_secs());
-        Problem::bad_request("BodyUnreadable", message)
-    };
-    let mut raw = BytesMut::new();
-    while let Some(part) = timeout_at(until, payload.next()).await.map_err(late)? {
-        let part = part.map_err(|error| Problem::bad_request("BodyUnreadable", error))?;
-        if raw.len() + part.len() > max {
-            return Err(too_large(max));
-        }
-        raw.extend_from_slice(&part);
-    }
-    Ok(raw)
-}
-
-fn too_large(max: usize) -> HttpError {
-    HttpError::too_large(format_args!("the body is larger than {max} bytes; send it in parts"))
-}
-
-/// The decompressed body, never more than `max` bytes of it.
-async fn body(request: &HttpRequest, payload: Payload, max: usize) -> Result<Bytes, HttpError> {
-    let raw = raw(payload, max).await?;
-    let encoding =
-        request.headers().get("content-encoding").and_then(|value| value.to_str().ok()).unwrap_or("identity");
-    match encoding.trim().to_ascii_lowercase().as_str() {
-        "" | "identity" => Ok(raw.freeze()),
-        "gzip" | "x-gzip" => {
-            // Hundreds of MiB may come out of one MiB, which no thread that serves connections may wait for.
-            let unpacked = tokio::task::spawn_blocking(move || gunzip(&raw, max)).await;
-            match unpacked.map_err(|error| Problem::internal(format_args!("decompression ended early: {error}")))? {
-                Ok(Some(bytes)) => Ok(bytes.into()),
-                Ok(None) => Err(too_large(max)),
-                Err(error) => {
-                    Err(Problem::bad_request("BodyUnreadable", format_args!("the body is not gzip: {error}")).into())
-                }
-            }
-        }
-        other => {
-            Err(HttpError::unsupported(format_args!("Content-Encoding {other:?} is not supported; use gzip or none")))
-        }
-    }
-}
-
-/// The unpacked bytes; `None` where they are more than `max`.
-fn gunzip(packed: &[u8], max: usize) -> std::io::Result<Option<Vec<u8>>> {
-    let mut unpacked = Vec::new();
-    let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
-    MultiGzDecoder::new(packed).take(limit).read_to_end(&mut unpacked)?;
-    Ok((unpacked.len() <= max).then_some(unpacked))
-}
-
 /// The lines of a body.
 struct Lines {
     lines: Vec<Line>,
@@ -182,12 +99,14 @@ struct Lines {
     rejected_count: u64,
 }
 
-struct Line {
-    id: u128,
+/// One event on its way in.
+pub(crate) struct Line {
+    /// By what a repeat is recognised; 0 for nothing.
+    pub(crate) id: u128,
     /// The place of its key in the hash space.
-    hash: u64,
-    /// A part of the body.
-    payload: Bytes,
+    pub(crate) hash: u64,
+    /// A part of a larger buffer.
+    pub(crate) payload: Bytes,
 }
 
 /// Lines that go to one segment, in order.
@@ -204,15 +123,6 @@ struct How {
     /// The idempotency key.
     key: Option<String>,
     lines_max: usize,
-}
-
-/// The lines of a body, small ones at once and others where no connection waits for it.
-async fn taken_apart(body: Bytes, stream: Arc<StreamDescription>, how: How) -> Result<Lines, HttpError> {
-    if body.len() < APART_BYTES_MIN {
-        return sort_lines(&body, &stream, &how);
-    }
-    let sorted = tokio::task::spawn_blocking(move || sort_lines(&body, &stream, &how)).await;
-    sorted.map_err(|error| Problem::internal(format_args!("reading the lines ended early: {error}")))?
 }
 
 fn sort_lines(body: &Bytes, stream: &StreamDescription, how: &How) -> Result<Lines, HttpError> {
@@ -263,8 +173,9 @@ fn to_u64(count: usize) -> u64 {
 
 /// The value of the field as a routing key; none where the line does not have it.
 fn routing_key(line: &[u8], field: &str) -> Result<Option<RoutingKey>, String> {
+    let line = ingest::raw::escape(line);
     let object: BTreeMap<String, &serde_json::value::RawValue> =
-        serde_json::from_slice(line).map_err(|error| error.to_string())?;
+        serde_json::from_str(&line).map_err(|error| error.to_string())?;
     let Some(raw) = object.get(field) else { return Ok(None) };
     let text = match serde_json::from_str(raw.get()).map_err(|error| error.to_string())? {
         Value::Null => return Ok(None),
@@ -279,36 +190,7 @@ fn routing_key(line: &[u8], field: &str) -> Result<Option<RoutingKey>, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
-
-    #[test]
-    fn unpacking_stops_at_the_bound() {
-        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-        packer.write_all(&vec![b'x'; 1 << 20]).unwrap();
-        let packed = packer.finish().unwrap();
-        assert!(packed.len() < 4_096);
-        assert_eq!(gunzip(&packed, 1 << 20).unwrap().unwrap().len(), 1 << 20);
-        assert!(gunzip(&packed, (1 << 20) - 1).unwrap().is_none());
-        assert!(gunzip(b"not gzip", 10).is_err());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_body_has_a_minute_to_arrive() {
-        let part = |text: &'static str| Ok::<_, String>(Bytes::from_static(text.as_bytes()));
-        let whole = futures::stream::iter([part("ab"), part("cd")]);
-        assert_eq!(raw(whole.boxed(), 4).await.unwrap(), "abcd");
-        let begun = Instant::now();
-        // A byte now and then keeps no place for ever.
-        let slow = futures::stream::unfold((), |()| async {
-            tokio::time::sleep(Duration::from_secs(9)).await;
-            Some((Ok::<_, String>(Bytes::from_static(b"x")), ()))
-        });
-        let refused = raw(slow.boxed(), 1 << 20).await.unwrap_err().to_string();
-        assert!(refused.contains("BodyUnreadable") && refused.contains("within 60 s"), "{refused}");
-        assert_eq!(begun.elapsed(), BODY_WITHIN);
-    }
 
     #[test]
     fn short_lines_are_no_bomb() {

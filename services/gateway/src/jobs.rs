@@ -4,7 +4,7 @@ use actix_web::{
     HttpRequest, HttpResponse,
     web::{Data, Json, Path},
 };
-use query::Continuous;
+use query::{Continuous, Ongoing};
 use serde::Deserialize;
 use types::{IndexName, JobId};
 use wire::{
@@ -12,7 +12,13 @@ use wire::{
     job_manager::{JobDescription, NewJob, Sink, StartAt},
 };
 
-use crate::{api::Door, auth::Principal, error::HttpError, quota::Begun};
+use crate::{
+    api::Door,
+    auth::Principal,
+    error::HttpError,
+    language::{Language, Question},
+    quota::Begun,
+};
 
 /// The body of a submission.
 #[derive(Debug, Deserialize)]
@@ -20,9 +26,13 @@ use crate::{api::Door, auth::Principal, error::HttpError, quota::Begun};
 pub(crate) struct Submission {
     /// The job's id; without it one is made up.
     job: Option<JobId>,
-    /// Continuous SQL: `INSERT INTO <index> SELECT …`.
+    /// Continuous SQL, `INSERT INTO <index> SELECT …`; in the pipe language what ends with `| into index <index>`.
     #[serde(alias = "sql")]
     text: String,
+    #[serde(default)]
+    language: Language,
+    /// What a text of the pipe language reads where it names no index.
+    index: Option<IndexName>,
     #[serde(default)]
     start: Start,
     #[serde(default)]
@@ -82,11 +92,12 @@ pub(crate) async fn submit(
     body: Json<Submission>,
 ) -> Result<HttpResponse, HttpError> {
     let principal = door.auth.of(&request).await?;
-    let Submission { job, text, start, parallelism } = body.into_inner();
+    let Submission { job, text, language, index, start, parallelism } = body.into_inner();
+    let Ongoing { text, .. } = Question::new(text, language, index).ongoing(&door, &principal).await?;
     let read = read_continuous(&text)?;
     let Some(target) = &read.insert_into else {
         let found = query::Diagnostic::new(1, 1, "the job does not say where its rows go");
-        return Err(HttpError::query("InvalidQuery", &found.help("begin with INSERT INTO <index>"), &text));
+        return Err(HttpError::query("InvalidQuery", &found.help(language.target()), &text));
     };
     principal.may_manage(&read.source)?;
     principal.may_write(target)?;

@@ -4,7 +4,7 @@
 //! Deliberately does not know: where events are kept, how jobs run, what a rule means. It keeps no state: any number of
 //! replicas may stand behind one address, and a restart loses nothing but open connections.
 //!
-//! Doors: HTTP on `gateway.address`; none on the bus. Bounds, failures and how to look inside: see `README.md`.
+//! Doors: HTTP on `gateway.address`, and where they are set OTLP over gRPC and syslog; none on the bus. Bounds, failures and how to look inside: see `README.md`.
 //!
 //! ```no_run
 //! let settings = settings::Settings::load(settings::Layers::default())?;
@@ -14,31 +14,40 @@
 
 mod api;
 mod auth;
+mod body;
+mod complete;
 mod config;
 mod console;
+mod doors;
 mod error;
+mod grpc;
 mod histogram;
 mod indexes;
 mod ingest_lines;
 mod jobs;
+mod language;
+mod loki;
 mod metrics;
 mod places;
 mod platform;
 mod quota;
 mod request;
 mod rules;
+mod sockets;
 mod sql;
+mod syslog;
 mod table;
 mod tail;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use actix_web::HttpServer;
 use host::{Host, Quotas, Running, StartError};
+use tokio_util::task::TaskTracker;
 
 pub use config::Config;
 
-use crate::{api::Door, auth::Auth, platform::Remote};
+use crate::{api::Door, auth::Auth, platform::Remote, sockets::ListenError};
 
 /// Threads that take connections; bodies are decoded and queries run elsewhere.
 const HTTP_THREADS: usize = 2;
@@ -46,8 +55,13 @@ const HTTP_THREADS: usize = 2;
 /// Connections of one of them; others wait to be accepted. Each costs little until it has sent a request.
 const CONNECTIONS_MAX: usize = 4_096;
 
-/// How long a drain waits for requests in flight; below the host's own bound.
-const DRAIN_SECONDS: u64 = 8;
+/// How long a connection may be silent between two requests: agents send every few seconds, and proxies in front of this door keep
+/// connections for a minute.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+/// How long a drain waits for requests in flight; below the host's own bound. Silent connections count as well, so that a drain takes
+/// this long wherever an agent keeps one.
+const DRAIN_SECONDS: u64 = 5;
 
 /// The service.
 #[derive(Debug)]
@@ -65,12 +79,14 @@ impl host::Service for Gateway {
         let runtime = sql::runtime()
             .map_err(|source| StartError::Io { what: "threads for queries cannot be started".to_owned(), source })?;
         let threads = QueryThreads(Some(runtime));
-        let platform = Arc::new(Remote::new(&host).await?);
+        let platform = Arc::new(Remote::new(&host, config.chunk_cache).await?);
         let quotas = Quotas::open(&host).await?;
         let door = Door::new(config.clone(), (auth, quotas), platform, &host, threads.handle()?);
+        let listening = listen(&door, &host).await?;
         let server = HttpServer::new(move || api::app(door.clone()))
             .workers(HTTP_THREADS)
             .max_connections(CONNECTIONS_MAX)
+            .keep_alive(KEEP_ALIVE)
             .shutdown_timeout(DRAIN_SECONDS)
             .disable_signals();
         let server = match host.https() {
@@ -85,11 +101,28 @@ impl host::Service for Gateway {
         let handle = server.handle();
         drop(actix_rt::spawn(server));
         Ok(Running::new(async move {
-            handle.stop(true).await;
+            listening.close();
+            let within = Duration::from_secs(DRAIN_SECONDS);
+            let (_, ended) = tokio::join!(handle.stop(true), tokio::time::timeout(within, listening.wait()));
+            if ended.is_err() {
+                tracing::warn!(tasks = listening.len(), "connections of syslog or gRPC did not end in time");
+            }
             // In-flight queries have been answered or cut off.
             drop(threads);
         }))
     }
+}
+
+/// Opens what is not HTTP; what it does ends soon after the host stops.
+async fn listen(door: &Door, host: &Host) -> Result<TaskTracker, StartError> {
+    let (tasks, tls) = (TaskTracker::new(), host.tls.server());
+    let failed = |error| match error {
+        ListenError::Address { address, source } => StartError::Address { address, source },
+        error @ ListenError::NoCertificate(_) => StartError::other(error),
+    };
+    grpc::open(door, tls.clone(), &tasks).await.map_err(failed)?;
+    syslog::open(door, host.secret(&door.config.syslog_token)?, tls, &tasks).await.map_err(failed)?;
+    Ok(tasks)
 }
 
 /// The threads that run queries. They end without being waited for: a runtime must not block the thread that drops it,

@@ -8,7 +8,7 @@ use client::Client;
 use engine::{BatchStream, Chunks};
 use futures::StreamExt;
 use host::{Host, StartError};
-use types::{ContainerId, IndexName, JobId, Offset, RuleId, ScopeName, SegmentId, StreamCut};
+use types::{ByteSize, ContainerId, IndexName, JobId, Offset, RuleId, ScopeName, SegmentId, StreamCut};
 use wire::{
     Empty, Problem, alerter, coordinator,
     coordinator::{
@@ -75,7 +75,7 @@ pub(crate) trait Platform: Send + Sync + 'static {
     /// Creates or replaces a rule.
     async fn put_rule(&self, rule: &alerter::Rule) -> Result<alerter::RuleDescription, Problem>;
     /// Deletes a rule.
-    async fn delete_rule(&self, rule: &RuleId) -> Result<(), Problem>;
+    async fn delete_rule(&self, rule: &RuleId, index: &IndexName) -> Result<(), Problem>;
 }
 
 /// Every segment of an index, of former epochs too.
@@ -107,13 +107,13 @@ pub(crate) struct Remote {
 }
 
 impl Remote {
-    /// With the connections of the host.
-    pub(crate) async fn new(host: &Host) -> Result<Self, StartError> {
+    /// With the connections of the host; keeps so much of chunks in memory.
+    pub(crate) async fn new(host: &Host, chunk_cache: ByteSize) -> Result<Self, StartError> {
         let ttl = Some(host.common.lease_ttl.0);
         Ok(Self {
             bus: host.bus.clone(),
             client: Client::new(host.bus.clone(), host.objects.clone()),
-            chunks: Chunks::new(host.objects.clone()),
+            chunks: Chunks::with_cache(host.objects.clone(), usize::try_from(chunk_cache.0).unwrap_or(usize::MAX)),
             members: host.bus.bucket(MEMBERS, ttl, host.common.journal_replicas).await?,
         })
     }
@@ -265,7 +265,8 @@ impl Platform for Remote {
         self.bus.call::<alerter::PutRule>(&(), rule).await
     }
 
-    async fn delete_rule(&self, rule: &RuleId) -> Result<(), Problem> {
-        self.bus.call::<alerter::DeleteRule>(&(), &alerter::RuleName { rule: rule.clone() }).await.map(|_| ())
+    async fn delete_rule(&self, rule: &RuleId, index: &IndexName) -> Result<(), Problem> {
+        let name = alerter::RuleName { rule: rule.clone(), index: Some(index.clone()) };
+        self.bus.call::<alerter::DeleteRule>(&(), &name).await.map(|_| ())
     }
 }

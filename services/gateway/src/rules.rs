@@ -4,7 +4,7 @@ use actix_web::{
     HttpRequest, HttpResponse,
     web::{Data, Json, Path},
 };
-use query::{Diagnostic, Shape, nearest};
+use query::{Diagnostic, Ongoing, RuleError};
 use serde::Deserialize;
 use types::{IndexName, RuleId};
 use wire::{
@@ -12,7 +12,13 @@ use wire::{
     alerter::{Rule, RuleDescription},
 };
 
-use crate::{api::Door, error::HttpError, jobs::read_continuous, quota::Begun};
+use crate::{
+    api::Door,
+    error::HttpError,
+    jobs::read_continuous,
+    language::{Language, Question},
+    quota::Begun,
+};
 
 /// The body of a rule.
 #[derive(Debug, Deserialize)]
@@ -20,10 +26,12 @@ use crate::{api::Door, error::HttpError, jobs::read_continuous, quota::Begun};
 pub(crate) struct Body {
     /// The index whose alert subject is used; without it the one that the query reads.
     index: Option<IndexName>,
-    /// A windowed continuous query.
+    /// A windowed continuous query; in the pipe language one with a chart.
     query: String,
-    /// For example `n > 100`.
-    condition: String,
+    #[serde(default)]
+    language: Language,
+    /// For example `n > 100`; in the pipe language `| alert when n > 100` may say it instead.
+    condition: Option<String>,
     webhook: Option<String>,
     #[serde(default)]
     summary: String,
@@ -45,12 +53,26 @@ pub(crate) async fn put(
     body: Json<Body>,
 ) -> Result<HttpResponse, HttpError> {
     let principal = door.auth.of(&request).await?;
-    let Body { index, query, condition, webhook, summary } = body.into_inner();
+    let Body { index, query, language, condition, webhook, summary } = body.into_inner();
+    let Ongoing { text: query, condition: said } =
+        Question::new(query, language, index.clone()).ongoing(&door, &principal).await?;
+    let condition = match (condition, said) {
+        (Some(_), Some(_)) => {
+            return Err(Problem::bad_request("MalformedRequest", "the condition is said twice").into());
+        }
+        (condition, said) => condition.or(said).ok_or_else(|| {
+            let found = Diagnostic::new(1, 1, "the rule has no condition");
+            HttpError::query("InvalidCondition", &found.help("say one, for example n > 100"), "")
+        })?,
+    };
     let read = read_continuous(&query)?;
     let index = index.unwrap_or_else(|| read.source.clone());
     principal.may_manage(&index)?;
     principal.may_manage(&read.source)?;
-    check(&read, &query, &condition)?;
+    query::Rule::of(&read, &condition).map_err(|wrong| match wrong {
+        RuleError::Query(found) => HttpError::query("InvalidQuery", &found, &query),
+        RuleError::Condition(found) => HttpError::query("InvalidCondition", &found, &condition),
+    })?;
     let _turn = door.begin_continuous(&principal, &read.source, Begun::Rule(&rule)).await?;
     if let Some(old) = find(&door, &rule).await? {
         principal.may_manage(&old.rule.index)?;
@@ -59,30 +81,6 @@ pub(crate) async fn put(
     let put = door.platform.put_rule(&rule).await?;
     door.continuous_changed();
     Ok(HttpResponse::Ok().json(put))
-}
-
-/// A rule's query has windows, and its condition is about one of their aggregates.
-fn check(read: &query::Continuous, text: &str, condition: &str) -> Result<(), HttpError> {
-    let Shape::Windowed(window) = &read.shape else {
-        let found = Diagnostic::new(1, 1, "a rule needs a query with windows");
-        let help = "write SELECT count(*) AS n FROM tumble(<index>, INTERVAL '10 seconds') GROUP BY window_start";
-        return Err(HttpError::query("InvalidQuery", &found.help(help), text));
-    };
-    if read.insert_into.is_some() {
-        let found = Diagnostic::new(1, 1, "the rows of a rule's query go to the rule, not into an index");
-        return Err(HttpError::query("InvalidQuery", &found.help("leave out INSERT INTO"), text));
-    }
-    let wrong = |found: Diagnostic| HttpError::query("InvalidCondition", &found, condition);
-    let parsed = query::parse_condition(condition).map_err(wrong)?;
-    let names = || window.aggregates.iter().map(|aggregate| aggregate.name.as_str());
-    if names().any(|name| name == parsed.column) {
-        return Ok(());
-    }
-    let found = Diagnostic::new(1, 1, format!("the query has no aggregate {}", parsed.column));
-    Err(wrong(match nearest(&parsed.column, names()) {
-        Some(meant) => found.help(format!("did you mean {meant}?")),
-        None => found.help(format!("the aggregates are {}", names().collect::<Vec<_>>().join(", "))),
-    }))
 }
 
 async fn find(door: &Door, rule: &RuleId) -> Result<Option<RuleDescription>, Problem> {
@@ -98,7 +96,7 @@ pub(crate) async fn delete(
     let principal = door.auth.of(&request).await?;
     if let Some(found) = find(&door, &rule).await? {
         principal.may_manage(&found.rule.index)?;
-        door.platform.delete_rule(&rule).await?;
+        door.platform.delete_rule(&rule, &found.rule.index).await?;
         door.continuous_changed();
     }
     Ok(HttpResponse::NoContent().finish())

@@ -7,38 +7,27 @@
 //! acknowledged before it began. What is appended, merged or scaled after that is not seen.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch},
-    datatypes::{Int64Type, SchemaRef},
+    datatypes::Int64Type,
 };
-use async_trait::async_trait;
-use engine::{BatchStream, Chunks, ScanRequest, TableSource, TimeRange};
+use engine::{ChunkPiece, Piece, TableSource};
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::time::timeout;
-use types::{IndexName, Offset, SegmentId};
+use types::{IndexName, Offset};
 use wire::{
     Problem,
     coordinator::{SegmentNode, SegmentRange},
-    segment_store::ChunkMeta,
 };
 
 use crate::platform::{Platform, all_segments};
 
-/// Chunks of one segment that are fetched and decoded ahead of the query.
-const CHUNKS_AHEAD: usize = 2;
-/// Footers that are fetched at once for one query.
-const FOOTERS_AT_ONCE: usize = 8;
 /// Segments that are described and whose tails are read at once.
 const SEGMENTS_AT_ONCE: usize = 16;
-/// Segments, or groups of them, that a query may read at the same time.
-const PARTITIONS_MAX: usize = 64;
 /// How long the tail may let wait for an event that is known to be there: the take-over of a container.
 const TAIL_WAIT: Duration = Duration::from_secs(15);
 /// What the tails of one query may hold in memory, twice what a store keeps before it throttles writers.
@@ -46,19 +35,7 @@ const TAILS_BYTES_MAX: usize = 512 << 20;
 
 /// One index at one instant.
 #[derive(Debug)]
-pub(crate) struct IndexTable {
-    chunks: Chunks,
-    segments: Vec<Arc<Segment>>,
-}
-
-/// One segment at that instant.
-#[derive(Debug)]
-struct Segment {
-    segment: SegmentId,
-    start: Offset,
-    chunks: Vec<ChunkMeta>,
-    tail: Vec<RecordBatch>,
-}
+pub(crate) struct IndexTable(Vec<Piece>);
 
 impl IndexTable {
     /// Notes the starts and ends of all segments and reads what is not in chunks yet.
@@ -67,66 +44,49 @@ impl IndexTable {
     /// Errors: NotFound `UnknownIndex`; `UnknownSegment` and `Truncated` when something was truncated meanwhile.
     pub(crate) async fn open(platform: &dyn Platform, index: &IndexName) -> Result<Self, Problem> {
         let held = &AtomicUsize::new(0);
-        let open = |node: SegmentNode| Segment::open(platform, node.segment_range(), held);
+        let open = |node: SegmentNode| pieces(platform, node.segment_range(), held);
         let nodes = stream::iter(all_segments(platform, index).await?);
-        let segments: Vec<Option<Segment>> = nodes.map(open).buffered(SEGMENTS_AT_ONCE).try_collect().await?;
-        let segments = segments.into_iter().flatten().map(Arc::new).collect();
-        Ok(Self { chunks: platform.chunks().clone(), segments })
+        let segments: Vec<Vec<Piece>> = nodes.map(open).buffered(SEGMENTS_AT_ONCE).try_collect().await?;
+        Ok(Self(segments.into_iter().flatten().collect()))
     }
 }
 
-impl Segment {
-    /// Notes one segment's ends and reads its tail, `None` if it holds nothing that may be seen; `held` counts the bytes of
-    /// all tails of the query.
-    async fn open(platform: &dyn Platform, range: SegmentRange, held: &AtomicUsize) -> Result<Option<Self>, Problem> {
-        let info = platform.describe(range).await?;
-        if info.transactional || info.start >= info.end {
-            return Ok(None);
-        }
-        let mut tail = Vec::new();
-        let mut at = info.tail_from.max(info.start);
-        if at < info.end {
-            let mut rows = platform.follow(range, at);
-            while at < info.end {
-                let Ok(Some(batch)) = timeout(TAIL_WAIT, rows.next()).await else {
-                    let missing = format!("segment {} does not give offset {at} in time; try again", range.segment);
-                    return Err(Problem::unavailable("TailUnreadable", missing));
-                };
-                let batch = batch?;
-                let bytes = rows_bytes(&batch);
-                if held.fetch_add(bytes, Ordering::Relaxed) + bytes > TAILS_BYTES_MAX {
-                    let message = "too many events are not in chunks yet; try again in a moment";
-                    return Err(Problem::throttled("TailTooLarge", message));
-                }
-                at += u64::try_from(batch.num_rows()).unwrap_or(u64::MAX);
-                tail.extend(before(&batch, info.end));
-            }
-        }
-        let chunks = info.chunks.into_iter().filter(|chunk| chunk.to > info.start).collect();
-        Ok(Some(Self { segment: range.segment, start: info.start, chunks, tail }))
+impl TableSource for IndexTable {
+    fn pieces(&self) -> Vec<Piece> {
+        self.0.clone()
     }
+}
 
-    /// Its rows of a time, from its chunks and then from its tail.
-    fn rows(&self, chunks: Chunks, range: TimeRange, columns: Option<Arc<Vec<String>>>) -> BatchStream {
-        let wanted = self.chunks.iter().filter(|chunk| range.meets(chunk.time_min, chunk.time_max));
-        let wanted: Vec<ChunkMeta> = wanted.cloned().collect();
-        let (segment, start) = (self.segment, self.start);
-        let read = move |chunk: ChunkMeta| {
-            let (chunks, columns) = (chunks.clone(), columns.clone());
-            async move {
-                let names = columns.as_ref().map(|names| names.as_slice());
-                chunks.read(segment, &chunk, start.max(chunk.from), names).await
-            }
-        };
-        let tail = stream::iter(self.tail.clone().into_iter().map(Ok));
-        stream::iter(wanted)
-            .map(read)
-            .buffered(CHUNKS_AHEAD)
-            .map_ok(|batches| stream::iter(batches.into_iter().map(Ok)))
-            .try_flatten()
-            .chain(tail)
-            .boxed()
+/// Notes one segment's ends and reads its tail; `held` counts the bytes of all tails of the query.
+async fn pieces(platform: &dyn Platform, range: SegmentRange, held: &AtomicUsize) -> Result<Vec<Piece>, Problem> {
+    let info = platform.describe(range).await?;
+    if info.transactional || info.start >= info.end {
+        return Ok(Vec::new());
     }
+    let mut tail = Vec::new();
+    let mut at = info.tail_from.max(info.start);
+    if at < info.end {
+        let mut rows = platform.follow(range, at);
+        while at < info.end {
+            let Ok(Some(batch)) = timeout(TAIL_WAIT, rows.next()).await else {
+                let missing = format!("segment {} does not give offset {at} in time; try again", range.segment);
+                return Err(Problem::unavailable("TailUnreadable", missing));
+            };
+            let batch = batch?;
+            let bytes = rows_bytes(&batch);
+            if held.fetch_add(bytes, Ordering::Relaxed) + bytes > TAILS_BYTES_MAX {
+                let message = "too many events are not in chunks yet; try again in a moment";
+                return Err(Problem::throttled("TailTooLarge", message));
+            }
+            at += u64::try_from(batch.num_rows()).unwrap_or(u64::MAX);
+            tail.extend(before(&batch, info.end));
+        }
+    }
+    let chunks = info.chunks.into_iter().filter(|chunk| chunk.to > info.start).map(|chunk| {
+        let from = info.start.max(chunk.from);
+        Piece::Chunk(ChunkPiece { chunks: platform.chunks().clone(), segment: range.segment, chunk, from })
+    });
+    Ok(chunks.chain(tail.into_iter().map(Piece::Rows)).collect())
 }
 
 /// The bytes of a batch's own rows. Its columns share one buffer, which each of them would count whole.
@@ -145,35 +105,10 @@ fn before(batch: &RecordBatch, end: Offset) -> Option<RecordBatch> {
     (rows > 0).then(|| batch.slice(0, rows))
 }
 
-#[async_trait]
-impl TableSource for IndexTable {
-    async fn schemas(&self) -> Result<Vec<SchemaRef>, Problem> {
-        let all: Vec<ChunkMeta> = self.segments.iter().flat_map(|segment| segment.chunks.clone()).collect();
-        let fetch = |chunk: ChunkMeta| {
-            let chunks = self.chunks.clone();
-            async move { chunks.schema(&chunk).await }
-        };
-        let mut schemas: Vec<SchemaRef> = stream::iter(all).map(fetch).buffered(FOOTERS_AT_ONCE).try_collect().await?;
-        schemas.extend(self.segments.iter().flat_map(|segment| &segment.tail).map(RecordBatch::schema));
-        Ok(schemas)
-    }
-
-    fn partitions(&self) -> usize {
-        self.segments.len().clamp(1, PARTITIONS_MAX)
-    }
-
-    fn scan(&self, partition: usize, request: &ScanRequest) -> BatchStream {
-        let of_partition = self.segments.iter().skip(partition).step_by(self.partitions());
-        let segments: Vec<Arc<Segment>> = of_partition.cloned().collect();
-        let (range, columns) = (request.time_range, request.columns.clone().map(Arc::new));
-        let chunks = self.chunks.clone();
-        let rows = move |segment: Arc<Segment>| segment.rows(chunks.clone(), range, columns.clone());
-        stream::iter(segments).flat_map(rows).boxed()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use arrow::array::Int64Array;
 
     use super::*;

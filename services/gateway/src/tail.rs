@@ -1,5 +1,6 @@
-//! Live tail: rows as they become durable, as server-sent events.
+//! Live tail: rows as they become durable, in a form of the reader's, here as server-sent events.
 
+mod events;
 mod steps;
 mod walk;
 
@@ -11,12 +12,13 @@ use actix_web::{
     web::{Bytes, Data, Path, Query},
 };
 use arrow::array::RecordBatch;
+use async_trait::async_trait;
 use futures::{
     Stream, StreamExt,
     stream::{self, BoxStream, SelectAll},
 };
+use host::QueryPermit;
 use serde::Deserialize;
-use serde_json::json;
 use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval, timeout},
@@ -27,11 +29,13 @@ use wire::{Problem, coordinator::SegmentRange};
 
 use crate::{
     api::Door,
-    auth::bearer,
+    auth::{Principal, token_of},
     error::HttpError,
     metrics::TAILS,
+    places::Place,
     platform::all_segments,
     tail::{
+        events::{Events, read_id},
         steps::{Step, Whose, steps},
         walk::{Arranged, Gap, Walk},
     },
@@ -74,31 +78,20 @@ pub(crate) async fn tail(
     options: Query<Options>,
 ) -> Result<HttpResponse, HttpError> {
     let index = index.into_inner();
-    let token = bearer(&request).or_else(|| options.token.clone());
+    let token = token_of(&request).or_else(|| options.token.clone());
     let token = token.ok_or_else(|| HttpError::unauthorized("send the header `Authorization: Bearer <token>`"))?;
     let principal = door.auth.check(&token).await?;
     principal.may_read(&index)?;
-    let open = door.open_queries(&principal, [&index]).await?;
-    let place = door
-        .tails
-        .take(Some(&index))
-        .ok_or_else(|| Problem::throttled("TooManyTails", "too many live tails at once; try again in a moment"))?;
     let last = request.headers().get("last-event-id").and_then(|id| id.to_str().ok());
-    let cut = match last.or(options.from.as_deref()).unwrap_or("latest") {
+    let from = last.or(options.from.as_deref()).unwrap_or("latest");
+    let reader = Reader { principal, token, index: index.clone() };
+    let tail = Tail::open(&door, reader).await?;
+    let cut = match from {
         "latest" => door.platform.tails(&index).await?,
         "earliest" => StreamCut::default(),
         id => read_id(id)?,
     };
-    let nodes = all_segments(&*door.platform, &index).await?;
-    let (walk, arranged) = Walk::open(&nodes, &cut).map_err(bad_position)?;
-    let (send, receive) = mpsc::channel(BUFFER_MAX);
-    let feed = Feed { door: Door::clone(&door), index, token, walk, steps: SelectAll::new(), send };
-    drop(actix_web::rt::spawn(async move {
-        TAILS.add(1);
-        feed.run(arranged, &cut).await;
-        TAILS.add(-1);
-        drop((place, open));
-    }));
+    let receive = tail.run(cut, Events(index)).await?;
     Ok(HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/event-stream"))
         .insert_header((CONTENT_ENCODING, HeaderValue::from_static("identity")))
@@ -110,24 +103,85 @@ fn body(mut receive: mpsc::Receiver<Bytes>) -> impl Stream<Item = Result<Bytes, 
     futures::stream::poll_fn(move |context| receive.poll_recv(context).map(|part| part.map(Ok)))
 }
 
+/// How a tail is written for its reader.
+#[async_trait(?Send)]
+pub(crate) trait Form: 'static {
+    /// What is said first, where the reader could not know else that the tail is open.
+    fn opened(&mut self) -> Option<Bytes>;
+    /// Rows, and the positions after them; `None` where the reader wants none of them.
+    async fn rows(&mut self, rows: &RecordBatch, after: &StreamCut) -> Result<Option<Bytes>, Problem>;
+    /// Rows that are gone and were not sent; without a start the whole segment is.
+    fn truncated(&mut self, from: Position, start: Option<Offset>, after: &StreamCut) -> Bytes;
+    /// Why the tail ends.
+    fn ended(&mut self, kind: &str, message: &str) -> Bytes;
+    /// A sign of life.
+    fn quiet(&mut self) -> Bytes;
+}
+
+/// Who reads a tail.
+pub(crate) struct Reader {
+    pub(crate) principal: Principal,
+    pub(crate) token: String,
+    pub(crate) index: IndexName,
+}
+
+/// The right to one tail.
+pub(crate) struct Tail {
+    door: Door,
+    reader: Reader,
+    held: (Vec<QueryPermit>, Place),
+}
+
+impl Tail {
+    /// Errors: Throttled `TooManyTails`, `QuotaQueries`.
+    pub(crate) async fn open(door: &Door, reader: Reader) -> Result<Self, HttpError> {
+        let open = door.open_queries(&reader.principal, [&reader.index]).await?;
+        let place = door
+            .tails
+            .take(Some(&reader.index))
+            .ok_or_else(|| Problem::throttled("TooManyTails", "too many live tails at once; try again in a moment"))?;
+        Ok(Self { door: door.clone(), reader, held: (open, place) })
+    }
+
+    /// Reads from a cut on until the reader goes, which it does by dropping what is answered.
+    pub(crate) async fn run(self, cut: StreamCut, form: impl Form) -> Result<mpsc::Receiver<Bytes>, HttpError> {
+        let Self { door, reader: Reader { index, token, .. }, held } = self;
+        let nodes = all_segments(&*door.platform, &index).await?;
+        let (walk, arranged) = Walk::open(&nodes, &cut).map_err(bad_position)?;
+        let (send, receive) = mpsc::channel(BUFFER_MAX);
+        let feed = Feed { door, index, token, form, walk, steps: SelectAll::new(), send };
+        drop(actix_web::rt::spawn(async move {
+            TAILS.add(1);
+            feed.run(arranged, &cut).await;
+            TAILS.add(-1);
+            drop(held);
+        }));
+        Ok(receive)
+    }
+}
+
 /// One open tail.
-struct Feed {
+struct Feed<F> {
     door: Door,
     index: IndexName,
     token: String,
+    form: F,
     walk: Walk,
     steps: SelectAll<BoxStream<'static, Step>>,
     send: mpsc::Sender<Bytes>,
 }
 
-impl Feed {
+impl<F: Form> Feed<F> {
     /// Sends rows until the reader goes, the token ends, the segments end or the service stops.
     async fn run(mut self, arranged: Arranged, cut: &StreamCut) {
         let mut ticks = interval(CHECK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut quiet_since = Instant::now();
-        // Said at once, so that a reader knows that the tail is open although nothing happens.
-        let mut sent = self.send(&format!(": tail of {}\n\n", self.index)).await && self.go_on(arranged, cut).await;
+        let mut sent = match self.form.opened() {
+            Some(part) => self.send(part).await,
+            None => true,
+        };
+        sent = sent && self.go_on(arranged, cut).await;
         let stop = self.door.stop.clone();
         while sent {
             tokio::select! {
@@ -149,7 +203,8 @@ impl Feed {
                         sent = self.end("TokenEnded", &error.to_string()).await;
                     } else if quiet_since.elapsed() >= HEARTBEAT {
                         quiet_since = Instant::now();
-                        sent = self.send(": still here\n\n").await;
+                        let part = self.form.quiet();
+                        sent = self.send(part).await;
                     }
                 }
             }
@@ -253,32 +308,24 @@ impl Feed {
 
     /// Says that rows are gone that were not sent; without a start the whole segment is.
     async fn say_truncated(&mut self, from: Position, start: Option<Offset>) -> bool {
-        let data = json!({ "segment": from.segment, "from": from.offset, "start": start });
-        self.send(&format!("id: {}\nevent: truncated\ndata: {data}\n\n", write_id(&self.walk.cut()))).await
+        let part = self.form.truncated(from, start, &self.walk.cut());
+        self.send(part).await
     }
 
-    /// Sends the rows of a batch in parts; the last one of each part carries the id.
+    /// Sends the rows of a batch in parts.
     async fn rows(&mut self, segment: SegmentId, batch: &RecordBatch) -> bool {
         let mut from = 0;
         while from < batch.num_rows() {
             let count = ROWS_AT_ONCE.min(batch.num_rows() - from);
             let part = batch.slice(from, count);
-            let lines = match engine::json_rows(&part) {
-                Ok(lines) => lines,
-                Err(error) => return self.end("Internal", &error.to_string()).await,
-            };
             let after = after(&part).unwrap_or_else(|| self.walk.offset(segment) + to_u64(count));
             self.walk.reached(segment, after);
-            let mut text = String::new();
-            for (i, line) in lines.iter().enumerate() {
-                if i + 1 == lines.len() {
-                    text.push_str(&format!("id: {}\n", write_id(&self.walk.cut())));
-                }
-                text.push_str("event: row\ndata: ");
-                text.push_str(&String::from_utf8_lossy(line));
-                text.push_str("\n\n");
-            }
-            if !self.send(&text).await {
+            let sent = match self.form.rows(&part, &self.walk.cut()).await {
+                Ok(Some(part)) => self.send(part).await,
+                Ok(None) => true,
+                Err(problem) => return self.end(&problem.kind, &problem.message).await,
+            };
+            if !sent {
                 return false;
             }
             from += count;
@@ -288,13 +335,13 @@ impl Feed {
 
     /// Says why the tail ends; false, so that it does.
     async fn end(&mut self, kind: &str, message: &str) -> bool {
-        let said = json!({ "kind": kind, "message": message });
-        self.send(&format!("event: end\ndata: {said}\n\n")).await;
+        let part = self.form.ended(kind, message);
+        self.send(part).await;
         false
     }
 
-    async fn send(&self, text: &str) -> bool {
-        hand_over(&self.send, Bytes::copy_from_slice(text.as_bytes()), &self.door.stop).await
+    async fn send(&self, part: Bytes) -> bool {
+        hand_over(&self.send, part, &self.door.stop).await
     }
 }
 
@@ -321,22 +368,6 @@ fn after(batch: &RecordBatch) -> Option<u64> {
     u64::try_from(*offsets.values().last()?).ok().map(|last| last + 1)
 }
 
-/// Positions as an event id: `<segment>:<offset>` separated by commas.
-fn write_id(cut: &StreamCut) -> String {
-    cut.0.iter().map(|(segment, offset)| format!("{segment}:{offset}")).collect::<Vec<_>>().join(",")
-}
-
-fn read_id(id: &str) -> Result<StreamCut, Problem> {
-    let one = |part: &str| {
-        let (segment, offset) = part.split_once(':')?;
-        Some((segment.parse::<SegmentId>().ok()?, offset.parse::<u64>().ok()?))
-    };
-    let cut = id.split(',').map(one).collect::<Option<_>>().map(StreamCut);
-    cut.ok_or_else(|| {
-        Problem::bad_request("BadPosition", "from is `latest`, `earliest` or the id of an event of a tail")
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -354,15 +385,5 @@ mod tests {
         let (handed, ()) = tokio::join!(hand_over(&send, part.clone(), &stop), async { stop.cancel() });
         assert!(!handed, "the service stops");
         assert_eq!(begun.elapsed(), STUCK_FOR);
-    }
-
-    #[test]
-    fn ids_read_what_they_write() {
-        for id in ["1-0-0:17", "1-0-0:17,1-0-1:0"] {
-            assert_eq!(write_id(&read_id(id).unwrap()), id);
-        }
-        for bad in ["", "x", "1-0-0", "1-0-0:x", "1-0-0:1,"] {
-            assert!(read_id(bad).is_err(), "{bad}");
-        }
     }
 }

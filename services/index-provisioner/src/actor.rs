@@ -49,7 +49,7 @@ impl Handler<Incoming<DeleteIndex>> for Desk {
 
     fn handle(&mut self, incoming: Incoming<DeleteIndex>, _: &mut Context<Self>) -> Self::Result {
         let work = self.work.clone();
-        Box::pin(async move { work.delete_index(incoming.request.instance).await.map(|()| Empty {}) })
+        Box::pin(async move { work.delete_index(incoming.request).await.map(|()| Empty {}) })
     }
 }
 

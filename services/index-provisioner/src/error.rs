@@ -34,6 +34,9 @@ pub enum ProvisionerError {
     /// The binding exists in another shape.
     #[error("service binding {0} exists with another instance, role or time to live")]
     BindingDiffers(BindingId),
+    /// Late.
+    #[error("something later was wanted of service instance {0} already; this comes too late")]
+    Superseded(InstanceId),
     /// Not there.
     #[error("there is no service instance {0}")]
     UnknownInstance(InstanceId),
@@ -102,6 +105,7 @@ impl From<ProvisionerError> for Problem {
             ProvisionerError::IndexNameTaken(_) => Self::conflict("IndexNameTaken", &error),
             ProvisionerError::InstanceDiffers(_) => Self::conflict("InstanceDiffers", &error),
             ProvisionerError::BindingDiffers(_) => Self::conflict("BindingDiffers", &error),
+            ProvisionerError::Superseded(_) => Self::conflict("Superseded", &error),
             ProvisionerError::UnknownInstance(_) => Self::not_found("UnknownInstance", &error),
             ProvisionerError::NotReady(_) => Self::unavailable("NotReady", &error),
             ProvisionerError::BeingRevoked(_) => Self::unavailable("BeingRevoked", &error),

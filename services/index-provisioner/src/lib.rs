@@ -13,7 +13,7 @@
 //!
 //! // Deleting or revoking what is not there succeeds and changes nothing.
 //! let state = State::default();
-//! for command in [Command::BeginDeletion("i".parse().unwrap()), Command::BeginRevocation("b".parse().unwrap())] {
+//! for command in [Command::BeginDeletion("i".parse().unwrap(), 0), Command::BeginRevocation("b".parse().unwrap())] {
 //!     assert_eq!(state.decide(command, Timestamp::from_nanos(1)), Ok(vec![]));
 //! }
 //! ```

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bus::{Bucket, BucketError};
-use data_encoding::BASE64;
+use host::{KeyringError, NamedKey, named_keys};
 use ring::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
     rand::{SecureRandom, SystemRandom},
@@ -24,12 +24,6 @@ use crate::{backend::unavailable, metrics};
 /// Bucket of sealed secrets; key = binding.
 pub(crate) const SEALED: &str = "lb_sealed";
 
-/// Keys that are known at once: one that seals, and those of earlier times.
-pub(crate) const KEYS_MAX: usize = 16;
-/// Bytes of a key.
-const KEY_BYTES: usize = 32;
-/// Characters of a key's id.
-const KEY_ID_MAX: usize = 32;
 /// What a sealed value begins with.
 const FORMAT: u8 = 1;
 
@@ -37,13 +31,8 @@ const FORMAT: u8 = 1;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SealedError {
     /// The text of the keys is not one.
-    #[error("line {line}: {rule}")]
-    Keys {
-        /// Which.
-        line: usize,
-        /// What would be right.
-        rule: &'static str,
-    },
+    #[error(transparent)]
+    Keys(#[from] KeyringError),
     /// There is none at all.
     #[error("it holds no key; write `ID:BASE64` of 32 random bytes")]
     NoKey,
@@ -80,27 +69,13 @@ struct Opened {
 }
 
 impl SealingKeys {
-    /// Reads keys, one a line as `ID:BASE64`; empty lines and lines that begin with # count for nothing.
+    /// Reads keys, which [`named_keys`] describes; there must be one.
     pub(crate) fn parse(text: &str) -> Result<Self, SealedError> {
-        let mut keys: Vec<(String, LessSafeKey)> = Vec::new();
-        for (number, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty() && !l.starts_with('#')) {
-            let refuse = |rule| SealedError::Keys { line: number + 1, rule };
-            let (id, key) = line.trim().split_once(':').ok_or_else(|| refuse("a key is written as ID:BASE64"))?;
-            let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-            if id.is_empty() || id.len() > KEY_ID_MAX || !id.bytes().all(fits) {
-                return Err(refuse("an id has 1 to 32 letters, digits, - and _"));
-            }
-            if keys.iter().any(|(known, _)| known == id) {
-                return Err(refuse("an id stands once"));
-            }
-            if keys.len() >= KEYS_MAX {
-                return Err(refuse("at most 16 keys are possible: drop those that seal nothing any more"));
-            }
-            let bytes = BASE64.decode(key.trim().as_bytes()).ok().filter(|bytes| bytes.len() == KEY_BYTES);
-            let key = bytes.and_then(|bytes| UnboundKey::new(&AES_256_GCM, &bytes).ok());
-            let key = key.ok_or_else(|| refuse("a key is the base64 of 32 bytes"))?;
-            keys.push((id.to_owned(), LessSafeKey::new(key)));
-        }
+        let key = |named: NamedKey| {
+            let key = UnboundKey::new(&AES_256_GCM, &named.bytes).map_err(|_| SealedError::NoKey)?;
+            Ok((named.id, LessSafeKey::new(key)))
+        };
+        let keys: Vec<_> = named_keys(text)?.into_iter().map(key).collect::<Result<_, SealedError>>()?;
         if keys.is_empty() { Err(SealedError::NoKey) } else { Ok(Self { keys }) }
     }
 

@@ -1,6 +1,7 @@
 //! The provisioner's truth: indexes, bindings and revoked user keys. Pure, and free of secrets.
 
 mod decide;
+mod order;
 
 use std::{collections::BTreeMap, ops::Bound};
 
@@ -130,8 +131,8 @@ pub enum Command {
     EndUpdate(InstanceId),
     /// The back-end will never make the change, and has left everything as it was.
     AbandonUpdate(InstanceId),
-    /// Begins the deletion of an index and the revocation of its bindings.
-    BeginDeletion(InstanceId),
+    /// Begins the deletion of an index and the revocation of its bindings; with the place of the wish among those of the instance.
+    BeginDeletion(InstanceId, u64),
     /// Nothing of the index is left.
     EndDeletion(InstanceId),
     /// The index stays, because events came while it was being deleted; its bindings are gone.
@@ -158,6 +159,13 @@ pub enum Command {
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
+    /// Something was wanted of an instance, whether it is there or not; what was wanted before comes too late from now on.
+    Ordered {
+        /// The instance.
+        instance: InstanceId,
+        /// The place of the wish among all.
+        order: u64,
+    },
     /// An index is being created.
     IndexBegun(IndexDescription),
     /// It can be used.
@@ -209,6 +217,8 @@ pub struct State {
     by_index: BTreeMap<IndexName, InstanceId>,
     bindings: BTreeMap<BindingId, Binding>,
     revocations: BTreeMap<String, Revocation>,
+    #[serde(default)]
+    orders: order::Orders,
 }
 
 impl State {
@@ -290,6 +300,7 @@ impl host::ControlState for State {
 
     fn apply(&mut self, event: &Event, at: Timestamp) {
         match event {
+            Event::Ordered { instance, order } => self.orders.note(instance, *order, at),
             Event::IndexBegun(description) => {
                 self.by_index.insert(description.index.clone(), description.instance.clone());
                 let (description, phase) = (description.clone(), Phase::Creating);

@@ -15,7 +15,9 @@ use tokio::time::timeout;
 use types::{BindingId, Clock, InstanceId};
 use wire::{
     Code, Outcome, Problem,
-    index_provisioner::{BindingName, Credentials, IndexChange, IndexDescription, NewBinding, NewIndex, Reclaim},
+    index_provisioner::{
+        BindingName, Credentials, IndexChange, IndexDescription, InstanceName, NewBinding, NewIndex, Reclaim,
+    },
 };
 
 use self::{revocation::revoke_all, turns::Turns};
@@ -94,7 +96,8 @@ impl Work {
     }
 
     /// Ends the index of an instance with its bindings, as its reclaim policy says; it is done when this returns.
-    pub(crate) async fn delete_index(&self, instance: InstanceId) -> Result<(), Problem> {
+    pub(crate) async fn delete_index(&self, name: InstanceName) -> Result<(), Problem> {
+        let InstanceName { instance, order } = name;
         let _turn = self.turns.take(&instance).await;
         if let Some(index) = self.index(&instance).filter(|index| index.phase == Phase::Live)
             && index.reclaim() == Reclaim::Fail
@@ -104,7 +107,7 @@ impl Work {
                 return Err(ProvisionerError::NotEmpty(index.description.index).into());
             }
         }
-        self.ledger.submit(Command::BeginDeletion(instance.clone())).await?;
+        self.ledger.submit(Command::BeginDeletion(instance.clone(), order)).await?;
         self.finish(&instance).await
     }
 

@@ -40,7 +40,8 @@ async fn a_bucket_is_made_shaped_changed_and_deleted() -> Result<()> {
     assert!(bucket.configurations["encryption"].contains("AES256"));
     assert!(bucket.configurations["lifecycle"].contains("<Expiration><Days>7</Days>"));
     assert_eq!(bucket.policy, None, "a policy that wants TLS would lock everybody out of a server without");
-    let change = IndexChange { instance: "i".parse()?, retention_days: Some(30), options: made.options.clone() };
+    let change =
+        IndexChange { instance: "i".parse()?, retention_days: Some(30), options: made.options.clone(), order: 0 };
     stage.call::<UpdateIndex>(&change).await?;
     assert!(server.bucket("logboom-shop").unwrap().configurations["lifecycle"].contains("<Days>30</Days>"));
     // What S3 can never do is refused before anything is made.

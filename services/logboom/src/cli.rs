@@ -71,7 +71,7 @@ enum Command {
     Publish(PublishArgs),
     /// Follow an index
     Tail(TailArgs),
-    /// Run one SQL query
+    /// Run one query
     Query(QueryArgs),
     /// Continuous jobs
     #[command(subcommand)]

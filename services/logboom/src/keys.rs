@@ -111,6 +111,7 @@ impl KeysCommand {
                 address,
                 port,
                 store_dir: keys.dir.join("jetstream"),
+                max_file_store: None,
                 sync_interval,
                 max_payload: MAX_PAYLOAD,
                 container_count,
@@ -209,6 +210,8 @@ pub(crate) struct NatsServer {
     pub(crate) port: u16,
     /// Where JetStream keeps its files.
     pub(crate) store_dir: PathBuf,
+    /// How many bytes all streams may reserve; `None` is three quarters of what is free.
+    pub(crate) max_file_store: Option<u64>,
     /// When JetStream syncs.
     pub(crate) sync_interval: String,
     /// The largest message.
@@ -312,6 +315,7 @@ impl KeyDir {
             port: server.port,
             store_dir: server.store_dir.display().to_string(),
             resolver_dir: self.path("resolver").display().to_string(),
+            max_file_store: server.max_file_store,
             sync_interval: server.sync_interval.clone(),
             max_payload: server.max_payload,
             lane_count: server.container_count,

@@ -93,6 +93,7 @@ struct NatsSection {
     port: u16,
     sync_interval: String,
     max_payload: types::ByteSize,
+    max_file_store: types::ByteSize,
     store_dir: String,
     server_path: String,
 }
@@ -113,6 +114,7 @@ fn settings(args: &StandaloneArgs, data: &Path) -> anyhow::Result<(Settings, Nat
         port: if nats.port == 0 { free_port(&nats.address)? } else { nats.port },
         address: nats.address,
         store_dir,
+        max_file_store: (nats.max_file_store.0 > 0).then_some(nats.max_file_store.0),
         sync_interval: nats.sync_interval,
         max_payload: nats.max_payload.0,
         container_count: u16::try_from(common.container_count).unwrap_or(u16::MAX),

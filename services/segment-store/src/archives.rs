@@ -99,8 +99,8 @@ impl Archives {
         self.copies.acquire().await.ok()
     }
 
-    /// Follows the view for ever.
-    pub(crate) async fn follow(self, view: Bucket) {
+    /// Follows the view for ever, and says on `/readyz` what keeps it from copying.
+    pub(crate) async fn follow(self, view: Bucket, host: Host) {
         let mut watch = view.watch("");
         loop {
             let Change::Key { key, entry } = watch.next().await else { continue };
@@ -108,7 +108,16 @@ impl Archives {
                 Ok(index) => self.set(index, entry.as_ref().map(|entry| &entry.value[..])),
                 Err(_) => warn!(key, "archive with a name that no index has"),
             }
+            host.note("archives", self.missing_key());
         }
+    }
+
+    /// What a person must do before what is to be archived is; the provisioner cannot know it, since the key is ours alone.
+    fn missing_key(&self) -> Option<String> {
+        let waiting = self.known.read().len();
+        (waiting > 0 && self.access.is_none()).then(|| {
+            format!("{waiting} indexes are to be archived and nothing is copied: set segment_store.archive.access_key_id and access_secret")
+        })
     }
 
     fn set(&self, index: IndexName, place: Option<&[u8]>) {
@@ -186,6 +195,18 @@ mod tests {
         changes.borrow_and_update();
         archives.set(index.clone(), Some(b"rubbish"));
         assert!(archives.is_empty() && changes.has_changed().unwrap());
+    }
+
+    #[test]
+    fn a_missing_key_is_told_of_when_something_waits_for_it() {
+        let index: IndexName = "shop".parse().unwrap();
+        for (archives, told) in [(archives(Some(("id", "secret"))), false), (archives(None), true)] {
+            assert_eq!(archives.missing_key(), None);
+            archives.set(index.clone(), Some(&place("one")));
+            assert_eq!(archives.missing_key().is_some_and(|said| said.contains("archive.access_key_id")), told);
+            archives.set(index.clone(), None);
+            assert_eq!(archives.missing_key(), None);
+        }
     }
 
     #[test]

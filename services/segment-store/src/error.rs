@@ -232,6 +232,14 @@ pub enum Damage {
         #[source]
         source: FrameError,
     },
+    /// The log was lost and begun anew, and the snapshot is of the one that was lost.
+    #[error("the log ends at sequence {end}, and the newest snapshot was written at {position}: it is another log")]
+    LogExchanged {
+        /// Up to where the snapshot knows a log.
+        position: u64,
+        /// Where this log ends.
+        end: u64,
+    },
     /// Events that are not in Tier 2 are in the log no more.
     #[error("events of segment {segment} from offset {from} are neither in Tier 2 nor in the log")]
     TailMissing {

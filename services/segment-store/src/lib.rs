@@ -77,7 +77,7 @@ impl Service for SegmentStore {
         background(&host, "readiness", readiness.clone().watch());
         let archives = Archives::open(&config.archive, &host)?;
         let view = host.bus.bucket(ARCHIVES, None, host.common.journal_replicas).await?;
-        background(&host, "archives", archives.clone().follow(view));
+        background(&host, "archives", archives.clone().follow(view, host.clone()));
         let shared = tenure::Shared::new(host.clone(), limits, lanes, keeper, readiness, archives);
         let store = Store::new(shared, tenures.clone()).start();
         background(&host, "placement", actor::follow_placement(views, store));

@@ -132,7 +132,7 @@ async fn recover(
     let owner_seq = claim(&container, &log, &host.replica, stop).await?;
     crash::point("after_owner_record");
     let mut snapshots = Snapshots::new(host.objects.clone(), id);
-    let snapshot_frame = restore(&container, &log, &mut snapshots, stop).await?;
+    let snapshot_frame = restore(&container, &log, owner_seq, &mut snapshots, stop).await?;
     let (frames, events, damaged) = {
         let mut books = container.books.write();
         books.state.apply_owner(owner_seq, generation);

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use crate::{
+    alerts::default_rules,
     catalog::{BUILT_IN, Catalog, Chosen},
     osb::{Answer, Body, HEADERS, Identity, Request, Version, canonical, gate, own_id, route},
     wanted::wanted,
@@ -84,6 +85,10 @@ pub fn osb_body(data: &[u8]) {
         Ok(shape) => {
             let again = wire::decode(&wire::encode(&shape)).expect("what is wanted goes into the journal");
             assert_eq!(shape, again);
+            let rules = default_rules(&shape.alerts, &"a-b".parse().expect("it is the name of an index"));
+            if let Err(unfit) = rules {
+                check(&Answer::bad_request(unfit.to_string()));
+            }
         }
         Err(unfit) => check(&Answer::bad_request(unfit.to_string())),
     }

@@ -1,7 +1,7 @@
 //! Everything that takes bytes from outside, with whatever comes: one function for each target of `cargo fuzz`.
 //!
 //! Owns what must hold for any bytes: no panic, no overflow, refusals that a client can read, and that what was taken can be written
-//! and taken again. The libraries are dependencies. Of the broker and of the segment store only the pure sources are taken in by
+//! and taken again. The libraries are dependencies. Of the broker, the segment store and the gateway only the pure sources are taken in by
 //! their paths, so that neither a web server nor a client of NATS or Kubernetes is built, and nothing private becomes public.
 //! Deliberately does not know: sockets, files, clocks.
 //!
@@ -11,12 +11,14 @@
 
 #![warn(missing_docs)]
 
+mod agents;
 mod damage;
 mod front;
 mod messages;
 mod stored;
 mod texts;
 
+pub use agents::{door_elastic, door_hec, door_jsonline, door_loki, door_otlp, syslog_stream};
 pub use front::{osb_body, osb_path};
 pub use messages::wire_decode;
 pub use stored::{chunk_read, frame_decode};
@@ -26,11 +28,12 @@ pub use texts::{ingest_lines, query_parse, settings};
 #[allow(dead_code, unused_imports, missing_docs)]
 #[path = "../../../services/broker/src"]
 mod broker {
+    pub(crate) mod alerts;
     pub(crate) mod catalog;
     pub(crate) mod osb;
     pub(crate) mod wanted;
 }
-use broker::{catalog, osb, wanted};
+use broker::{alerts, catalog, osb, wanted};
 
 /// What the sources of the broker's front take from its errors.
 mod error {
@@ -41,4 +44,24 @@ mod error {
 #[path = "../../../services/segment-store/src/container"]
 mod container {
     pub(crate) mod frame;
+}
+
+#[allow(dead_code, unused_imports, missing_docs)]
+#[path = "../../../services/gateway/src/doors"]
+mod doors {
+    pub(crate) mod elastic;
+    pub(crate) mod event;
+    pub(crate) mod hec;
+    pub(crate) mod json;
+    pub(crate) mod jsonline;
+    pub(crate) mod loki;
+    pub(crate) mod otlp;
+    pub(crate) mod protobuf;
+}
+
+#[allow(dead_code, unused_imports, missing_docs)]
+#[path = "../../../services/gateway/src/syslog"]
+mod syslog {
+    pub(crate) mod frame;
+    pub(crate) mod token;
 }

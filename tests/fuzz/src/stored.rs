@@ -16,7 +16,11 @@ const FRAMES: [&[u8]; 4] = [
     include_bytes!("../../../services/segment-store/tests/golden/frame-3.bin"),
     include_bytes!("../../../services/segment-store/tests/golden/frame-restore.bin"),
 ];
-const CHUNK: &[u8] = include_bytes!("../../../libs/chunk/testdata/v1.parquet");
+/// Chunks of every version.
+const CHUNKS: [&[u8]; 2] = [
+    include_bytes!("../../../libs/chunk/testdata/v1.parquet"),
+    include_bytes!("../../../libs/chunk/testdata/v2.parquet"),
+];
 
 /// Bytes of a frame before its body: magic, version, container, generation, number, previous, entries, raw size.
 const HEAD: usize = 4 + 1 + 2 + 8 + 8 + 8 + 4 + 4;
@@ -52,12 +56,16 @@ fn framed(good: &[u8], raw: &[u8], entries: u32) -> Bytes {
     out.freeze()
 }
 
-/// A chunk with damage: every changed byte is found before a decoder sees it.
+/// A chunk with damage: every changed byte is found before a decoder sees it. Its end opened by itself is refused or is as it was.
 pub fn chunk_read(data: &[u8]) {
-    for bytes in [data.to_vec(), damaged(CHUNK, data)] {
-        let is_whole = bytes == CHUNK;
-        let bytes = Bytes::from(bytes);
-        assert_eq!(chunk::info(&bytes).is_ok(), is_whole);
-        assert_eq!(chunk::read(bytes).is_ok(), is_whole);
+    for good in CHUNKS {
+        for bytes in [data.to_vec(), damaged(good, data)] {
+            let is_whole = CHUNKS.contains(&bytes.as_slice());
+            let bytes = Bytes::from(bytes);
+            assert_eq!(chunk::info(&bytes).is_ok(), is_whole);
+            assert_eq!(chunk::read(bytes.clone()).is_ok(), is_whole);
+            let opened = chunk::Tail::open(bytes.clone(), bytes.len() as u64);
+            assert!(!is_whole || matches!(opened, Ok(chunk::Opened::Tail(_))));
+        }
     }
 }

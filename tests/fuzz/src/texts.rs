@@ -1,6 +1,9 @@
 //! What people and their programs write: lines, queries, settings.
 
-use ingest::{BatchBuilder, COLUMNS_MAX, RawEvent, lines, parse};
+use ingest::{
+    BatchBuilder, COLUMNS_MAX, Joiner, Partials, RawEvent, Record, Source, Window, lines, parse, raw,
+    template::Dictionary,
+};
 use settings::{Common, Layers, Settings};
 use types::{SegmentId, Timestamp};
 
@@ -8,7 +11,7 @@ const SEGMENT: SegmentId = SegmentId { stream: 1, epoch: 0, number: 0 };
 /// The largest event here; small, so that events which are too large are met.
 const EVENT_BYTES_MAX: usize = 4 << 10;
 
-/// A body of lines, then the same bytes as one event: each event is a row.
+/// A body of lines, then the same bytes as one event: each event is a row. Then the bytes as the lines of a container.
 pub fn ingest_lines(data: &[u8]) {
     let mut taken = 0;
     let mut batch = BatchBuilder::new(SEGMENT, 7);
@@ -19,7 +22,8 @@ pub fn ingest_lines(data: &[u8]) {
     for (number, line) in lines::split(data, EVENT_BYTES_MAX) {
         match line {
             Ok(line) => {
-                assert!(serde_json::from_slice::<serde_json::Value>(line).is_ok_and(|line| line.is_object()));
+                let text = raw::escape(line);
+                assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok_and(|line| line.is_object()));
                 take(line);
             }
             Err(refused) => assert!(refused.line == number && !refused.reason.is_empty()),
@@ -29,6 +33,32 @@ pub fn ingest_lines(data: &[u8]) {
     let batch = batch.finish();
     assert_eq!(i64::try_from(batch.num_rows()), Ok(taken));
     assert!(batch.num_columns() <= COLUMNS_MAX);
+    container(data);
+}
+
+/// Pieces to lines, lines to events, events to records, messages to patterns: no byte is lost on the way.
+fn container(data: &[u8]) {
+    let received = Timestamp::from_nanos(1_795_341_600_000_000_000);
+    assert_eq!(raw::unescape(&raw::escape(data)).as_ref(), data);
+    let (mut partials, mut joiner, mut events) = (Partials::default(), Joiner::default(), Vec::new());
+    for piece in data.split(|byte| *byte == b'\n') {
+        let mut lines = Vec::new();
+        partials.push(piece, received, &mut lines);
+        lines.iter().for_each(|line| joiner.push(line, received, &mut events));
+    }
+    let mut lines = Vec::new();
+    partials.finish(&mut lines);
+    lines.iter().for_each(|line| joiner.push(line, received, &mut events));
+    joiner.finish(&mut events);
+    assert!(events.iter().map(Vec::len).sum::<usize>() <= data.len() * 2, "joining repeats nothing");
+    let (mut source, mut dictionary) = (Source::new(Window::SANE), Dictionary::default());
+    for event in &events {
+        let Record { message, .. } = source.parse(RawEvent { payload: event, received });
+        let mined = dictionary.learn(&message);
+        let (pattern, variables) = (mined.pattern, mined.variables().collect::<Vec<_>>());
+        let pattern = dictionary.pattern(pattern).expect("a pattern just learnt is known");
+        assert_eq!(pattern.rebuild(variables).as_deref(), Some(message.as_ref()));
+    }
 }
 
 /// A text as every kind of query; what is refused is shown with its place.

@@ -23,6 +23,9 @@ pub struct ServerSpec {
     pub store_dir: String,
     /// Directory in which it keeps account claims.
     pub resolver_dir: String,
+    /// How many bytes all streams together may reserve; `None` lets the server take three quarters of what its disk has
+    /// free when it starts.
+    pub max_file_store: Option<u64>,
     /// How often JetStream syncs its files: `always` or a duration such as `2m`.
     pub sync_interval: String,
     /// The largest message in bytes.
@@ -126,10 +129,14 @@ pub fn server_config(ring: &Keyring, spec: &ServerSpec) -> Result<String, BusErr
     }
     text += &spec.tls.as_ref().map(tls_config).unwrap_or_default();
     text += &format!(
-        "jetstream {{\n  store_dir: {}\n  sync_interval: {}\n}}\n",
+        "jetstream {{\n  store_dir: {}\n  sync_interval: {}\n",
         quoted(&spec.store_dir),
         quoted(&spec.sync_interval)
     );
+    if let Some(bytes) = spec.max_file_store {
+        text += &format!("  max_file_store: {bytes}\n");
+    }
+    text += "}\n";
     text += &format!("operator: {operator}\nsystem_account: {system}\n");
     text += &format!(
         "resolver {{\n  type: full\n  dir: {}\n  allow_delete: true\n  interval: \"2m\"\n}}\nresolver_preload {{\n",
@@ -161,6 +168,7 @@ mod tests {
             port: 0,
             store_dir: "/var/x".to_owned(),
             resolver_dir: "/var/y".to_owned(),
+            max_file_store: None,
             sync_interval: "always".to_owned(),
             max_payload: 1 << 23,
             lane_count: 4,
@@ -170,6 +178,10 @@ mod tests {
         let text = server_config(&ring, &spec).unwrap();
         assert_eq!(text, server_config(&ring, &spec).unwrap());
         assert!(text.contains("port: -1\n") && !text.contains(&ring.operator_seed) && !text.contains("tls"));
+        assert!(!text.contains("max_file_store"));
+        let roomy = ServerSpec { max_file_store: Some(1 << 30), ..spec.clone() };
+        let text = server_config(&ring, &roomy).unwrap();
+        assert!(text.contains("  sync_interval: \"always\"\n  max_file_store: 1073741824\n}\n"), "{text}");
         let tls = |clients_of| TlsSpec { certificate: "/c".to_owned(), key: "/k".to_owned(), clients_of };
         let secured = |clients_of| ServerSpec { tls: Some(tls(clients_of)), ..spec.clone() };
         let text = server_config(&ring, &secured(None)).unwrap();

@@ -34,6 +34,7 @@ impl Installation {
             port,
             store_dir: path("js"),
             resolver_dir: path("jwt"),
+            max_file_store: None,
             sync_interval: "always".to_owned(),
             max_payload: 8 << 20,
             lane_count: LANES,

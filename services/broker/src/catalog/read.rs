@@ -7,8 +7,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::{
+    alerts::default_rules,
     catalog::{
-        CatalogError, Offering, Plan, rule,
+        CatalogError, OWN, Offering, Plan, rule,
         schema::{self, Schema},
     },
     wanted::{Defaults, PARAMETERS, wanted},
@@ -21,7 +22,7 @@ const NAME_CHARS_MAX: usize = 63;
 const DESCRIPTION_CHARS_MAX: usize = 255;
 
 /// The back-ends that the index-provisioner knows.
-const BACKENDS: [&str; 3] = ["own", "splunk", "s3"];
+const BACKENDS: [&str; 3] = [OWN, "splunk", "s3"];
 
 /// What an offering may require of a platform.
 const REQUIRES: [&str; 3] = ["syslog_drain", "route_forwarding", "volume_mount"];
@@ -51,7 +52,7 @@ const OFFERING_KEYS: [&str; 19] = [
 ];
 
 /// Keys of a plan.
-const PLAN_KEYS: [&str; 14] = [
+const PLAN_KEYS: [&str; 15] = [
     "id",
     "name",
     "description",
@@ -67,10 +68,11 @@ const PLAN_KEYS: [&str; 14] = [
     "defaults",
     "limits",
     "offered",
+    "copies",
 ];
 
 /// Keys that are ours and are not shown; an offering has two of a plan's that its plans inherit.
-const HIDDEN: [&str; 9] = [
+const HIDDEN: [&str; 10] = [
     "backend",
     "asynchronous",
     "requires_app",
@@ -80,6 +82,7 @@ const HIDDEN: [&str; 9] = [
     "limits",
     "binding_rotatable",
     "maximum_polling_duration",
+    "copies",
 ];
 
 /// Where the schemas of a plan stand.
@@ -148,6 +151,7 @@ fn plan(value: &Value, offering: &str, of: &Keys) -> Result<Plan, CatalogError> 
     let offered = flag(&keys, "offered", true, &at)?;
     // One client reads a missing `free` as false although the specification says true, so it is always there.
     let free = flag(&keys, "free", true, &at)?;
+    let copies = copies(&keys, &at)?;
     let maintenance_version = maintenance(&keys, &at)?;
     metadata(&keys, &at)?;
     plan_metadata(&keys, &at)?;
@@ -162,6 +166,7 @@ fn plan(value: &Value, offering: &str, of: &Keys) -> Result<Plan, CatalogError> 
         }
     }
     let defaults = defaults(&keys, &provision, &at)?;
+    alerts(&defaults, text(of, "backend"), &at)?;
     let mut more = vec![("free", free.into()), ("bindable", bindable.into())];
     more.push(("plan_updateable", plan_updateable.into()));
     if binding_rotatable {
@@ -178,6 +183,7 @@ fn plan(value: &Value, offering: &str, of: &Keys) -> Result<Plan, CatalogError> 
         maintenance_version,
         bindable,
         offered,
+        copies,
         provision,
         update,
         bind,
@@ -246,6 +252,13 @@ fn seconds(value: Option<&Value>, at: &str) -> Result<Option<u64>, CatalogError>
         Some(Some(seconds)) => Ok(Some(seconds)),
         Some(None) => Err(rule(at, "maximum_polling_duration must be a whole number of seconds above zero")),
     }
+}
+
+/// As many as JetStream can keep.
+fn copies(keys: &Keys, at: &str) -> Result<u8, CatalogError> {
+    let Some(copies) = keys.get("copies") else { return Ok(1) };
+    let odd = copies.as_u64().and_then(|count| u8::try_from(count).ok()).filter(|count| [1, 3, 5].contains(count));
+    odd.ok_or_else(|| rule(at, "copies must be 1, 3 or 5, as common.journal_replicas is"))
 }
 
 fn maintenance(keys: &Keys, at: &str) -> Result<Option<String>, CatalogError> {
@@ -342,6 +355,15 @@ fn limits(keys: &mut Keys, at: &str) -> Result<(), CatalogError> {
         *keys = all;
     }
     Ok(())
+}
+
+/// Rules that are given to every instance must be right for any.
+fn alerts(defaults: &Defaults, backend: &str, at: &str) -> Result<(), CatalogError> {
+    if !defaults.alerts.is_empty() && backend != OWN {
+        return Err(rule(at, "defaults: alerts: only indexes of the back-end own have some"));
+    }
+    let any: types::IndexName = "any".parse().map_err(|error| rule(at, format!("defaults: {error}")))?;
+    default_rules(&defaults.alerts, &any).map(drop).map_err(|unfit| rule(at, format!("defaults: {unfit}")))
 }
 
 /// The defaults must be what an instance could ask for itself.

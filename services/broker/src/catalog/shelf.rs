@@ -29,6 +29,8 @@ struct Source {
     offered: Vec<String>,
     /// Whether secret parameters can be sealed.
     can_seal: bool,
+    /// Servers that hold each event.
+    copies: u8,
 }
 
 /// Why the catalog file is not taken; the one before stays in force.
@@ -57,15 +59,21 @@ impl Source {
     }
 
     fn parse(&self, text: &str) -> Result<Catalog, ShelfError> {
-        let catalog = Catalog::offering_only(text, &self.offered)?;
-        if catalog.has_secrets() && !self.can_seal { Err(ShelfError::NoKeys) } else { Ok(catalog) }
+        let catalog = Catalog::offering_only(text, &self.offered, self.copies)?;
+        if catalog.has_secrets() && !self.can_seal {
+            return Err(ShelfError::NoKeys);
+        }
+        for lacking in catalog.withheld() {
+            tracing::warn!(lacking, "plan is not offered");
+        }
+        Ok(catalog)
     }
 }
 
 impl Shelf {
     /// Reads the catalog; an empty path is the built-in one.
-    pub(crate) fn open(path: &str, offered: Vec<String>, can_seal: bool) -> Result<Self, ShelfError> {
-        let source = Source { path: (!path.is_empty()).then(|| path.into()), offered, can_seal };
+    pub(crate) fn open(path: &str, offered: Vec<String>, can_seal: bool, copies: u8) -> Result<Self, ShelfError> {
+        let source = Source { path: (!path.is_empty()).then(|| path.into()), offered, can_seal, copies };
         let text = source.read()?;
         let catalog = source.parse(&text)?;
         Ok(Self(Arc::new(Inner { source, current: RwLock::new(Arc::new(catalog)), text: RwLock::new(text) })))
@@ -106,7 +114,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let write = |text: &str| std::fs::write(file.path(), text).unwrap();
         write(ONE);
-        let shelf = Shelf::open(file.path().to_str().unwrap(), vec!["s".into()], false).unwrap();
+        let shelf = Shelf::open(file.path().to_str().unwrap(), vec!["s".into()], false, 1).unwrap();
         assert!(!shelf.reload().unwrap(), "nothing has changed");
         let before = shelf.current().etag(Version { minor: 17 });
         for (text, complaint) in [
@@ -135,9 +143,9 @@ mod tests {
 
     #[test]
     fn the_built_in_catalog_never_changes() {
-        let shelf = Shelf::open("", vec!["log-index".into()], false).unwrap();
+        let shelf = Shelf::open("", vec!["log-index".into()], false, 1).unwrap();
         assert!(!shelf.reload().unwrap());
-        assert!(Shelf::open("/no/such/file", Vec::new(), false).unwrap_err().to_string().contains("/no/such/file"));
+        assert!(Shelf::open("/no/such/file", Vec::new(), false, 1).unwrap_err().to_string().contains("/no/such/file"));
     }
 
     #[test]
@@ -147,8 +155,8 @@ mod tests {
         let schemas = format!(r#""schemas":{{"service_instance":{{"create":{{"parameters":{schema}}}}}}}"#);
         let path = file.path().to_str().unwrap();
         std::fs::write(path, ONE.replace(r#""id":"q""#, &format!(r#""id":"q",{schemas}"#))).unwrap();
-        let refused = Shelf::open(path, Vec::new(), false).unwrap_err().to_string();
+        let refused = Shelf::open(path, Vec::new(), false, 1).unwrap_err().to_string();
         assert!(refused.contains("broker.sealing_keys"), "{refused}");
-        Shelf::open(path, Vec::new(), true).unwrap();
+        Shelf::open(path, Vec::new(), true, 1).unwrap();
     }
 }

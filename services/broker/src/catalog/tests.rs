@@ -38,7 +38,7 @@ fn the_built_in_catalog_is_valid_and_hides_what_is_ours() {
     assert_eq!((&small["free"], &small["binding_rotatable"]), (&json!(true), &json!(true)));
     assert_eq!(small["maximum_polling_duration"], 600);
     assert_eq!(small["maintenance_info"]["version"], "1.0.0");
-    for ours in ["backend", "defaults", "asynchronous", "limits", "requires_app", "offered"] {
+    for ours in ["backend", "defaults", "asynchronous", "limits", "requires_app", "offered", "copies"] {
         assert!(!shown.to_string().contains(&format!("\"{ours}\":")), "{ours}");
     }
     let small = plan_of(&catalog, SERVICE, SMALL);
@@ -125,15 +125,33 @@ fn schemas_guard_every_kind_of_request_and_plans_have_limits() {
 }
 
 #[test]
+fn a_plan_is_offered_where_the_installation_keeps_what_it_says() {
+    let durable = "a78aa8e3-d992-48c9-89ec-3d4b6eb41954";
+    for (copies, there) in [(1, false), (3, true), (5, true)] {
+        let catalog = Catalog::offering_only(BUILT_IN, &[], copies).unwrap();
+        assert_eq!(catalog.shown(V(17)).to_string().contains(durable), there, "{copies}");
+        assert_eq!(catalog.find(SERVICE, durable).is_some(), there, "{copies}");
+        assert!(catalog.known(SERVICE, durable).is_some() && catalog.find(SERVICE, SMALL).is_some(), "{copies}");
+        let lacking =
+            (!there).then(|| "the plan durable needs 3 copies of each event, and this installation keeps 1".to_owned());
+        assert_eq!((catalog.lacking(SERVICE, durable), catalog.withheld()), (lacking.clone(), Vec::from_iter(lacking)));
+    }
+    let only = service("", &plan(r#""copies":3"#));
+    let refused = Catalog::offering_only(&only, &[], 1).map(drop).unwrap_err().to_string();
+    assert!(refused.contains("s: each of its plans needs more than 1 copies"), "{refused}");
+    Catalog::offering_only(&only, &[], 3).unwrap();
+}
+
+#[test]
 fn only_what_the_settings_name_is_offered() {
     let names = ["log-index".to_owned(), "s3-archive".to_owned()];
-    let catalog = Catalog::offering_only(BUILT_IN, &names).unwrap();
+    let catalog = Catalog::offering_only(BUILT_IN, &names, 3).unwrap();
     let shown = catalog.shown(V(17));
     assert_eq!(shown["services"].as_array().unwrap().len(), 2);
     let (splunk, plan) = ("c0f379a7-4c96-4e1e-9370-e8ef74d35678", "4dfc8dc7-e8b9-4295-b79e-cf21f49a40be");
     assert!(catalog.find(splunk, plan).is_none(), "not for new instances");
     assert!(catalog.known(splunk, plan).is_some() && catalog.offering(splunk).is_some(), "for those that are there");
-    let error = Catalog::offering_only(BUILT_IN, &["elastic".to_owned()]).unwrap_err().to_string();
+    let error = Catalog::offering_only(BUILT_IN, &["elastic".to_owned()], 3).unwrap_err().to_string();
     assert!(error.contains("there is no offering elastic; the catalog has log-index, splunk-index"), "{error}");
     // One plan of two.
     let text = service("", &format!(r#"{PLAN},{{"id":"q","name":"q","description":"d","offered":false}}"#));
@@ -201,6 +219,15 @@ fn a_catalog_that_breaks_a_rule_is_not_served() {
         (service("", &plan(r#""defaults":{"quota":{"bytes":1}}"#)), "quota has no bytes"),
         (service("", &plan(r#""defaults":{"reclaim_policy":"burn"}"#)), "defaults: "),
         (service("", &plan(&format!(r#"{schemas},"defaults":{{"segments":5}}"#))), "defaults: parameters/segments: "),
+        (service("", &plan(r#""copies":2"#)), "copies must be 1, 3 or 5"),
+        (
+            service("", &plan(r#""defaults":{"alerts":[{"name":"a","when":"error_share"}]}"#)),
+            "s/p: defaults: parameters/alerts/0/above: is needed",
+        ),
+        (
+            service("", &plan(r#""defaults":{"alerts":[{"name":"a","when":"error_count"}]}"#)).replace("own", "splunk"),
+            "only indexes of the back-end own have some",
+        ),
         (service("", &plan(r#""limits":{"segments":5}"#)), "limits.segments must be a whole number, for a parameter"),
         (service("", &plan(&format!(r#"{schemas},"limits":{{"segments":"5"}}"#))), "limits.segments"),
         (

@@ -1,5 +1,7 @@
 //! What a binding answers with: credentials, where they are used, and how long they last.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 use types::{BindingId, Timestamp};
 use wire::index_provisioner::{BindingName, Credentials, IssueCredentials, NewBinding, RevokeCredentials};
@@ -46,6 +48,9 @@ impl Desk {
             values.entry("http_url".to_owned()).or_insert_with(|| self.gateway_url.to_string());
             let ingest_url = format!("{}/api/v1/indexes/{index}/ingest", self.gateway_url);
             values.entry("ingest_url".to_owned()).or_insert(ingest_url);
+            if there.role.may_write() {
+                agents(&self.gateway_url, &mut values);
+            }
         }
         let ends = ends(there);
         if let Some((end, _)) = &ends {
@@ -65,6 +70,19 @@ impl Desk {
             }
         }
         Ok(body)
+    }
+}
+
+/// Where agents of other log stores send, each as that store's own back-end and its agents call it.
+fn agents(gateway_url: &str, values: &mut BTreeMap<String, String>) {
+    let token = values.get("token").cloned().unwrap_or_default();
+    for (key, value) in [
+        ("loki_url", format!("{gateway_url}/loki/api/v1/push")),
+        ("otlp_url", format!("{gateway_url}/v1/logs")),
+        ("hec_url", gateway_url.to_owned()),
+        ("hec_token", token),
+    ] {
+        values.entry(key.to_owned()).or_insert(value);
     }
 }
 

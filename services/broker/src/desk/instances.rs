@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use types::{IndexName, InstanceId, ScopeName};
 
 use crate::{
-    catalog::{Catalog, Chosen},
+    alerts::{Alert, DefaultRule, default_rules},
+    catalog::{Catalog, Chosen, OWN},
     desk::{
         Asked, Desk, Settled, instance_id,
         parameters::{kept, sealed},
@@ -146,7 +147,9 @@ impl Desk {
         match end.await {
             Some(Settled::Done) => Ok(Answer::done()),
             Some(Settled::Failed(failure)) => {
-                let refusal = Answer::refuse(422, "NotEmpty", failure.reason);
+                // Of former versions it is not known why; most often it was this.
+                let word = if failure.kind.is_empty() { "NotEmpty" } else { failure.kind.as_str() };
+                let refusal = Answer::refuse(422, word, failure.reason);
                 Err(with_usability(refusal, asked.version, None))
             }
             // It was refused, and another operation has begun since: whoever asks again learns more.
@@ -175,7 +178,8 @@ pub(super) fn chosen(catalog: &Catalog, service_id: &str, plan_id: &str, is_ther
     }
     let found = catalog.find(service_id, plan_id);
     let found = if is_there { found.or_else(|| catalog.known(service_id, plan_id)) } else { found };
-    found.ok_or_else(|| Answer::bad_request("plan_id is not a plan of this service"))
+    let unknown = || "plan_id is not a plan of this service".to_owned();
+    found.ok_or_else(|| Answer::bad_request(catalog.lacking(service_id, plan_id).unwrap_or_else(unknown)))
 }
 
 /// The version that the platform wants, which must be the plan's. An empty object is tolerated: some clients always send it.
@@ -205,14 +209,28 @@ pub(super) fn ids(asked: &Asked) -> Result<(String, String), Answer> {
 }
 
 fn begun_as(id: &InstanceId, space: &str, chosen: &Chosen, shape: Shape) -> Result<Wanted, Answer> {
+    let index = shape.index.map_or_else(|| derived_name(id), Ok)?;
     Ok(Wanted {
         scope: scope(space)?,
-        index: shape.index.map_or_else(|| derived_name(id), Ok)?,
+        alerts: alerts(chosen, &shape.alerts, &index)?,
+        index,
         backend: chosen.offering.backend.clone(),
         segment_count: shape.segment_count,
         retention_days: shape.retention_days,
         options: shape.options,
     })
+}
+
+/// The default rules of an index. Only events in our own store are watched.
+pub(super) fn alerts(chosen: &Chosen, alerts: &[Alert], index: &IndexName) -> Result<Vec<DefaultRule>, Answer> {
+    let rules = default_rules(alerts, index).map_err(|unfit| Answer::bad_request(unfit.to_string()))?;
+    if rules.is_empty() || chosen.offering.backend == OWN {
+        return Ok(rules);
+    }
+    Err(Answer::bad_request(format!(
+        "parameters/alerts: an index of the back-end {} has none",
+        chosen.offering.backend
+    )))
 }
 
 /// The name of an index whose owner named none: it must be known before anything is created.

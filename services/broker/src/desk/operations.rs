@@ -107,7 +107,10 @@ mod tests {
     }
 
     fn failing(kind: Kind, repeatable: bool) -> Operation {
-        Operation { failure: Some(Failure { reason: "no".into(), repeatable }), ..operation(kind, true) }
+        Operation {
+            failure: Some(Failure { reason: "no".into(), repeatable, kind: String::new() }),
+            ..operation(kind, true)
+        }
     }
 
     fn over(kind: Kind, failure: Option<&str>) -> Ended {

@@ -7,7 +7,7 @@ use crate::{
     catalog::Catalog,
     desk::{
         Asked, Desk, Settled,
-        instances::{chosen, context, maintenance},
+        instances::{alerts, chosen, context, maintenance},
         parameters::{opened, sealed},
         patience, settled, too_long, with_usability,
     },
@@ -158,7 +158,8 @@ fn change(
         plan.check_provision(&parameters).map_err(unfit)?;
         let shape = wanted::wanted(&plan.plan.defaults, &parameters).map_err(|error| unfit(error.to_string()))?;
         let options = wire::index_provisioner::IndexOptions { adopt: there.wanted.options.adopt, ..shape.options };
-        let wanted = Wanted { retention_days: shape.retention_days, options, ..there.wanted.clone() };
+        let alerts = alerts(&plan, &shape.alerts, &there.wanted.index)?;
+        let wanted = Wanted { retention_days: shape.retention_days, options, alerts, ..there.wanted.clone() };
         let stays = || upgrade.clone().or_else(|| there.terms.maintenance.clone());
         (if moves { plan.plan.maintenance_version.clone() } else { stays() }, wanted)
     };

@@ -164,7 +164,7 @@ impl State {
     pub(super) fn binding_given_up(&mut self, id: &BindingId, reason: &str) {
         if let Some(there) = self.bindings.get_mut(id) {
             there.phase = Phase::Ending;
-            there.operation.end(Some(Failure { reason: reason.to_owned(), repeatable: false }));
+            there.operation.end(Some(Failure { reason: reason.to_owned(), repeatable: false, kind: String::new() }));
         }
     }
 

@@ -94,6 +94,8 @@ pub enum Command {
         token: String,
         /// Why it will never be.
         failure: Option<String>,
+        /// The kind of the refusal; empty where it tells the platform nothing.
+        kind: String,
     },
     /// The work of an operation on a binding is done, or will never be.
     EndBinding {
@@ -218,6 +220,9 @@ pub enum Event {
         /// Whether the same may be asked for again.
         #[serde(default)]
         repeatable: bool,
+        /// The kind of the refusal.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        kind: String,
     },
     /// The operation on a binding ended.
     BindingEnded {

@@ -18,7 +18,9 @@ fn command(state: &State, (kind, a, b, fails, _): Step) -> Option<Command> {
         2 => bind(&instance, &binding, if fails { "q" } else { "p" }),
         3 => Command::Deprovision(id(&instance)),
         4 => Command::Unbind(id(&instance), id(&binding)),
-        5..=7 => Command::EndInstance { id: id(&instance), token: work_of(state, &instance)?, failure },
+        5..=7 => {
+            Command::EndInstance { id: id(&instance), token: work_of(state, &instance)?, failure, kind: String::new() }
+        }
         8 | 9 => {
             let there = state.bindings.get(&id::<BindingId>(&binding))?;
             let token = work_token(there.phase, &there.operation)?;
@@ -36,7 +38,7 @@ fn command(state: &State, (kind, a, b, fails, _): Step) -> Option<Command> {
             Command::Rotate { id, instance, predecessor, identity: None, seconds_max: Some(100) }
         }
         // An end that comes late: of an operation that may be over.
-        13 => Command::EndInstance { id: id(&instance), token: format!("provision-{b}"), failure },
+        13 => Command::EndInstance { id: id(&instance), token: format!("provision-{b}"), failure, kind: String::new() },
         14 => Command::Retry(id(&instance)),
         15 => Command::Abandon { id: id(&instance), force: fails },
         16 => Command::LoseBindings { instance: id(&instance), bindings: vec![id(&binding)] },

@@ -63,12 +63,18 @@ impl State {
         }
     }
 
-    pub(super) fn end_instance(&self, id: InstanceId, token: &str, failure: Option<String>) -> Vec<Event> {
+    pub(super) fn end_instance(
+        &self,
+        id: InstanceId,
+        token: &str,
+        failure: Option<String>,
+        kind: String,
+    ) -> Vec<Event> {
         match self.instances.get(&id) {
             Some(there) if work_token(there.phase, &there.operation).is_some_and(|work| work == token) => {
                 // Whoever asks for a deletion again may have more luck; a change that was refused will be refused again.
                 let repeatable = there.operation.kind == Kind::Deprovision;
-                vec![Event::InstanceEnded { id, failure, repeatable }]
+                vec![Event::InstanceEnded { id, failure, repeatable, kind }]
             }
             _ => Vec::new(),
         }
@@ -87,7 +93,9 @@ impl State {
         let id = id.clone();
         match there.phase {
             Phase::Beginning => Some(Event::InstanceGivenUp { id, reason }),
-            Phase::Updating => Some(Event::InstanceEnded { id, failure: Some(reason), repeatable: true }),
+            Phase::Updating => {
+                Some(Event::InstanceEnded { id, failure: Some(reason), repeatable: true, kind: String::new() })
+            }
             Phase::Live | Phase::Ending => None,
         }
     }
@@ -98,6 +106,7 @@ impl State {
         let terms = Terms { plan_id: None, parameters: None, maintenance: new.maintenance, context: new.context };
         let instance = Instance {
             request: new.request,
+            alerted: !new.wanted.alerts.is_empty(),
             wanted: new.wanted,
             phase: Phase::Beginning,
             operation,
@@ -112,6 +121,7 @@ impl State {
 
     pub(super) fn update_begun(&mut self, id: &InstanceId, to: Change, operation: Operation) {
         if let Some(there) = self.instances.get_mut(id) {
+            there.alerted |= !to.wanted.alerts.is_empty();
             (there.phase, there.operation, there.change) = (Phase::Updating, operation, Some(Box::new(to)));
         }
     }
@@ -169,7 +179,7 @@ impl State {
     pub(super) fn instance_given_up(&mut self, id: &InstanceId, reason: &str) {
         if let Some(there) = self.instances.get_mut(id) {
             there.phase = Phase::Ending;
-            there.operation.end(Some(Failure { reason: reason.to_owned(), repeatable: false }));
+            there.operation.end(Some(Failure { reason: reason.to_owned(), repeatable: false, kind: String::new() }));
         }
     }
 }

@@ -47,6 +47,9 @@ pub struct Failure {
     pub reason: String,
     /// Whether the same may be asked for again.
     pub repeatable: bool,
+    /// The kind of the refusal; empty where it tells the platform nothing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub kind: String,
 }
 
 /// One operation.
@@ -79,12 +82,23 @@ impl Operation {
         format!("{}-{number}", kind.word())
     }
 
+    /// Its place among everything that is wanted of its instance, as the provisioner is told of it.
+    pub(crate) fn order(&self) -> u64 {
+        2 * numbered(&self.token).map_or(0, |(_, number)| number) + 1
+    }
+
+    /// The place of what undoes it: behind itself, before everything that is wanted later.
+    pub(crate) fn undo_order(&self) -> u64 {
+        self.order() + 1
+    }
+
+    /// The place of the removal of what there is.
+    pub(crate) fn removal_order(&self) -> u64 {
+        if self.kind.is_end() { self.order() } else { self.undo_order() }
+    }
+
     /// What a token of an earlier operation stood for, if that was to be the end of what is there, or was there before.
     pub(crate) fn follows_end(&self, earlier: &str) -> Option<Kind> {
-        let numbered = |token: &str| {
-            let (word, number) = token.rsplit_once('-')?;
-            Some((word.to_owned(), number.parse::<u64>().ok()?))
-        };
         let ((word, number), (_, own)) = (numbered(earlier)?, numbered(&self.token)?);
         [Kind::Deprovision, Kind::Unbind].into_iter().find(|kind| kind.word() == word && number < own)
     }
@@ -108,6 +122,12 @@ impl Operation {
         let allowed = self.deadline.map_or(Duration::ZERO, |deadline| deadline.since(self.begun)).as_secs();
         format!("it did not end within the {allowed} s that the plan allows and was given up")
     }
+}
+
+/// Word and number of a token.
+fn numbered(token: &str) -> Option<(&str, u64)> {
+    let (word, number) = token.rsplit_once('-')?;
+    Some((word, number.parse().ok()?))
 }
 
 /// How the last operation on what is no longer there ended.
@@ -154,6 +174,17 @@ impl<K: Ord + Clone> Tombstones<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wanted_later_has_a_later_place() {
+        let at = Timestamp::from_nanos(1);
+        let orders = |kind, number| {
+            let operation = Operation::new(kind, number, at, None);
+            [operation.order(), operation.undo_order(), operation.removal_order()]
+        };
+        assert_eq!((orders(Kind::Provision, 0), orders(Kind::Update, 1)), ([1, 2, 2], [3, 4, 4]));
+        assert_eq!(orders(Kind::Deprovision, 2), [5, 6, 5], "a removal that is repeated is the same");
+    }
 
     #[test]
     fn what_is_too_old_or_too_much_is_forgotten() {

@@ -13,6 +13,7 @@ pub(super) fn wanted(index: &str) -> Wanted {
         segment_count: 1,
         retention_days: None,
         options: IndexOptions::default(),
+        alerts: Vec::new(),
     }
 }
 
@@ -77,7 +78,11 @@ pub(super) fn work_of(state: &State, instance: &str) -> Option<String> {
 
 pub(super) fn end(state: &mut State, instance: &str, failure: Option<&str>) {
     let token = work_of(state, instance).unwrap();
-    run(state, Command::EndInstance { id: id(instance), token, failure: failure.map(str::to_owned) }).unwrap();
+    run(
+        state,
+        Command::EndInstance { id: id(instance), token, failure: failure.map(str::to_owned), kind: String::new() },
+    )
+    .unwrap();
 }
 
 pub(super) fn end_binding(state: &mut State, instance: &str, binding: &str) {
@@ -109,6 +114,59 @@ fn a_repeat_finds_the_instance_and_a_difference_is_refused() {
     }
 }
 
+/// Nobody asks the alerter about what cannot have rules, and nothing that may have been made is forgotten.
+#[test]
+fn it_is_known_whether_the_alerter_may_have_rules() {
+    let with = |command: Command, count: usize| {
+        let rule = |n: usize| DefaultRule {
+            name: format!("r{n}"),
+            query: String::new(),
+            condition: String::new(),
+            webhook: None,
+            summary: String::new(),
+        };
+        let rules = || (0..count).map(rule).collect();
+        match command {
+            Command::Update { id, seen, mut to, identity, seconds_max } => {
+                to.wanted.alerts = rules();
+                Command::Update { id, seen, to, identity, seconds_max }
+            }
+            Command::Provision { id, mut new } => {
+                new.wanted.alerts = rules();
+                Command::Provision { id, new }
+            }
+            other => other,
+        }
+    };
+    let alerted = |state: &State| state.instance(&id("i")).unwrap().is_alerted();
+    let mut state = live();
+    assert!(!alerted(&state));
+    for (days, rules, failure, (begun, ended)) in [
+        (1, 0, None, (false, false)),
+        (2, 1, Some("no"), (true, true)),
+        (3, 2, None, (true, true)),
+        (4, 0, Some("no"), (true, true)),
+        (5, 0, None, (true, false)),
+    ] {
+        let command = with(update(&state, "i", "p", days), rules);
+        run(&mut state, command).unwrap();
+        assert_eq!(alerted(&state), begun, "{days}");
+        end(&mut state, "i", failure);
+        assert_eq!(alerted(&state), ended, "{days}");
+    }
+    // Half an update is undone: what it may have made is gone then.
+    let command = with(update(&state, "i", "p", 6), 1);
+    run(&mut state, command).unwrap();
+    let token = state.instance(&id("i")).unwrap().operation.token.clone();
+    end(&mut state, "i", Some("no"));
+    run(&mut state, Command::EndRestore { id: id("i"), token }).unwrap();
+    assert!(!alerted(&state));
+    let mut other = State::default();
+    run(&mut other, with(provision("i", "shop", "p"), 1)).unwrap();
+    run(&mut other, Command::Deprovision(id("i"))).unwrap();
+    assert!(alerted(&other), "the creation may have made some");
+}
+
 #[test]
 fn deprovisioning_wins_over_provisioning() {
     let mut state = State::default();
@@ -117,7 +175,7 @@ fn deprovisioning_wins_over_provisioning() {
     assert_eq!(run(&mut state, Command::Deprovision(id("i"))), Ok(vec![]));
     assert_eq!(run(&mut state, provision("i", "shop", "p")), Err(BrokerError::Busy("i".into())));
     // The late result of the provisioning changes nothing.
-    let late = Command::EndInstance { id: id("i"), token: "provision-0".into(), failure: None };
+    let late = Command::EndInstance { id: id("i"), token: "provision-0".into(), failure: None, kind: String::new() };
     assert_eq!(run(&mut state, late), Ok(vec![]));
     assert_eq!(state.instance(&id("i")).unwrap().phase, Phase::Ending);
     end(&mut state, "i", None);
@@ -222,7 +280,7 @@ fn a_failed_update_is_undone_and_leaves_the_instance_as_it_was() {
     let there = state.instance(&id("i")).unwrap().clone();
     assert_eq!((there.phase, there.plan_id(), there.wanted.retention_days), (Phase::Live, "p", None));
     let token = there.operation.token.clone();
-    assert_eq!(there.operation.failure, Some(Failure { reason: "no".into(), repeatable: false }));
+    assert_eq!(there.operation.failure, Some(Failure { reason: "no".into(), repeatable: false, kind: String::new() }));
     assert!(there.restores());
     let restored = Command::EndRestore { id: id("i"), token };
     assert_eq!(run(&mut state, restored.clone()).unwrap().len(), 1);
@@ -253,7 +311,7 @@ fn what_takes_too_long_is_given_up() {
     assert!(state.bindings().next().is_none(), "of a binding there is nothing to remove yet");
     assert!(there.operation.failure.as_ref().unwrap().reason.contains("100 s"));
     // The creation that may still be running ends nothing; the removal does.
-    let created = Command::EndInstance { id: id("i"), token: "provision-0".into(), failure: None };
+    let created = Command::EndInstance { id: id("i"), token: "provision-0".into(), failure: None, kind: String::new() };
     assert_eq!(run(&mut state, created), Ok(vec![]));
     end(&mut state, "i", None);
     assert!(state.instance(&id("i")).is_none() && state.bindings().next().is_none());

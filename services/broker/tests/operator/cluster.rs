@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use testkit::{KubernetesApi, World, eventually};
 use wire::Service;
 
-use crate::provisioner::{self, Backend};
+use crate::behind::{self, Backend};
 
 pub(crate) const SOON: Duration = Duration::from_secs(40);
 pub(crate) const INDEXES: (&str, &str) = ("/apis/logboom.io/v1alpha1/namespaces/shop/logindexes", "LogIndex");
@@ -84,7 +84,7 @@ impl Bed {
         let world = World::start().await.unwrap();
         let host = Host::connect(Service::IndexProvisioner, world.common("test", &[]).unwrap()).await.unwrap();
         let backend = Arc::<Mutex<Backend>>::default();
-        let doors = provisioner::doors(&host, &backend).await.unwrap();
+        let doors = behind::doors(&host, &backend).await.unwrap();
         Some(Self { api, backend, kubeconfig, replicas: Vec::new(), world, _host: host, _doors: doors })
     }
 

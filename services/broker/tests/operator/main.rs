@@ -2,8 +2,9 @@
 //! a few lines behind the broker.
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
+#[path = "../shared/behind.rs"]
+mod behind;
 mod cluster;
-mod provisioner;
 
 use cluster::{BINDINGS, Bed, GRACE, INDEXES, SECRETS};
 use data_encoding::BASE64;

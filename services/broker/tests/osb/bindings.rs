@@ -57,6 +57,10 @@ async fn a_binding_lives_and_ends() -> Result<()> {
         ("nats_url", "nats://127.0.0.1:4222"),
         ("http_url", "http://logs.example.org"),
         ("ingest_url", "http://logs.example.org/api/v1/indexes/shop/ingest"),
+        ("loki_url", "http://logs.example.org/loki/api/v1/push"),
+        ("otlp_url", "http://logs.example.org/v1/logs"),
+        ("hec_url", "http://logs.example.org"),
+        ("hec_token", "lbt_b"),
     ] {
         assert_eq!(credentials[key], value, "{key}");
     }

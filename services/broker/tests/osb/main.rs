@@ -4,8 +4,11 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
+mod alerts;
 mod audit;
 mod authority;
+#[path = "../shared/behind.rs"]
+mod behind;
 mod bindings;
 mod conformance;
 mod fuzz;
@@ -16,7 +19,7 @@ mod secrets;
 mod updates;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::TcpListener,
     sync::{Arc, Mutex},
     time::Duration,
@@ -24,57 +27,19 @@ use std::{
 
 use anyhow::Result;
 use broker::Broker;
-use bus::{Door, Doors};
+use bus::Door;
 use host::{Host, InProcess, start_in_process};
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 use testkit::{Proxy, World};
-use types::{BindingId, InstanceId, Timestamp};
-use wire::{
-    Empty, Problem, Service,
-    index_provisioner::{
-        BindingDescription, BindingList, BindingName, BindingsOf, CreateIndex, Credentials, DeleteIndex, IndexChange,
-        IndexDescription, IndexList, IndexesOf, InstanceName, IssueCredentials, ListBindings, ListIndexes, NewBinding,
-        NewIndex, RevokeCredentials, UpdateIndex,
-    },
-};
+use wire::Service;
+
+use crate::behind::Backend;
 
 pub(crate) const SERVICE: &str = "0d5a6b1e-6c0e-4d5f-9a53-7f0f6a3c1e10";
 pub(crate) const SMALL: &str = "5f0a3c52-3a1b-4a86-8e0c-2b8f3f1d7a01";
 pub(crate) const STANDARD: &str = "8c7d1f64-90c2-4b0e-b1d3-6e4c9a2f5b02";
 pub(crate) const SOON: Duration = Duration::from_secs(20);
-
-/// What the provisioner behind the broker has, and how it behaves.
-#[derive(Default)]
-pub(crate) struct Backend {
-    pub(crate) indexes: BTreeMap<InstanceId, NewIndex>,
-    pub(crate) bindings: BTreeMap<BindingId, NewBinding>,
-    /// Names that are refused for good.
-    pub(crate) taken: BTreeSet<String>,
-    /// While set, every creation is put off.
-    pub(crate) stuck: bool,
-    pub(crate) creations: u32,
-    /// Every change that was asked for.
-    pub(crate) updates: Vec<IndexChange>,
-    /// While set, every change is put off.
-    pub(crate) updates_stuck: bool,
-    /// Days of retention that are refused for good, after half of the change is done.
-    pub(crate) refused_days: Option<u32>,
-    /// While set, every deletion is put off.
-    pub(crate) deletions_stuck: bool,
-    /// While set, indexes hold events and must not be deleted.
-    pub(crate) not_empty: bool,
-    /// While set, events come after the credentials of the first binding were revoked, and the deletion is refused.
-    pub(crate) late_events: bool,
-    /// While set, every issue of credentials is put off.
-    pub(crate) issues_stuck: bool,
-    /// Issues that were asked for.
-    pub(crate) issues: u32,
-    /// Back-ends whose creations are never answered.
-    pub(crate) hanging: BTreeSet<String>,
-    /// Whether the call that is looked at is never answered.
-    hangs: bool,
-}
 
 /// A broker replica with a platform that talks to it.
 pub(crate) struct Fixture {
@@ -133,7 +98,7 @@ impl Fixture {
         let world = World::start().await?;
         let host = Host::connect(Service::IndexProvisioner, world.common("test", &[])?).await?;
         let backend = Arc::<Mutex<Backend>>::default();
-        let doors = provisioner(&host, &backend).await?;
+        let doors = behind::doors(&host, &backend).await?;
         let client = Client::builder().no_proxy().build()?;
         let mut set: Vec<String> = set.iter().map(|&one| one.to_owned()).collect();
         if let Some(catalog) = catalog {
@@ -248,127 +213,4 @@ pub(crate) async fn answer(request: RequestBuilder) -> (u16, Value) {
         }
     }
     (status, body)
-}
-
-async fn provisioner(host: &Host, backend: &Arc<Mutex<Backend>>) -> Result<Vec<Door>> {
-    let doors = Doors::new(&host.bus, Service::IndexProvisioner, &host.replica);
-    macro_rules! door {
-        ($call:ty, $answer:expr) => {{
-            let backend = backend.clone();
-            doors
-                .serve::<$call, _, _>(None, move |incoming| {
-                    let (answer, hangs) = {
-                        let mut backend = backend.lock().unwrap();
-                        backend.hangs = false;
-                        (($answer)(&mut *backend, incoming.request), backend.hangs)
-                    };
-                    async move { if hangs { std::future::pending().await } else { answer } }
-                })
-                .await?
-        }};
-    }
-    Ok(vec![
-        door!(CreateIndex, created),
-        door!(UpdateIndex, updated),
-        door!(DeleteIndex, deleted),
-        door!(IssueCredentials, issued),
-        door!(RevokeCredentials, |backend: &mut Backend, name: BindingName| {
-            backend.bindings.remove(&name.binding);
-            Ok(Empty {})
-        }),
-        door!(ListIndexes, |backend: &mut Backend, _: IndexesOf| {
-            let indexes = backend.indexes.values().cloned().map(described).collect();
-            Ok(IndexList { indexes, more: false })
-        }),
-        door!(ListBindings, |backend: &mut Backend, _: BindingsOf| {
-            let bindings = backend.bindings.values().map(|b| BindingDescription {
-                binding: b.binding.clone(),
-                instance: b.instance.clone(),
-                index: "any".parse().unwrap(),
-                role: b.role,
-                created: Timestamp::from_nanos(1),
-                expires: None,
-            });
-            Ok(BindingList { bindings: bindings.collect(), more: false })
-        }),
-    ])
-}
-
-fn described(new: NewIndex) -> IndexDescription {
-    IndexDescription {
-        instance: new.instance,
-        scope: new.scope,
-        index: new.index.unwrap(),
-        backend: new.backend,
-        segment_count: new.segment_count,
-        retention_days: new.retention_days,
-        options: new.options,
-        created: Timestamp::from_nanos(1),
-    }
-}
-
-fn updated(backend: &mut Backend, change: IndexChange) -> Result<IndexDescription, Problem> {
-    if backend.updates_stuck {
-        return Err(Problem::unavailable("Stuck", "try again"));
-    }
-    backend.updates.push(change.clone());
-    let refused = backend.refused_days.is_some_and(|days| change.retention_days == Some(days));
-    let Some(there) = backend.indexes.get_mut(&change.instance) else {
-        return Err(Problem::not_found("UnknownInstance", "there is no such instance"));
-    };
-    (there.retention_days, there.options) = (change.retention_days, change.options);
-    if refused {
-        return Err(Problem::bad_request("BackendRefused", "the back-end refuses so many days"));
-    }
-    Ok(described(there.clone()))
-}
-
-fn deleted(backend: &mut Backend, name: InstanceName) -> Result<Empty, Problem> {
-    if backend.deletions_stuck {
-        return Err(Problem::unavailable("Stuck", "try again"));
-    }
-    let revoked = if backend.late_events { 1 } else { usize::MAX };
-    if !backend.not_empty || backend.late_events {
-        let ended = backend.bindings.values().filter(|b| b.instance == name.instance).take(revoked);
-        let ended: Vec<BindingId> = ended.map(|b| b.binding.clone()).collect();
-        ended.iter().for_each(|binding| drop(backend.bindings.remove(binding)));
-    }
-    if backend.not_empty || backend.late_events {
-        return Err(Problem::conflict("NotEmpty", "the index holds events"));
-    }
-    backend.indexes.remove(&name.instance);
-    Ok(Empty {})
-}
-
-fn created(backend: &mut Backend, new: NewIndex) -> Result<IndexDescription, Problem> {
-    let index = new.index.clone().unwrap();
-    backend.hangs = backend.hanging.contains(&new.backend);
-    if backend.stuck {
-        return Err(Problem::unavailable("Stuck", "try again"));
-    }
-    if backend.taken.contains(index.as_str()) {
-        return Err(Problem::conflict("IndexNameTaken", "the index name is taken; choose another name"));
-    }
-    if backend.indexes.insert(new.instance.clone(), new.clone()).is_none() {
-        backend.creations += 1;
-    }
-    Ok(described(new))
-}
-
-fn issued(backend: &mut Backend, new: NewBinding) -> Result<Credentials, Problem> {
-    backend.issues += 1;
-    if backend.issues_stuck {
-        return Err(Problem::unavailable("Stuck", "try again"));
-    }
-    let Some(index) = backend.indexes.get(&new.instance).and_then(|i| i.index.clone()) else {
-        return Err(Problem::not_found("UnknownInstance", "there is no such instance"));
-    };
-    let mut values: BTreeMap<String, String> = BTreeMap::new();
-    values.insert("index".into(), index.to_string());
-    values.insert("token".into(), format!("lbt_{}", new.binding));
-    if new.ttl_seconds.is_some() {
-        values.insert("expires_at".into(), "2030-01-01T00:00:00.000Z".into());
-    }
-    backend.bindings.insert(new.binding.clone(), new);
-    Ok(Credentials { values })
 }

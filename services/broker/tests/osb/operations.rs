@@ -143,7 +143,14 @@ async fn a_deletion_that_is_refused_leaves_a_usable_instance() -> Result<()> {
     for path in [instance("i"), binding("i", "b")] {
         assert_eq!(f.ask("GET", &path, None).await.0, 200, "{path}");
     }
-    f.backend.lock().unwrap().not_empty = false;
+    // Each reason has a word of its own.
+    {
+        let mut backend = f.backend.lock().unwrap();
+        (backend.not_empty, backend.archive_in_use) = (false, true);
+    }
+    let (status, refused) = f.ask("DELETE", &delete, None).await;
+    assert_eq!((status, refused["error"].as_str()), (422, Some("ArchiveInUse")));
+    f.backend.lock().unwrap().archive_in_use = false;
     assert_eq!(f.ask("DELETE", &delete, None).await, (200, json!({})));
     f.stop().await
 }

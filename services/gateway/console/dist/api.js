@@ -42,7 +42,8 @@ const json = async (...request) => (await ask(...request)).json();
 export const indexes = () => json("GET", "/indexes");
 export const jobs = (signal) => json("GET", "/jobs", undefined, signal);
 export const rules = (signal) => json("GET", "/rules", undefined, signal);
-export const sql = (text, signal) => json("POST", "/sql", { sql: text }, signal);
+export const query = (text, language, index, signal) => json("POST", "/query", { text, language, index: index || null }, signal);
+export const complete = (text, cursor, index, signal) => json("POST", "/complete", { text, cursor, index: index || null }, signal);
 export const histogram = (index, from, to, buckets, signal) =>
   json("GET", `/indexes/${encodeURIComponent(index)}/histogram?from=${from}&to=${to}&buckets=${buckets}`, undefined, signal);
 

@@ -2,11 +2,13 @@
 
 import * as api from "./api.js";
 import { draw, short } from "./chart.js";
-import { Table, shown } from "./table.js";
+import { Completer } from "./complete.js";
+import { Table, legible, shown } from "./table.js";
 
 const at = (id) => document.getElementById(id);
 const table = new Table(at("rows"));
 const REFRESH_MS = 5000;
+const LANGUAGE_KEY = "logboom-language";
 const BUCKETS = 72;
 const TAIL_COLUMNS = [{ name: "_time", type: "timestamp" }, { name: "severity", type: "text" }, { name: "_msg", type: "text" }];
 
@@ -29,8 +31,11 @@ const quoted = (index) => `"${index}"`;
 const spanMs = () => Number(at("span").value) * 60e3;
 const index = () => at("index").value;
 
+const language = () => at("language").value;
+
 function newestText() {
   const minutes = Number(at("span").value);
+  if (language() === "pipe") return `index:${index()} since:${minutes}m | head 200`;
   return `SELECT *\nFROM ${quoted(index())}\nWHERE _time > now() - INTERVAL '${minutes} minutes'\nORDER BY _time DESC LIMIT 200`;
 }
 
@@ -69,7 +74,7 @@ async function enter() {
   show(at("workplace"), true);
   show(at("leave"), true);
   const readable = answer.indexes.length > 0 && answer.role !== "write";
-  for (const id of ["run", "reset", "tail", "sql"]) at(id).disabled = !readable;
+  for (const id of ["run", "reset", "tail", "sql", "language"]) at(id).disabled = !readable;
   if (answer.indexes.length === 0) {
     select.replaceChildren(new Option("no index", ""));
     say(at("rows-note"), "There is no log index yet. Create a service instance, and it appears here.");
@@ -117,7 +122,7 @@ async function run() {
   at("run").disabled = true;
   const text = at("sql").value;
   try {
-    const answer = await api.sql(text, mine.signal);
+    const answer = await api.query(text, language(), index(), mine.signal);
     table.begin(answer.columns);
     const visible = table.fill(answer.rows);
     show(at("rows-scroll"), answer.rows.length > 0);
@@ -170,8 +175,10 @@ async function chart() {
 }
 
 function pick(from, to) {
-  const text = (millis) => `'${new Date(millis).toISOString()}'`;
-  at("sql").value = `SELECT *\nFROM ${quoted(index())}\nWHERE _time >= ${text(from)} AND _time < ${text(to)}\nORDER BY _time DESC LIMIT 200`;
+  const text = (millis) => new Date(millis).toISOString();
+  at("sql").value = language() === "pipe"
+    ? `index:${index()} since:${text(from)} until:${text(to)} | head 200`
+    : `SELECT *\nFROM ${quoted(index())}\nWHERE _time >= '${text(from)}' AND _time < '${text(to)}'\nORDER BY _time DESC LIMIT 200`;
   at("sql").focus();
   run();
 }
@@ -238,7 +245,7 @@ function item(parts) {
   for (const [name, className, text] of parts) {
     const made = document.createElement(name);
     if (className) made.className = className;
-    made.textContent = text;
+    made.textContent = legible(text);
     line.append(made, " ");
   }
   return line;
@@ -316,6 +323,14 @@ for (const id of ["index", "span"]) {
     chart();
   });
 }
+at("language").value = localStorage.getItem(LANGUAGE_KEY) === "pipe" ? "pipe" : "sql";
+at("language").addEventListener("change", () => {
+  localStorage.setItem(LANGUAGE_KEY, language());
+  completer.close();
+  if (at("sql").value === chosenText) { freshText(); run(); }
+});
+const completer = new Completer(at("sql"), at("completions"), async (text, cursor, signal) =>
+  (language() === "pipe" ? (await api.complete(text, cursor, index(), signal)).completions : null));
 document.addEventListener("visibilitychange", () => { if (!document.hidden && !at("workplace").hidden) refresh(); });
 let resized = 0;
 addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(() => { if (!at("workplace").hidden) chart(); }, 200); });

@@ -3,10 +3,13 @@
 const SHOWN_MAX = 1000;
 const SEVERITIES = new Set(["trace", "debug", "info", "warn", "error", "fatal"]);
 
+/** A text to look at: a byte that is not UTF-8, which comes as a character of U+F780 to U+F7FF, reads `\xe9`. */
+export const legible = (text) => String(text ?? "").replace(/[\uf780-\uf7ff]/g, (mark) => `\\x${(mark.charCodeAt(0) & 0xff).toString(16)}`);
+
 function node(name, className, text) {
   const made = document.createElement(name);
   if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
+  if (text !== undefined) made.textContent = legible(text);
   return made;
 }
 
@@ -15,7 +18,7 @@ export function shown(value, type) {
   if (type === "timestamp" || (typeof value === "string" && /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$/.test(value))) {
     return value.replace("T", " ").replace(/(\.\d{3})\d+/, "$1").replace("Z", "");
   }
-  return typeof value === "object" ? JSON.stringify(value) : String(value);
+  return legible(typeof value === "object" ? JSON.stringify(value) : String(value));
 }
 
 function cell(column, row) {

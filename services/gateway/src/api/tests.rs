@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 use super::*;
 use crate::fake::{Fake, FakeGrants, NOW_MS, PATIENCE, door};
 
+mod agents;
+mod languages;
+mod loki;
 mod quotas;
 mod scaling;
 mod tails;
@@ -81,6 +84,7 @@ async fn every_door_asks_for_the_right_token() {
     let rule = json!({"query": "SELECT count(*) AS n FROM tumble(shop, INTERVAL '1 s') GROUP BY window_start", "condition": "n > 1"});
     let job = json!({"text": "INSERT INTO shop SELECT _msg FROM shop"});
     let sql = json!({"sql": "SELECT 1 AS x FROM shop"});
+    let pipe = |text: &str| json!({"language": "pipe", "text": text});
     for (method, path, body, statuses) in [
         // No token, unknown, writer, reader, owner, root.
         ("POST", "/api/v1/indexes/shop/ingest", json!({"a": 1}), [401, 401, 200, 403, 200, 200]),
@@ -89,6 +93,11 @@ async fn every_door_asks_for_the_right_token() {
         ("POST", "/api/v1/sql", sql, [401, 401, 403, 200, 200, 200]),
         ("POST", "/api/v1/sql", json!({"sql": "SELECT * FROM other"}), [401, 401, 403, 403, 403, 200]),
         ("POST", "/api/v1/sql", json!({"sql": "SELECT * FROM nope"}), [401, 401, 403, 403, 403, 404]),
+        ("POST", "/api/v1/query", pipe("index:shop | stats count"), [401, 401, 403, 200, 200, 200]),
+        ("POST", "/api/v1/query", pipe("index:shop | append [index:other]"), [401, 401, 403, 403, 403, 200]),
+        ("POST", "/api/v1/query", pipe("index:nope"), [401, 401, 403, 403, 403, 404]),
+        ("POST", "/api/v1/complete", json!({"text": "index:other ser"}), [401, 401, 403, 403, 403, 200]),
+        ("POST", "/api/v1/complete", json!({"text": "index:shop ser"}), [401, 401, 403, 200, 200, 200]),
         ("GET", "/api/v1/indexes", Value::Null, [401, 401, 200, 200, 200, 200]),
         ("GET", "/api/v1/indexes/shop/histogram", Value::Null, [401, 401, 403, 200, 200, 200]),
         ("GET", "/api/v1/indexes/shop/usage", Value::Null, [401, 401, 200, 200, 200, 200]),
@@ -266,6 +275,32 @@ async fn results_come_in_three_forms() {
 }
 
 #[actix_web::test]
+async fn explain_tells_what_a_query_took() {
+    let world = world();
+    put_lines(&world, "{\"msg\":\"quarkbeacon seen\",\"n\":1}\n{\"msg\":\"b\",\"n\":2}").await;
+    for (segment, events) in world.fake.segments.events() {
+        world.fake.tier(segment, u64::try_from(events.len()).unwrap()).await;
+    }
+    let told = async |text: &'static str| {
+        let answer = ask(&world, request("POST", "/api/v1/query", "reader").set_payload(text)).await;
+        assert_eq!(answer.status, 200, "{text}: {}", answer.text());
+        let rows = answer.json()["rows"].as_array().unwrap().clone();
+        let of =
+            |what: &str| rows.iter().filter(|row| row["what"] == what).map(|row| row["count"].as_u64().unwrap()).sum();
+        ["chunks", "chunks left out", "row groups read", "rows looked at", "rows found"].map(of)
+    };
+    let [chunks, left_out, read, looked, found]: [u64; 5] = told("EXPLAIN SELECT * FROM shop").await;
+    assert_eq!((left_out, read, looked, found), (0, chunks, 2, 2));
+    assert_eq!(
+        told("explain\nSELECT _msg FROM shop WHERE contains(_msg, 'absent word')").await,
+        [chunks, chunks, 0, 0, 0]
+    );
+    let wrong =
+        ask(&world, request("POST", "/api/v1/query", "reader").set_payload("EXPLAIN SELECT nn FROM shop")).await;
+    assert_eq!((&wrong.json()["error"]["line"], &wrong.json()["error"]["column"]), (&json!(1), &json!(16)));
+}
+
+#[actix_web::test]
 async fn a_cut_result_says_so() {
     let world = world();
     put_lines(&world, &"{\"a\":1}\n".repeat(60)).await;
@@ -411,7 +446,7 @@ async fn next(parts: &mut (impl futures::Stream<Item = String> + Unpin)) -> Opti
 async fn the_console_may_load_nothing_from_elsewhere() {
     let world = world();
     for file in ["/", "/console/console.css", "/console/console.js"] {
-        let answer = ask(&world, request("GET", file, "")).await;
+        let answer = ask(&world, request("GET", file, "").insert_header(("accept", "text/html"))).await;
         assert_eq!(answer.status, 200, "{file}");
         let policy = answer.headers.get("content-security-policy").unwrap().to_str().unwrap();
         assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");

@@ -16,7 +16,7 @@ const USERS_NAMED_MAX: usize = 5;
 
 /// The index that a request asks for.
 pub(crate) fn asked(new: NewIndex, index: IndexName, created: Timestamp) -> IndexDescription {
-    let NewIndex { instance, scope, index: _, backend, segment_count, retention_days, options } = new;
+    let NewIndex { instance, scope, index: _, backend, segment_count, retention_days, options, order: _ } = new;
     IndexDescription { instance, scope, index, backend, segment_count, retention_days, options, created }
 }
 
@@ -30,19 +30,26 @@ pub(crate) fn changed(there: &IndexDescription, change: &IndexChange) -> IndexDe
 impl State {
     pub(super) fn decide_on(&self, command: Command, now: Timestamp) -> Result<Vec<Event>, ProvisionerError> {
         Ok(match command {
-            Command::BeginIndex { new, index } => return self.begin_index(asked(new, index, now)),
-            Command::BeginUpdate(change) => return self.begin_update(&change),
+            Command::BeginIndex { new, index } => {
+                let ordered = self.ordered(&new.instance, new.order, now)?;
+                ordered.into_iter().chain(self.begin_index(asked(new, index, now))?).collect()
+            }
+            Command::BeginUpdate(change) => {
+                let ordered = self.ordered(&change.instance, change.order, now)?;
+                ordered.into_iter().chain(self.begin_update(&change)?).collect()
+            }
             Command::BeginBinding { new, issued, public_key } => return self.begin_binding(new, issued, public_key),
             Command::EndIndex(id) => once(self.index_in(&id, Phase::Creating), Event::IndexCreated(id)),
             Command::AbandonIndex(id) => once(self.index_in(&id, Phase::Creating), Event::IndexAbandoned(id)),
             Command::EndUpdate(id) => once(self.is_updating(&id), Event::IndexUpdated(id)),
             Command::AbandonUpdate(id) => once(self.is_updating(&id), Event::IndexUpdateAbandoned(id)),
-            Command::BeginDeletion(id) => {
+            Command::BeginDeletion(id, order) => {
+                let ordered = self.ordered(&id, order, now)?;
                 let there = self.indexes.get(&id).is_some_and(|index| index.phase != Phase::Deleting);
                 if there {
                     self.check_unused(&id)?;
                 }
-                once(there, Event::IndexDeletionBegun(id))
+                ordered.into_iter().chain(once(there, Event::IndexDeletionBegun(id))).collect()
             }
             Command::EndDeletion(id) => once(self.index_in(&id, Phase::Deleting), Event::IndexDeleted(id)),
             Command::AbandonDeletion(id) => {
@@ -60,6 +67,19 @@ impl State {
             }
             Command::Sweep => self.sweep(now),
         })
+    }
+
+    /// Takes note of the place of a wish among all of its instance; refuses one that comes behind a later one.
+    ///
+    /// A broker that leads no more may still send what it began: a creation of what was deleted since, or a deletion of what was made
+    /// anew. So the order is kept of what is gone too.
+    fn ordered(&self, instance: &InstanceId, order: u64, now: Timestamp) -> Result<Option<Event>, ProvisionerError> {
+        match self.orders.of(instance, now) {
+            _ if order == 0 => Ok(None),
+            Some(last) if order < last => Err(ProvisionerError::Superseded(instance.clone())),
+            Some(last) if order == last => Ok(None),
+            _ => Ok(Some(Event::Ordered { instance: instance.clone(), order })),
+        }
     }
 
     fn begin_index(&self, wanted: IndexDescription) -> Result<Vec<Event>, ProvisionerError> {

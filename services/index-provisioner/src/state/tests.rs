@@ -16,6 +16,7 @@ fn index(instance: &str, name: &str, segment_count: u16) -> Command {
         segment_count,
         retention_days: None,
         options: IndexOptions::default(),
+        order: 0,
     };
     Command::BeginIndex { new, index: name.parse().unwrap() }
 }
@@ -27,7 +28,12 @@ fn binding(instance: &str, binding: &str, role: Role, ttl_seconds: Option<u64>, 
 
 fn change(instance: &str, days: u32) -> Command {
     let options = IndexOptions { reclaim: Reclaim::Retain, adopt: true, ..IndexOptions::default() };
-    Command::BeginUpdate(IndexChange { instance: instance.parse().unwrap(), retention_days: Some(days), options })
+    Command::BeginUpdate(IndexChange {
+        instance: instance.parse().unwrap(),
+        retention_days: Some(days),
+        options,
+        order: 0,
+    })
 }
 
 fn run(state: &mut State, seconds: i64, command: Command) -> Result<Vec<Event>, ProvisionerError> {
@@ -68,6 +74,44 @@ fn an_index_is_begun_once_and_compared_afterwards() {
     ] {
         assert_eq!(run(&mut state, 4, command.clone()), expected, "{command:?}");
     }
+}
+
+/// Of a broker that leads no more: it stood still before it sent what it had begun.
+#[test]
+fn what_comes_late_is_refused() {
+    let create = |order: u64, days: Option<u32>| {
+        let Command::BeginIndex { new, index } = index("i", "shop", 2) else { panic!() };
+        Command::BeginIndex { new: NewIndex { order, retention_days: days, ..new }, index }
+    };
+    let update = |order: u64, days: u32| {
+        let Command::BeginUpdate(to) = change("i", days) else { panic!() };
+        Command::BeginUpdate(IndexChange { order, ..to })
+    };
+    let id = || -> InstanceId { "i".parse().unwrap() };
+    let (delete, gone) = (|order| Command::BeginDeletion(id(), order), || Command::EndDeletion(id()));
+    let late = || Err(ProvisionerError::Superseded(id()));
+    let mut state = State::default();
+    assert_eq!(run(&mut state, 1, create(3, None)).unwrap().len(), 2);
+    run(&mut state, 1, Command::EndIndex(id())).unwrap();
+    assert_eq!(run(&mut state, 1, create(3, None)), Ok(vec![]), "a repeat is none");
+    // A change that nobody knows of was given up, and what was there is wanted again: the change must not come behind it.
+    let same = IndexChange { instance: id(), retention_days: None, options: IndexOptions::default(), order: 6 };
+    let ordered = |order| Ok(vec![Event::Ordered { instance: id(), order }]);
+    assert_eq!(run(&mut state, 2, Command::BeginUpdate(same)), ordered(6));
+    assert_eq!(run(&mut state, 2, update(5, 9)), late());
+    // Deleted and made anew: the deletion does not come twice, nor the creation.
+    run(&mut state, 3, delete(7)).unwrap();
+    run(&mut state, 3, gone()).unwrap();
+    assert_eq!(run(&mut state, 3, create(3, None)), late());
+    run(&mut state, 4, create(9, Some(5))).unwrap();
+    assert_eq!(run(&mut state, 4, delete(7)), late());
+    // A deletion of what never was is remembered too; and whoever does not count is not held up.
+    run(&mut state, 5, delete(0)).unwrap();
+    run(&mut state, 5, gone()).unwrap();
+    assert_eq!(run(&mut state, 5, delete(12)), ordered(12));
+    assert_eq!(run(&mut state, 5, create(11, None)), late());
+    let age = i64::try_from(order::ORDER_AGE.as_secs()).unwrap();
+    assert_eq!(run(&mut state, 5 + age, create(1, None)).unwrap().len(), 2, "after an hour it is forgotten");
 }
 
 #[test]
@@ -125,12 +169,12 @@ fn a_binding_ends_by_itself() {
 fn deleting_an_index_revokes_its_bindings() {
     let mut state = bound(None);
     run(&mut state, 4, binding("i", "c", Role::Read, None, at(4))).unwrap();
-    run(&mut state, 5, Command::BeginDeletion("i".parse().unwrap())).unwrap();
+    run(&mut state, 5, Command::BeginDeletion("i".parse().unwrap(), 0)).unwrap();
     assert_eq!(state.revocations().len(), 2);
     assert!(state.bindings().all(|b| b.phase == BindingPhase::Revoking));
     let late = run(&mut state, 5, binding("i", "d", Role::Read, None, at(5)));
     assert_eq!(late, Err(ProvisionerError::NotReady("i".parse().unwrap())));
-    assert_eq!(run(&mut state, 5, Command::BeginDeletion("i".parse().unwrap())), Ok(vec![]));
+    assert_eq!(run(&mut state, 5, Command::BeginDeletion("i".parse().unwrap(), 0)), Ok(vec![]));
     run(&mut state, 6, Command::EndDeletion("i".parse().unwrap())).unwrap();
     assert_eq!((state.indexes().count(), state.bindings().count(), state.revocations().len()), (0, 0, 2));
 }
@@ -156,7 +200,7 @@ fn a_change_is_begun_once_and_shows_when_it_is_made() {
     for late in [Command::EndUpdate(i.clone()), Command::AbandonUpdate(i.clone())] {
         assert_eq!(run(&mut state, 9, late), Ok(vec![]));
     }
-    run(&mut state, 10, Command::BeginDeletion(i.clone())).unwrap();
+    run(&mut state, 10, Command::BeginDeletion(i.clone(), 0)).unwrap();
     assert_eq!(run(&mut state, 10, change("i", 7)), Err(ProvisionerError::NotReady(i)));
 }
 
@@ -164,7 +208,7 @@ fn a_change_is_begun_once_and_shows_when_it_is_made() {
 fn a_deletion_that_met_events_leaves_the_index_without_bindings() {
     let (i, mut state) = ("i".parse::<InstanceId>().unwrap(), bound(None));
     run(&mut state, 4, change("i", 5)).unwrap();
-    run(&mut state, 5, Command::BeginDeletion(i.clone())).unwrap();
+    run(&mut state, 5, Command::BeginDeletion(i.clone(), 0)).unwrap();
     run(&mut state, 6, Command::AbandonDeletion(i.clone())).unwrap();
     assert_eq!(state.index(&i).unwrap().phase, Phase::Live);
     assert_eq!((state.bindings().count(), state.revocations().len()), (0, 1), "a revoked key stays revoked");
@@ -173,7 +217,7 @@ fn a_deletion_that_met_events_leaves_the_index_without_bindings() {
     // What never could be used goes in any case.
     let mut state = State::default();
     run(&mut state, 1, index("i", "shop", 2)).unwrap();
-    run(&mut state, 2, Command::BeginDeletion(i.clone())).unwrap();
+    run(&mut state, 2, Command::BeginDeletion(i.clone(), 0)).unwrap();
     assert_eq!(run(&mut state, 3, Command::AbandonDeletion(i)), Ok(vec![]));
 }
 
@@ -257,7 +301,7 @@ fn an_index_is_archived_into_a_bucket_of_its_own_scope_that_stays_as_long() {
         Command::BeginIndex { new, index }
     };
     let end = |instance: &str| Command::EndIndex(instance.parse().unwrap());
-    let delete = |instance: &str| Command::BeginDeletion(instance.parse().unwrap());
+    let delete = |instance: &str| Command::BeginDeletion(instance.parse().unwrap(), 0);
     let mut state = State::default();
     let create = |state: &mut State, command: Command, instance: &str| {
         run(state, 1, command).unwrap();
@@ -281,7 +325,7 @@ fn an_index_is_archived_into_a_bucket_of_its_own_scope_that_stays_as_long() {
     // As an update, and away again.
     let to = |archive: Option<&str>| {
         let options = IndexOptions { archive_to: archive.map(|a| a.parse().unwrap()), ..IndexOptions::default() };
-        Command::BeginUpdate(IndexChange { instance: "o1".parse().unwrap(), retention_days: None, options })
+        Command::BeginUpdate(IndexChange { instance: "o1".parse().unwrap(), retention_days: None, options, order: 0 })
     };
     let done = || Command::EndUpdate("o1".parse().unwrap());
     assert_eq!(run(&mut state, 3, to(Some("theirs"))), Err(missing("theirs")));
@@ -364,7 +408,7 @@ proptest! {
                 0 => index(&instance, &format!("n{b}"), 1),
                 1 => Command::EndIndex(i),
                 2 => Command::AbandonIndex(i),
-                3 => Command::BeginDeletion(i),
+                3 => Command::BeginDeletion(i, 0),
                 4 => Command::EndDeletion(i),
                 5 => binding(&instance, &bound, Role::Admin, ttl, at(seconds)),
                 6 => Command::EndBinding(bind),

@@ -127,6 +127,7 @@ mod tests {
             segment_count: 1,
             retention_days: None,
             options: IndexOptions::default(),
+            order: 0,
         };
         run(&mut state, Command::BeginIndex { new, index: "shop".parse().unwrap() });
         run(&mut state, Command::EndIndex(instance.clone()));
@@ -136,7 +137,7 @@ mod tests {
             let issued = Timestamp::from_millis(1);
             run(&mut state, Command::BeginBinding { new, issued, public_key: String::new() });
         }
-        run(&mut state, Command::BeginDeletion(instance));
+        run(&mut state, Command::BeginDeletion(instance, 0));
         state
     }
 

@@ -40,6 +40,7 @@ fn index(instance: &str, index: Option<&str>) -> NewIndex {
         segment_count: 0,
         retention_days: Some(7),
         options: IndexOptions::default(),
+        order: 0,
     }
 }
 
@@ -95,7 +96,7 @@ async fn an_index_is_created_once_and_a_refusal_leaves_nothing() -> Result<()> {
     host.bus.call::<CreateIndex>(&(), &index("j", Some("free"))).await?;
     assert_eq!(host.bus.call::<ListIndexes>(&(), &IndexesOf::default()).await?.indexes.len(), 2);
     for instance in ["i", "i", "j"] {
-        let name = InstanceName { instance: instance.parse().unwrap() };
+        let name = InstanceName { instance: instance.parse().unwrap(), order: 0 };
         host.bus.call::<DeleteIndex>(&(), &name).await?;
     }
     assert!(coordinator.is_empty());
@@ -188,7 +189,7 @@ async fn deleting_an_index_cuts_its_applications_and_no_other() -> Result<()> {
     let other = NewBinding { instance: "j".parse()?, ..binding("c", Role::Admin, None) };
     let other = host.bus.call::<IssueCredentials>(&(), &other).await?;
     let (mine, other) = (connect(&world, &mine).await?, connect(&world, &other).await?);
-    host.bus.call::<DeleteIndex>(&(), &InstanceName { instance: "i".parse()? }).await?;
+    host.bus.call::<DeleteIndex>(&(), &InstanceName { instance: "i".parse()?, order: 0 }).await?;
     eventually(Duration::from_secs(1), async || !mine.is_connected()).await;
     other.flush().await;
     assert!(other.is_connected());

@@ -33,12 +33,12 @@ impl Stage {
     }
 
     async fn update(&self, days: Option<u32>, options: IndexOptions) -> Result<IndexDescription, Problem> {
-        let change = IndexChange { instance: "i".parse().unwrap(), retention_days: days, options };
+        let change = IndexChange { instance: "i".parse().unwrap(), retention_days: days, options, order: 0 };
         self.host.bus.call_within::<UpdateIndex>(&(), &change, SOON).await
     }
 
     async fn delete(&self) -> Result<(), Problem> {
-        let name = InstanceName { instance: "i".parse().unwrap() };
+        let name = InstanceName { instance: "i".parse().unwrap(), order: 0 };
         self.host.bus.call_within::<DeleteIndex>(&(), &name, SOON).await.map(drop)
     }
 
@@ -96,7 +96,8 @@ async fn options_reach_the_stream_and_the_quotas_and_can_be_changed() -> Result<
     ] {
         assert_eq!(refused.unwrap_err().kind, kind);
     }
-    let unknown = IndexChange { instance: "x".parse()?, retention_days: None, options: IndexOptions::default() };
+    let unknown =
+        IndexChange { instance: "x".parse()?, retention_days: None, options: IndexOptions::default(), order: 0 };
     let refused = stage.host.bus.call::<UpdateIndex>(&(), &unknown).await.unwrap_err();
     assert_eq!(refused.kind, "UnknownInstance");
     assert_eq!(stage.coordinator.changes(), changes, "nothing was changed");
@@ -113,7 +114,7 @@ async fn a_new_leader_ends_a_change_and_makes_quotas_true() -> Result<()> {
     let quota = |queries| IndexOptions { quota: Quota { queries, ..Quota::default() }, ..IndexOptions::default() };
     stage.create(quota(Some(3))).await?;
     stage.coordinator.fail(u32::MAX);
-    let change = IndexChange { instance: "i".parse()?, retention_days: Some(9), options: quota(Some(4)) };
+    let change = IndexChange { instance: "i".parse()?, retention_days: Some(9), options: quota(Some(4)), order: 0 };
     stage.host.bus.call::<UpdateIndex>(&(), &change).await.unwrap_err();
     // It begins as described: the change is not made yet.
     let listed = stage.host.bus.call::<ListIndexes>(&(), &IndexesOf::default()).await?.indexes;

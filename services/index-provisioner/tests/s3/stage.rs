@@ -89,11 +89,12 @@ pub(crate) fn index(instance: &str, name: &str) -> NewIndex {
         segment_count: 0,
         retention_days: Some(7),
         options: IndexOptions::default(),
+        order: 0,
     }
 }
 
 pub(crate) fn named(instance: &str) -> InstanceName {
-    InstanceName { instance: instance.parse().unwrap() }
+    InstanceName { instance: instance.parse().unwrap(), order: 0 }
 }
 
 pub(crate) fn binding(instance: &str, binding: &str, role: Role) -> NewBinding {

@@ -86,12 +86,12 @@ impl Stage {
     }
 
     async fn update(&self, days: u32, options: IndexOptions) -> Result<IndexDescription, Problem> {
-        let change = IndexChange { instance: "i".parse().unwrap(), retention_days: Some(days), options };
+        let change = IndexChange { instance: "i".parse().unwrap(), retention_days: Some(days), options, order: 0 };
         self.host.bus.call_within::<UpdateIndex>(&(), &change, SOON).await
     }
 
     async fn delete(&self, instance: &str) -> Result<(), Problem> {
-        let name = InstanceName { instance: instance.parse().unwrap() };
+        let name = InstanceName { instance: instance.parse().unwrap(), order: 0 };
         self.host.bus.call_within::<DeleteIndex>(&(), &name, SOON).await.map(drop)
     }
 
@@ -139,6 +139,7 @@ fn index(instance: &str, name: &str, options: IndexOptions) -> NewIndex {
         segment_count: 0,
         retention_days: Some(7),
         options,
+        order: 0,
     }
 }
 

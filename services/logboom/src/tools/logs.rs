@@ -17,6 +17,9 @@ use crate::screen::Screen;
 /// Lines sent in one request: a few hundred kilobytes of usual logs.
 const LINES_A_REQUEST: usize = 2_000;
 
+/// Where queries are answered.
+const QUERY: &str = "/api/v1/query";
+
 /// Sends lines to an index.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  logboom publish shop app.log\n  kubectl logs -f pod/web | logboom publish shop")]
@@ -27,14 +30,20 @@ pub(crate) struct PublishArgs {
     file: Option<PathBuf>,
 }
 
-/// Runs one SQL query.
+/// Runs one query.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  logboom query 'SELECT severity, count(*) FROM shop GROUP BY severity'\n  logboom query --format csv 'SELECT _time, _msg FROM shop LIMIT 10' > rows.csv"
+    after_help = "Examples:\n  logboom query 'SELECT severity, count(*) FROM shop GROUP BY severity'\n  logboom query --language pipe 'index:shop since:1h error | top 5 service'\n  logboom query --format csv 'SELECT _time, _msg FROM shop LIMIT 10' > rows.csv"
 )]
 pub(crate) struct QueryArgs {
-    /// SQL text; `-` reads it from standard input
-    sql: String,
+    /// Text; `-` reads it from standard input
+    text: String,
+    /// Language of the text
+    #[arg(long, default_value = "sql", value_parser = ["sql", "pipe", "logql"])]
+    language: String,
+    /// Index that is read where the text names none
+    #[arg(long)]
+    index: Option<String>,
     /// Form of the answer
     #[arg(long, default_value = "table", value_parser = ["table", "json", "csv"])]
     format: String,
@@ -125,20 +134,17 @@ impl QueryArgs {
     /// Runs the tool.
     pub(crate) async fn run(self, connection: &Connection, screen: Screen) -> anyhow::Result<()> {
         let api = connection.api()?;
-        let sql = if self.sql == "-" { std::io::read_to_string(std::io::stdin())? } else { self.sql };
+        let text = if self.text == "-" { std::io::read_to_string(std::io::stdin())? } else { self.text };
+        let body = serde_json::json!({ "text": text, "language": self.language, "index": self.index });
         if self.format == "csv" {
-            let response = api
-                .gateway(Method::POST, "/api/v1/sql")
-                .header(header::ACCEPT, "text/csv")
-                .json(&serde_json::json!({ "sql": sql }))
-                .send()
-                .await?;
+            let response =
+                api.gateway(Method::POST, QUERY).header(header::ACCEPT, "text/csv").json(&body).send().await?;
             if response.status().is_success() {
                 screen.line(response.text().await?.trim_end());
                 return Ok(());
             }
         }
-        let answer = api.sql(&sql).await?;
+        let answer = api.ask(Method::POST, QUERY, Some(&body)).await?;
         if screen.is_json() || self.format == "json" {
             screen.value(&answer);
             return Ok(());

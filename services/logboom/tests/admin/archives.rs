@@ -21,6 +21,7 @@ fn new(instance: &str, name: &str, backend: &str, options: IndexOptions) -> NewI
         segment_count: 2,
         retention_days: None,
         options,
+        order: 0,
     }
 }
 
@@ -79,7 +80,7 @@ async fn an_archived_index_comes_back_from_its_bucket() {
     assert_eq!(sum(&truth), 400);
     eventually(LONG, async || archived(&server, "shop") == 400).await;
 
-    let name = |instance: &str| InstanceName { instance: instance.parse().unwrap() };
+    let name = |instance: &str| InstanceName { instance: instance.parse().unwrap(), order: 0 };
     let in_use = bus.call_within::<DeleteIndex>(&(), &name("a"), LONG).await.unwrap_err();
     assert!(in_use.kind == "ArchiveInUse" && in_use.message.contains("shop"), "{in_use}");
     let from = ["restore", "shop", "--from-chunks", "--from", "s3://logboom-cold", "--as", "copy"];
@@ -89,7 +90,12 @@ async fn an_archived_index_comes_back_from_its_bucket() {
     assert_eq!(messages(there.events("copy").await), messages(truth), "every event at its offset");
     there.assert_key_order("copy", 400).await;
     // Taken away, nothing more lands there, and the bucket may go.
-    let change = IndexChange { instance: "i".parse().unwrap(), retention_days: None, options: IndexOptions::default() };
+    let change = IndexChange {
+        instance: "i".parse().unwrap(),
+        retention_days: None,
+        options: IndexOptions::default(),
+        order: 0,
+    };
     bus.call_within::<UpdateIndex>(&(), &change, LONG).await.unwrap();
     bus.call_within::<DeleteIndex>(&(), &name("a"), LONG).await.unwrap();
     assert!(server.buckets().is_empty());

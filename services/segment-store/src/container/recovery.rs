@@ -98,9 +98,13 @@ pub(crate) async fn claim(
 }
 
 /// Restores the newest snapshot and everything after it; answers the number of the frame that the snapshot ended with.
+///
+/// `claimed` is the sequence of this owner's record, the log's newest. A snapshot that is not older than that was written
+/// with another log: nothing of this one may be applied to it, or taken.
 pub(crate) async fn restore(
     container: &Container,
     log: &ContainerLog,
+    claimed: u64,
     snapshots: &mut Snapshots,
     stop: &CancellationToken,
 ) -> Result<u64, Ended> {
@@ -117,6 +121,8 @@ pub(crate) async fn restore(
             () = tokio::time::sleep(jittered(pause)) => pause = (pause * 2).min(PAUSE_MAX),
         }
     };
+    let position = state.as_ref().map_or(0, |state| state.applied_seq);
+    let exchanged = position >= claimed && !is_superseded(container, log, claimed, stop).await?;
     let (after, snapshot_frame) = {
         let mut books = container.books.write();
         if let Some(state) = state {
@@ -125,12 +131,27 @@ pub(crate) async fn restore(
         // What the state names as not in Tier 2 may lie before its own position.
         (books.state.tail_seq().saturating_sub(1), books.state.frame_number)
     };
+    if exchanged {
+        read_only(container, Damage::LogExchanged { position, end: claimed });
+        return Ok(snapshot_frame);
+    }
     replay(container, log, after, stop).await?;
     let holes = container.books.read().holes();
     if let Some(damage) = holes {
         read_only(container, damage);
     }
     Ok(snapshot_frame)
+}
+
+/// Whether somebody else claimed meanwhile; its replay ends then at the other's record.
+async fn is_superseded(
+    container: &Container,
+    log: &ContainerLog,
+    claimed: u64,
+    stop: &CancellationToken,
+) -> Result<bool, Ended> {
+    let owner = insist(stop, "owner", container, || log.owner()).await?;
+    Ok(owner.is_some_and(|(seq, _)| seq > claimed))
 }
 
 /// Applies the log after a sequence to its end, unless it is damaged: then the container is read-only.

@@ -246,6 +246,26 @@ async fn a_damaged_log_makes_the_container_read_only_and_says_so() {
 }
 
 #[actix::test]
+async fn a_log_that_began_anew_is_not_mistaken_for_the_one_of_the_snapshot() {
+    let mut stage = Stage::with_store(EAGER).await;
+    let segment = stage.stream("shop", 1, 1).await.segments[0];
+    let writer = stage.client.writer("shop".parse().unwrap(), "w1".parse().unwrap());
+    let snapshots = format!("snap/segment-store/{}/", segment.container);
+    let mut count = 0;
+    while stage.objects(&snapshots).await.is_empty() {
+        writer.append(segment, count + 1, &events("e", count..count + 10)).await.unwrap();
+        count += 10;
+        assert!(count < 20_000, "there is never a snapshot");
+    }
+    stage.stop("a").await;
+    stage.world.nats.delete_stream(&format!("T1_{}", segment.container)).await.unwrap();
+    stage.start("a", EAGER).await;
+    let refused = writer.append(segment, count + 1, &events("e", count..count + 10)).await.unwrap_err();
+    assert_eq!((refused.kind.as_str(), refused.outcome), ("ContainerReadOnly", Outcome::NotApplied), "{refused}");
+    assert!(refused.message.contains("it is another log"), "{refused}");
+}
+
+#[actix::test]
 async fn writers_wait_while_object_storage_is_away_and_nothing_is_lost() {
     let set = &[
         "segment_store.flush_interval=100ms",

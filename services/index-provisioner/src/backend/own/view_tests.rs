@@ -28,6 +28,7 @@ async fn leader(world: &World) -> (Host, View, Binding) {
         segment_count: 1,
         retention_days: None,
         options: IndexOptions::default(),
+        order: 0,
     };
     let new_binding =
         NewBinding { instance: instance.clone(), binding: "b".parse().unwrap(), role: Role::Read, ttl_seconds: None };

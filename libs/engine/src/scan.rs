@@ -1,0 +1,164 @@
+//! Reading a table: as little of it as the filters, the columns and the order of a query allow.
+//!
+//! A row is left out only if no filter would let it through: by the times of its chunk, by what the chunk's index says of
+//! its row group, and then by the filters themselves on the columns that they name, before any other column of it is
+//! decoded. Where the newest rows are wanted, the newest chunks come first, and what the sort above has found meanwhile
+//! narrows what is still worth reading.
+
+mod counted;
+mod counting;
+mod exec;
+mod filter;
+mod needs;
+mod stats;
+mod walk;
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use arrow::{
+    array::{AsArray, RecordBatch},
+    datatypes::{SchemaRef, TimestampNanosecondType},
+};
+use chunk::Predicate;
+use datafusion::{error::Result, physical_expr::PhysicalExpr};
+use types::Timestamp;
+
+pub use self::stats::ScanStats;
+pub(crate) use self::{counted::CountersRule, exec::ScanExec, stats::Scanned};
+use self::{
+    filter::{Conjunct, View},
+    needs::{TIME, needs},
+};
+use crate::Piece;
+
+/// Which rows are wanted first, by their times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    OldestFirst,
+    NewestFirst,
+}
+
+/// One table as one query reads it.
+#[derive(Debug, Clone)]
+pub(crate) struct Scan {
+    /// The columns of the table.
+    table: SchemaRef,
+    pieces: Vec<Piece>,
+    /// The columns of the result.
+    schema: SchemaRef,
+    view: View,
+    filters: Vec<Arc<dyn PhysicalExpr>>,
+    /// What an index can tell of that.
+    needs: Option<Predicate>,
+    /// Filters that those above make narrower while they run; rows that do not meet them are not needed.
+    dynamic: Vec<Arc<dyn PhysicalExpr>>,
+    /// All that rows must meet, of both kinds.
+    conditions: Arc<[Conjunct]>,
+    /// The columns that each of them names.
+    looked_at: Vec<Vec<String>>,
+    /// The columns that the rows of a chunk shall have; `None` for all.
+    wanted: Option<Vec<String>>,
+    /// Both together; `None` for all.
+    columns: Option<Vec<String>>,
+    order: Option<Order>,
+    scanned: Arc<Scanned>,
+}
+
+impl Scan {
+    /// The rows of the pieces that pass the filters, with the columns at these places of the table's schema.
+    pub(crate) fn new(
+        table: &SchemaRef,
+        pieces: Vec<Piece>,
+        places: &[usize],
+        filters: &[Arc<dyn PhysicalExpr>],
+        scanned: Arc<Scanned>,
+    ) -> Result<Self> {
+        let view = View::new(table, places)?;
+        let scan = Self {
+            table: Arc::clone(table),
+            pieces,
+            schema: Arc::new(table.project(places)?),
+            filters: filters.to_vec(),
+            needs: None,
+            dynamic: Vec::new(),
+            conditions: Vec::new().into(),
+            looked_at: Vec::new(),
+            wanted: view.names(),
+            columns: None,
+            order: None,
+            view,
+            scanned,
+        };
+        scan.prepared()
+    }
+
+    /// Sorts out the conditions and the columns.
+    fn prepared(mut self) -> Result<Self> {
+        let mut conditions = Conjunct::all(&self.filters, &self.table)?;
+        // What changes comes last: it is worth the more the less is left.
+        conditions.extend(Conjunct::all(&self.dynamic, &self.table)?);
+        let every = || self.table.fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>();
+        self.looked_at = conditions.iter().map(|one| one.view.names().unwrap_or_else(every)).collect();
+        self.columns = self.wanted.as_ref().map(|wanted| {
+            let all: BTreeSet<&String> = wanted.iter().chain(self.looked_at.iter().flatten()).collect();
+            all.into_iter().cloned().collect()
+        });
+        self.conditions = conditions.into();
+        self.needs = self.all_needs(&self.filters);
+        Ok(self)
+    }
+
+    /// The same, narrowed by filters that change while the query runs.
+    fn narrowed_by(&self, dynamic: Vec<Arc<dyn PhysicalExpr>>) -> Result<Self> {
+        Self { dynamic, ..self.clone() }.prepared()
+    }
+
+    /// The same with one more filter.
+    fn also(&self, filter: Arc<dyn PhysicalExpr>) -> Result<Self> {
+        let mut scan = self.clone();
+        scan.filters.push(filter);
+        scan.prepared()
+    }
+
+    /// The same, with those pieces first that have the rows which are wanted first.
+    fn ordered(&self, order: Order) -> Self {
+        let mut pieces = self.pieces.clone();
+        pieces.sort_by_cached_key(|piece| match piece {
+            Piece::Chunk(piece) => order.key((piece.chunk.time_min, piece.chunk.time_max)),
+            Piece::Rows(batch) => order.key(times(batch)),
+        });
+        Self { pieces, order: Some(order), ..self.clone() }
+    }
+
+    /// What the filters that change ask for now.
+    fn narrowed(&self) -> Option<Predicate> {
+        self.all_needs(&self.dynamic)
+    }
+
+    /// `None` where no index can tell: the columns that a table was cut at are not null where a chunk has them not.
+    fn all_needs(&self, filters: &[Arc<dyn PhysicalExpr>]) -> Option<Predicate> {
+        let parts: Vec<Predicate> = filters.iter().filter_map(needs).collect();
+        (!parts.is_empty() && self.table.metadata().is_empty()).then_some(Predicate::All(parts))
+    }
+
+    /// How many rows there are before any filter.
+    fn rows_count(&self) -> u64 {
+        let of = |piece: &Piece| match piece {
+            Piece::Chunk(piece) => piece.rows(),
+            Piece::Rows(batch) => u64::try_from(batch.num_rows()).unwrap_or(u64::MAX),
+        };
+        self.pieces.iter().map(of).sum()
+    }
+}
+
+/// The first and the last time in a batch; every time where it has none.
+fn times(batch: &RecordBatch) -> (Timestamp, Timestamp) {
+    let times = batch.column_by_name(TIME).and_then(|column| column.as_primitive_opt::<TimestampNanosecondType>());
+    let ends = times.and_then(|times| arrow::compute::min(times).zip(arrow::compute::max(times)));
+    ends.map_or((Timestamp::MIN, Timestamp::MAX), |(first, last)| {
+        (Timestamp::from_nanos(first), Timestamp::from_nanos(last))
+    })
+}
+
+#[cfg(test)]
+mod tests;
