@@ -38,7 +38,7 @@ pub mod raw;
 mod record;
 pub mod sample;
 mod schema;
-mod severity;
+pub mod severity;
 mod source;
 mod syslog;
 pub mod template;

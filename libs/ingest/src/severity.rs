@@ -119,7 +119,7 @@ pub(crate) fn of_syslog(number: i64) -> Option<Severity> {
 }
 
 /// OpenTelemetry's severity number, `1..=24`.
-pub(crate) fn of_otel(number: i64) -> Option<Severity> {
+pub fn of_otel(number: i64) -> Option<Severity> {
     Some(match number {
         1..=4 => Severity::Trace,
         5..=8 => Severity::Debug,

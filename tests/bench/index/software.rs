@@ -250,7 +250,7 @@ pub(super) const USERS: [&str; 16] = [
     "jenkins", "alice", "bob", "carol",
 ];
 pub(super) const PATHS: [&str; 8] = [
-    "/user/root/rand",
+    "/user/etl/orders",
     "/srv/warehouse/orders",
     "/home/shared/results",
     "/tmp/staging",

@@ -14,8 +14,8 @@ use crate::{
         hec, jsonline, loki, otlp,
     },
     syslog::{
-        frame::{Framer, MESSAGE_BYTES_MAX},
-        token,
+        frame::{Framer, MESSAGE_BYTES_MAX, Piece},
+        token::{self, Token},
     },
 };
 
@@ -50,7 +50,7 @@ pub fn door_loki(data: &[u8]) {
 
 /// A body of Elasticsearch's bulk: each action is answered in its place.
 pub fn door_elastic(data: &[u8]) {
-    let bulk = elastic::bulk(&Bytes::copy_from_slice(data), BOUNDS);
+    let bulk = elastic::bulk(&Bytes::copy_from_slice(data), Some("i"), BOUNDS);
     check(bulk.as_ref().map(|bulk| &bulk.batch));
     if let Ok(bulk) = bulk {
         let answer: Value =
@@ -98,15 +98,15 @@ pub fn syslog_stream(data: &[u8]) {
     let pieces = read_in(data, usize::from(*size).max(1));
     let (messages, whole) = read_in(data, data.len().max(1));
     assert!(pieces == (messages.clone(), whole));
-    for message in messages {
-        assert!(!message.is_empty() && message.len() <= MESSAGE_BYTES_MAX);
-        let length = message.len();
-        let (kept, token) = token::taken(message);
-        assert!(kept.len() <= length && token.is_none_or(|token| !token.is_empty()));
+    for Piece { text, goes_on: _ } in messages {
+        assert!(!text.is_empty() && text.len() <= MESSAGE_BYTES_MAX);
+        let length = text.len();
+        let (kept, token) = token::taken(text);
+        assert!(kept.len() <= length && token != Token::Given(String::new()));
     }
 }
 
-fn read_in(data: &[u8], size: usize) -> (Vec<Bytes>, bool) {
+fn read_in(data: &[u8], size: usize) -> (Vec<Piece>, bool) {
     let (mut framer, mut messages) = (Framer::new(), Vec::new());
     for piece in data.chunks(size) {
         framer.buffer().extend_from_slice(piece);

@@ -4,7 +4,7 @@ mod json_form;
 mod proto_form;
 
 use data_encoding::HEXLOWER;
-use types::{Severity, Timestamp};
+use types::Timestamp;
 
 use super::{
     event::{Batch, BodyError, Bounds, Draft, Events, Key, Labels, Message},
@@ -107,7 +107,7 @@ impl Record {
         attributes: impl FnOnce(&mut Labels<'_>) -> Result<(), BodyError>,
     ) -> Result<(), BodyError> {
         let mut own = Labels::beside(&origin.labels);
-        if let Some(severity) = severity(self.severity) {
+        if let Some(severity) = i64::try_from(self.severity).ok().and_then(ingest::severity::of_otel) {
             own.text("severity", severity.as_str());
             own.json("severity_number", &self.severity.to_string());
         }
@@ -132,18 +132,6 @@ impl Record {
         };
         events.push(&Draft { time, labels: &own, message, key: origin.key }, None).map(|_| ())
     }
-}
-
-fn severity(number: u64) -> Option<Severity> {
-    Some(match number {
-        1..=4 => Severity::Trace,
-        5..=8 => Severity::Debug,
-        9..=12 => Severity::Info,
-        13..=16 => Severity::Warn,
-        17..=20 => Severity::Error,
-        21..=24 => Severity::Fatal,
-        _ => return None,
-    })
 }
 
 fn hex(bytes: &[u8]) -> String {

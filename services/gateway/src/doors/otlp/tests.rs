@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
+use types::Severity;
 
 use super::*;
 use crate::doors::{
