@@ -67,7 +67,7 @@ bench *args: tools
     cargo build --workspace --bins --locked --release
     cargo test --workspace --locked --release --test bench -- --nocapture {{ args }}
 
-# Kill, pause and damage real processes, and count what was acknowledged; `--seeds N` runs N short schedules, `--seed S` begins at S.
+# Kill, pause and damage real processes, and count what was acknowledged; `--seeds N` runs N short schedules, `--seed S` begins at S. `stream`: those with jobs.
 chaos *args: tools
     cargo build --workspace --bins --locked
     set -- {{ args }}; rest=(); \
@@ -78,7 +78,8 @@ chaos *args: tools
             *) rest+=("$1"); shift ;; \
         esac; \
     done; \
-    if [ -n "${LB_SEEDS:-}" ]; then rest+=(every_seed); fi; \
+    if [ "${rest[0]:-}" = stream ]; then rest[0]=stream::; \
+    elif [ -n "${LB_SEEDS:-}" ]; then rest+=(every_seed); fi; \
     cargo test --workspace --locked --test chaos -- --nocapture "${rest[@]}"
 
 # Feed whatever comes to one of `tests/fuzz/fuzz_targets` for some seconds; what breaks it is kept in `tests/fuzz/artifacts`. Builds for minutes.

@@ -1,6 +1,7 @@
 //! Figures of a whole installation on this machine; prints them and asserts nothing. `docs/guide/benchmarks.md` says what each means.
 //!
-//! `just bench [suite…] [--json]`; for the suite `index` also `--lines N`, `--corpus FILE` and `--no-peers`. Without arguments, as `cargo test` runs it among the tests, it only says how it is used.
+//! `just bench [suite…] [--json]`; for the suite `index` also `--lines N`, `--corpus FILE` and `--no-peers`, for `stream`
+//! `--rows N`, `--only WORD` and `--no-peers`. Without arguments, as `cargo test` runs it among the tests, it only says how it is used.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -24,6 +25,8 @@ mod publishing;
 mod resting;
 #[path = "bench/segments.rs"]
 mod segments;
+#[path = "bench/stream.rs"]
+mod stream;
 #[path = "bench/tenants.rs"]
 mod tenants;
 #[path = "bench/visible.rs"]
@@ -33,8 +36,10 @@ use std::env;
 
 use crate::figure::Figures;
 
-const SUITES: [&str; 12] =
-    ["publish", "ingest", "index", "visible", "alert", "job", "start", "rss", "segments", "wide", "tenants", "broker"];
+const SUITES: [&str; 13] = [
+    "publish", "ingest", "index", "visible", "alert", "job", "start", "rss", "segments", "wide", "tenants", "broker",
+    "stream",
+];
 
 fn main() {
     let mut arguments: Vec<String> = env::args().skip(1).collect();
@@ -42,6 +47,10 @@ fn main() {
         println!("bench: `just bench [{}] [--json]` measures; nothing was measured now", SUITES.join("|"));
         return;
     }
+    let stream = stream::Options::take(&mut arguments).unwrap_or_else(|error| {
+        println!("bench: {error}");
+        std::process::exit(2);
+    });
     let index = index::Options::take(&mut arguments).unwrap_or_else(|error| {
         println!("bench: {error}");
         std::process::exit(2);
@@ -67,6 +76,7 @@ fn main() {
                 "tenants" => tenants::run(&mut figures).await,
                 "wide" => segments::wide(&mut figures).await,
                 "broker" => broker::run(&mut figures).await,
+                "stream" => stream::run(&stream, &mut figures).await,
                 _ => resting::memory(&mut figures).await,
             }
         });

@@ -1,8 +1,9 @@
 //! Real processes killed under load, and then the debts collected: every acknowledged event, every window, every alert, exactly once.
 //!
-//! Two tests. In one a whole installation with a job and a rule loses every process at least once: `LB_SEED` chooses the order and
+//! Three tests. In one a whole installation with a job and a rule loses every process at least once: `LB_SEED` chooses the order and
 //! the moments, `LB_SECONDS` how long it goes on (60). In the other `LB_SEEDS` short schedules, from `LB_SEED` on, strike what keeps
 //! streams, on one nats-server or on three: the same seed gives the same schedule. Without `LB_SEEDS` a few fixed seeds are run.
+//! In the third (`stream.rs`) seeds strike an installation with continuous jobs.
 //! What is done and what not is told in `docs/guide/faults.md`.
 #![allow(
     clippy::unwrap_used,
@@ -19,6 +20,8 @@ mod fault;
 mod inject;
 #[path = "chaos/kills.rs"]
 mod kills;
+#[path = "stream/kinds.rs"]
+mod kinds;
 #[path = "chaos/load.rs"]
 mod load;
 #[path = "chaos/oracle.rs"]
@@ -27,6 +30,8 @@ mod oracle;
 mod promise;
 #[path = "chaos/schedule.rs"]
 mod schedule;
+#[path = "chaos/stream.rs"]
+mod stream;
 #[path = "chaos/summary.rs"]
 mod summary;
 #[path = "chaos/traffic.rs"]

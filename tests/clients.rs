@@ -8,6 +8,8 @@
 
 #[path = "clients/agents.rs"]
 mod agents;
+#[path = "clients/flight.rs"]
+mod flight;
 #[path = "clients/grafana.rs"]
 mod grafana;
 #[path = "clients/guide.rs"]
@@ -16,6 +18,8 @@ mod guide;
 mod languages;
 #[path = "clients/outside.rs"]
 mod outside;
+#[path = "clients/promtail.rs"]
+mod promtail;
 #[path = "clients/syslog.rs"]
 mod syslog;
 #[path = "clients/tool.rs"]

@@ -23,7 +23,7 @@ use wire::{
     block::{Block, BlockBuilder},
     broker::AuditEntry,
     segment_store::OwnerRecord,
-    views::{ArchivePlace, Member, Placement, Quota, TokenGrant, Usages},
+    views::{ArchivePlace, IndexKeys, Member, Placement, Quota, TokenGrant, Usages},
 };
 
 /// The file, and which type stands under which name in it.
@@ -74,6 +74,7 @@ fn golden_messages_are_read_for_ever() {
     every_call!(take_calls);
     messages.event::<wire::coordinator::ContainerMoved>();
     messages.event::<wire::segment_store::ContainerLoaded>();
+    messages.event::<wire::task_worker::FiguresTold>();
     let declared = wire::registry().into_iter().filter(|row| row.kind != "record").map(|row| row.name);
     let missing: Vec<_> = declared.filter(|name| !messages.calls.contains(name)).collect();
     assert!(missing.is_empty(), "add these to calls.rs or below it, and rows for their messages: {missing:?}");
@@ -87,6 +88,7 @@ fn golden_messages_are_read_for_ever() {
     messages.message::<Quota>();
     messages.message::<Usages>();
     messages.message::<ArchivePlace>();
+    messages.message::<IndexKeys>();
     messages.golden.close();
 }
 

@@ -238,6 +238,7 @@ fn every_file_is_listed_and_every_listed_file_exists() {
         "k8s/catalog/",
         // Whoever wants them names them in an overlay.
         "k8s/components/certificates/kustomization.yaml",
+        "k8s/components/doors/kustomization.yaml",
         "k8s/components/elastic/kustomization.yaml",
         "k8s/components/monitoring/kustomization.yaml",
         "k8s/components/operator/kustomization.yaml",

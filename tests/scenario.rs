@@ -6,6 +6,9 @@
     reason = "a test fails by panicking, shows what it saw, and starts processes"
 )]
 
+#[path = "scenario/encrypted.rs"]
+mod encrypted;
+
 use std::{process::Command, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};

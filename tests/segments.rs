@@ -16,8 +16,12 @@ mod bytes;
 mod checkpoints;
 #[path = "segments/cuts.rs"]
 mod cuts;
+#[path = "segments/explore.rs"]
+mod explore;
 #[path = "segments/failover.rs"]
 mod failover;
+#[path = "segments/fragments.rs"]
+mod fragments;
 #[path = "segments/groups.rs"]
 mod groups;
 #[path = "segments/leaders.rs"]

@@ -75,11 +75,17 @@ fn queries() -> Vec<Row> {
             },
         },
         Row {
-            input: "`INSERT INTO sums SELECT …`",
-            answer: "400 InvalidQuery",
-            says: &["INSERT is not possible here: a query only reads"],
-            then: "it is the text of a job",
-            run: |w| Box::pin(sql(w, "INSERT INTO sums SELECT _msg FROM mine")),
+            input: "`INSERT INTO sums SELECT …` with the token of `mine`",
+            answer: "403 ForeignIndex",
+            says: &["this token is for the index mine, not for sums"],
+            then: "nothing is written",
+            run: |w| {
+                Box::pin(async {
+                    let seen = sql_as(w, &w.admin.token, "INSERT INTO sums SELECT _msg FROM mine").await?;
+                    ensure!(w.api().count("SELECT count(*) AS n FROM sums").await? == 0, "events were written");
+                    Ok(seen)
+                })
+            },
         },
         Row {
             input: "two statements: `SELECT 1; DROP TABLE mine`",

@@ -74,7 +74,7 @@ impl Options {
     }
 }
 
-fn value(arguments: &mut Vec<String>, name: &str) -> Result<Option<String>> {
+pub(crate) fn value(arguments: &mut Vec<String>, name: &str) -> Result<Option<String>> {
     let Some(place) = arguments.iter().position(|word| word == name) else { return Ok(None) };
     if place + 1 >= arguments.len() {
         bail!("{name} wants a value");
@@ -104,7 +104,7 @@ pub(crate) async fn run(options: &Options, figures: &mut Figures) -> Result<()> 
 }
 
 /// Brings a peer, or says why it cannot be had.
-fn install(script: &str) -> Result<()> {
+pub(crate) fn install(script: &str) -> Result<()> {
     let output = Command::new(root().join(script)).output().context(script.to_owned())?;
     if !output.status.success() {
         let words = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -10,6 +10,8 @@ pub(crate) enum Victim {
     Coordinator(u8),
     Store(u8),
     Nats(u8),
+    TaskWorker(u8),
+    JobManager(u8),
     /// The publishers, writers and readers of the trial itself.
     Clients,
 }
@@ -21,6 +23,8 @@ impl Victim {
         match self {
             Self::Coordinator(n) => name("coordinator", n),
             Self::Store(n) => name("segment-store", n),
+            Self::TaskWorker(n) => name("task-worker", n),
+            Self::JobManager(n) => name("job-manager", n),
             Self::Nats(_) | Self::Clients => None,
         }
     }
@@ -85,6 +89,8 @@ pub(crate) enum Fleet {
     Coordinators,
     Stores,
     Nats,
+    TaskWorkers,
+    JobManagers,
 }
 
 /// One thing that goes wrong, or that is asked for in the middle of it.
@@ -148,6 +154,8 @@ impl Fault {
         match self {
             Self::Kill { victim: Victim::Store(_), .. } => "kill segment-store",
             Self::Kill { victim: Victim::Coordinator(_), .. } => "kill coordinator",
+            Self::Kill { victim: Victim::TaskWorker(_), .. } => "kill task-worker",
+            Self::Kill { victim: Victim::JobManager(_), .. } => "kill job-manager",
             Self::Kill { .. } => "kill nats-server",
             Self::KillServers { but: Some(_), .. } => "kill all nats-servers but one",
             Self::KillServers { but: None, .. } => "kill all nats-servers",

@@ -189,7 +189,8 @@ impl Arena {
         let replica = |n| match fleet {
             Fleet::Coordinators => Victim::Coordinator(n).replica(),
             Fleet::Stores => Victim::Store(n).replica(),
-            Fleet::Nats => None,
+            // Installations of streams alone have none of the last two.
+            Fleet::Nats | Fleet::TaskWorkers | Fleet::JobManagers => None,
         };
         for name in (0..REPLICAS).filter_map(replica) {
             let doomed = self.doomed.iter().any(|(doomed, _)| *doomed == name);
@@ -325,7 +326,7 @@ impl Arena {
     }
 }
 
-async fn break_link(link: &Link, how: Break, how_long: Duration) {
+pub(crate) async fn break_link(link: &Link, how: Break, how_long: Duration) {
     match how {
         Break::Cut => link.cut(),
         Break::Silent => [Way::Out, Way::Back].into_iter().for_each(|way| link.hold(way)),

@@ -23,16 +23,18 @@ fn ran(python: &Path, script: &str, dir: &Workdir, credentials: &Value) -> Strin
 async fn clients_of_other_log_stores_send_here() {
     let Some(python) = tokio::task::spawn_blocking(tool::agents_python).await.unwrap() else { return };
     let grpc = format!("127.0.0.1:{}", free_port().unwrap());
-    let up = Standalone::start_with(&[&format!("gateway.otlp_grpc_address={grpc}")]).await.unwrap();
+    let listens = format!("gateway.otlp_grpc_address={grpc}");
+    let up = Standalone::start_with(&[&listens, &format!("broker.grpc_public_address={grpc}")]).await.unwrap();
     for (page, examples, events) in PAGES {
-        let mut credentials = guide::credentials(&up, page).await;
-        credentials["otlp_grpc_url"] = format!("http://{grpc}").into();
+        let credentials = guide::credentials(&up, page).await;
         let scripts = guide::blocks_of(&format!("agents/{page}.md"), "python");
         assert_eq!(scripts.len(), examples, "{page}");
+        // Where what was stored can be read in the same words, that example comes behind.
+        let reads = if page == "elasticsearch" { guide::blocks_of("elasticsearch.md", "python") } else { Vec::new() };
         let python = python.clone();
         let words = tokio::task::spawn_blocking(move || {
             let dir = Workdir::new(page).unwrap();
-            let twice = scripts.iter().flat_map(|script| [script, script]);
+            let twice = scripts.iter().flat_map(|script| [script, script]).chain(&reads);
             twice.map(|script| ran(&python, script, &dir, &credentials)).collect::<String>()
         });
         let words = words.await.unwrap();

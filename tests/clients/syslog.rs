@@ -69,6 +69,7 @@ async fn senders_of_syslog_send_here() {
         }
     }
     rsyslog(&up, tcp, dir.path()).await;
+    syslog_ng(&up, tcp, dir.path()).await;
 }
 
 /// One rsyslog that sends each line with omfwd and with omelasticsearch, configured as the pages say but for the address.
@@ -104,5 +105,55 @@ async fn rsyslog(up: &Standalone, tcp: u16, dir: &Path) {
     assert_eq!(
         [found.text(0, "n").unwrap(), found.text(0, "m").unwrap()].map(|n| n.parse::<usize>().unwrap()),
         [2 * LINES; 2]
+    );
+}
+
+/// One syslog-ng that sends each line as a message of syslog and to the words of Elasticsearch, configured as the pages say but for the address.
+async fn syslog_ng(up: &Standalone, tcp: u16, dir: &Path) {
+    let Some(syslog_ng) = tokio::task::spawn_blocking(tool::syslog_ng).await.unwrap() else { return };
+    let credentials = guide::credentials(up, "syslogng").await;
+    let destination = |page: &str, language: &str, name: &str| {
+        let block = guide::blocks_of(&format!("agents/{page}.md"), language).concat();
+        assert!(block.contains("destination d_logboom"), "{page} says nothing of syslog-ng");
+        block.replace("d_logboom", name)
+    };
+    let destinations =
+        [destination("syslog", "syslog-ng", "d_message"), destination("elasticsearch", "syslog-ng-http", "d_bulk")];
+    let destinations = destinations
+        .join("\n")
+        .replace(
+            "port(6514) transport(\"tls\") tls(peer-verify(required-trusted))",
+            &format!("port({tcp}) transport(\"tcp\")"),
+        )
+        .replace("https://logs.example.org", key(&credentials, "http_url"))
+        .replace("logs.example.org", "127.0.0.1")
+        .replace("TOKEN", key(&credentials, "token"));
+    let lines = dir.join("shop-ng.log");
+    let config = format!(
+        "@version: 3.38\n\
+         source s_file {{ file(\"{}\" follow-freq(1) flags(no-parse) program-override(\"shop\") default-severity(err) \
+         default-facility(user)); }};\n{destinations}\n\
+         log {{ source(s_file); rewrite(r_logboom); destination(d_message); flags(flow-control); }};\n\
+         log {{ source(s_file); destination(d_bulk); flags(flow-control); }};\n",
+        lines.display()
+    );
+    let file = dir.join("syslog-ng.conf");
+    fs::write(&file, config).unwrap();
+    fs::write(&lines, (0..LINES).map(|line| format!("line {line} \"of\" many\n")).collect::<String>()).unwrap();
+    let mut command = syslog_ng.command();
+    command.args(["--foreground", "--stderr", "--no-caps", "--cfgfile"]).arg(&file).stdin(Stdio::null());
+    for (flag, name) in [("--persist-file", "persist"), ("--control", "control"), ("--pidfile", "pid")] {
+        command.arg(flag).arg(dir.join(format!("syslog-ng.{name}")));
+    }
+    let process = Process::spawn("syslog-ng", &mut command, &dir.join("syslog-ng.log")).unwrap();
+    holds(up, "syslogng", 2 * LINES).await;
+    drop(process);
+    let sql = "SELECT count(DISTINCT CASE WHEN _msg LIKE 'line%' THEN _msg END) AS n, count(*) AS m, \
+               count(DISTINCT app) AS a FROM syslogng WHERE severity = 'error' AND app = 'shop'";
+    let found = up.api.sql(sql).await.unwrap();
+    // Each line in each of the two forms: as itself, and within its message of syslog.
+    assert_eq!(
+        ["n", "m", "a"].map(|name| found.text(0, name).unwrap().parse::<usize>().unwrap()),
+        [LINES, 2 * LINES, 1]
     );
 }

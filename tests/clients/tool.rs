@@ -1,6 +1,10 @@
 //! Brings the foreign clients, pinned.
 
-use std::{env, path::PathBuf, process::Command};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use logboom_tests::{root, search_path, tools};
 
@@ -9,6 +13,8 @@ const NATS_COMMAND: &str = "github.com/nats-io/natscli/nats@v0.3.0";
 
 /// rsyslog with its way to Elasticsearch, and what a small machine lacks for it.
 const RSYSLOG_PACKAGES: [&str; 5] = ["rsyslog", "rsyslog-elasticsearch", "libestr0", "libfastjson4", "liblognorm5"];
+/// syslog-ng with its way to HTTP, and what a small machine lacks for it.
+const SYSLOG_NG_PACKAGES: [&str; 4] = ["syslog-ng-core", "syslog-ng-mod-http", "libivykis0", "libnet1"];
 
 /// A Python with nats-py in an environment of its own, made once; every package is pinned by hash.
 pub(crate) fn python() -> PathBuf {
@@ -20,7 +26,16 @@ pub(crate) fn python() -> PathBuf {
 
 /// A Python with the clients of other log stores; without its registry the test says that it is skipped.
 pub(crate) fn agents_python() -> Option<PathBuf> {
-    let (python, pip) = environment("py-agents", "agents.txt");
+    python_with("py-agents", "agents.txt", "the clients of other log stores")
+}
+
+/// A Python with the drivers of Flight SQL; without its registry the test says that it is skipped.
+pub(crate) fn flight_python() -> Option<PathBuf> {
+    python_with("py-flight", "flight.txt", "the drivers of Flight SQL")
+}
+
+fn python_with(name: &str, pins: &str, what: &str) -> Option<PathBuf> {
+    let (python, pip) = environment(name, pins);
     if let Some(mut pip) = pip {
         let output = pip.output().unwrap_or_else(|error| panic!("{pip:?}: {error}"));
         let words = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -28,11 +43,11 @@ pub(crate) fn agents_python() -> Option<PathBuf> {
             // A registry that cannot be had, or does not have them, is no fault of ours; anything else is.
             let missing = ["No matching distribution", "Could not find a version", "Connection", "403", "404"];
             assert!(missing.iter().any(|word| words.contains(word)), "{pip:?}: {words}");
-            println!("SKIPPED the clients of other log stores: pip says: {}", words.trim());
+            println!("SKIPPED {what}: pip says: {}", words.trim());
             return None;
         }
     }
-    stamped("py-agents", "agents.txt");
+    stamped(name, pins);
     Some(python)
 }
 
@@ -95,26 +110,26 @@ pub(crate) fn nats_command() -> Option<PathBuf> {
 pub(crate) fn logcli() -> Option<PathBuf> {
     let there = search_path("logcli");
     if there.is_none() {
-        println!("SKIPPED logcli: it is not there; tools/install-logcli builds it, which takes minutes");
+        println!("SKIPPED logcli: it is not there; tools/install-loki-tool logcli builds it, which takes minutes");
     }
     there
 }
 
-/// rsyslog out of Debian's packages, unpacked among the tools and not installed; without them the test says that it is skipped.
-pub(crate) fn rsyslog() -> Option<Rsyslog> {
-    let home = tools().join("rsyslog");
+/// Debian's packages, unpacked among the tools and not installed; without them the test says that it is skipped.
+fn unpacked(name: &str, packages_of_it: &[&str]) -> Option<PathBuf> {
+    let home = tools().join(name);
     let (packages, root) = (home.join("packages"), home.join("root"));
     if !home.join("whole").exists() {
         std::fs::create_dir_all(&packages).unwrap();
         let mut download = Command::new("apt-get");
         download.args(["download", "-o", "Acquire::http::Timeout=10", "-o", "Acquire::Retries=0"]);
-        let missing = match download.args(RSYSLOG_PACKAGES).current_dir(&packages).output() {
+        let missing = match download.args(packages_of_it).current_dir(&packages).output() {
             Ok(output) if output.status.success() => None,
             Ok(output) => Some(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
             Err(error) => Some(error.to_string()),
         };
         if let Some(words) = missing {
-            println!("SKIPPED rsyslog: apt-get download says: {words}");
+            println!("SKIPPED {name}: apt-get download says: {words}");
             return None;
         }
         for package in std::fs::read_dir(&packages).unwrap() {
@@ -122,10 +137,46 @@ pub(crate) fn rsyslog() -> Option<Rsyslog> {
         }
         std::fs::write(home.join("whole"), "").unwrap();
     }
-    // A folder for each kind of processor, of which there is one.
-    let libraries = std::fs::read_dir(root.join("usr/lib")).unwrap().map(|entry| entry.unwrap().path());
-    let libraries = libraries.into_iter().find(|folder| folder.join("rsyslog").is_dir()).expect("rsyslog has modules");
-    Some(Rsyslog { program: root.join("usr/sbin/rsyslogd"), libraries })
+    Some(root)
+}
+
+/// The folder of libraries in which there is such an entry: there is a folder for each kind of processor.
+fn libraries(root: &Path, entry: &str) -> PathBuf {
+    let all = std::fs::read_dir(root.join("usr/lib")).unwrap().map(|entry| entry.unwrap().path());
+    let mut all = all.into_iter().filter(|folder| folder.join(entry).exists());
+    all.next().unwrap_or_else(|| panic!("no {entry} beside the libraries"))
+}
+
+/// rsyslog, or nothing where it cannot be had.
+pub(crate) fn rsyslog() -> Option<Rsyslog> {
+    let root = unpacked("rsyslog", &RSYSLOG_PACKAGES)?;
+    Some(Rsyslog { program: root.join("usr/sbin/rsyslogd"), libraries: libraries(&root, "rsyslog") })
+}
+
+/// syslog-ng, or nothing where it cannot be had or does not start for want of a library.
+pub(crate) fn syslog_ng() -> Option<SyslogNg> {
+    let root = unpacked("syslog-ng", &SYSLOG_NG_PACKAGES)?;
+    let home = root.join("usr/lib/syslog-ng");
+    let modules = std::fs::read_dir(&home).unwrap().map(|entry| entry.unwrap().path());
+    let modules = modules.into_iter().find(|folder| folder.join("libhttp.so").exists()).expect("syslog-ng has modules");
+    let shared = libraries(&root, "libivykis.so.0");
+    let found = SyslogNg { program: root.join("usr/sbin/syslog-ng"), modules, libraries: [home, shared] };
+    let output = found.command().arg("--version").output().unwrap();
+    let words = String::from_utf8_lossy(&output.stdout);
+    if !words.contains("http") {
+        println!("SKIPPED syslog-ng: it lacks a library: {words}{}", String::from_utf8_lossy(&output.stderr));
+        return None;
+    }
+    Some(found)
+}
+
+/// Loki's `promtail`: among the tools or on `PATH`; without it the test says that it is skipped.
+pub(crate) fn promtail() -> Option<PathBuf> {
+    let there = search_path("promtail");
+    if there.is_none() {
+        println!("SKIPPED promtail: it is not there; tools/install-loki-tool promtail builds it, which takes minutes");
+    }
+    there
 }
 
 /// An rsyslog that finds its parts.
@@ -138,6 +189,22 @@ impl Rsyslog {
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.env("LD_LIBRARY_PATH", &self.libraries).arg("-M").arg(self.libraries.join("rsyslog"));
+        command
+    }
+}
+
+/// A syslog-ng that finds its parts.
+pub(crate) struct SyslogNg {
+    program: PathBuf,
+    modules: PathBuf,
+    libraries: [PathBuf; 2],
+}
+
+impl SyslogNg {
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        let libraries = std::env::join_paths(&self.libraries).unwrap();
+        command.env("LD_LIBRARY_PATH", libraries).arg("--module-path").arg(&self.modules);
         command
     }
 }

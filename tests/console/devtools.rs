@@ -71,14 +71,21 @@ impl Page {
         let commands = child.stdin.take().context("no pipe to the browser")?;
         let events = BufReader::new(child.stdout.take().context("no pipe from the browser")?);
         let mut page = Self { commands, events, session: None, number: 0, complaints: Vec::new(), _browser: child };
-        let target = page.call("Target.createTarget", json!({ "url": "about:blank" })).await?;
-        let attached =
-            page.call("Target.attachToTarget", json!({ "targetId": target["targetId"], "flatten": true })).await?;
-        page.session = attached["sessionId"].as_str().map(str::to_owned);
-        for domain in ["Page", "Runtime", "Log"] {
-            page.call(&format!("{domain}.enable"), json!({})).await?;
-        }
+        page.tab().await?;
         Ok(page)
+    }
+
+    /// Goes on in a new tab, which knows nothing of what the others keep for themselves.
+    pub(crate) async fn tab(&mut self) -> Result<()> {
+        self.session = None;
+        let target = self.call("Target.createTarget", json!({ "url": "about:blank" })).await?;
+        let attached =
+            self.call("Target.attachToTarget", json!({ "targetId": target["targetId"], "flatten": true })).await?;
+        self.session = attached["sessionId"].as_str().map(str::to_owned);
+        for domain in ["Page", "Runtime", "Log"] {
+            self.call(&format!("{domain}.enable"), json!({})).await?;
+        }
+        Ok(())
     }
 
     /// Sends one command and waits for its answer; complaints that come meanwhile are kept.
@@ -187,13 +194,76 @@ impl Page {
         self.call("Input.insertText", json!({ "text": text })).await.map(drop)
     }
 
-    /// Presses a key in the element that has the focus.
-    pub(crate) async fn press(&mut self, key: &str, code: u32) -> Result<()> {
-        for kind in ["rawKeyDown", "keyUp"] {
-            let params = json!({ "type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code });
-            self.call("Input.dispatchKeyEvent", params).await?;
+    /// Presses the mouse at one place of an element and releases it at another, both as shares of its width.
+    pub(crate) async fn drag(&mut self, selector: &str, from: f64, to: f64) -> Result<()> {
+        let place = format!(
+            "(() => {{ const e = document.querySelector({}); e.scrollIntoView({{block: 'center'}}); \
+             const r = e.getBoundingClientRect(); return [r.x, r.width, r.y + r.height / 2]; }})()",
+            json!(selector)
+        );
+        let place = self.eval(&place).await.with_context(|| format!("there is no {selector}"))?;
+        let (left, width) = (place[0].as_f64().unwrap_or_default(), place[1].as_f64().unwrap_or_default());
+        let stations = [
+            ("mousePressed", from),
+            ("mouseMoved", f64::midpoint(from, to)),
+            ("mouseMoved", to),
+            ("mouseReleased", to),
+        ];
+        for (kind, share) in stations {
+            let x = left + width * share;
+            let params =
+                json!({ "type": kind, "x": x, "y": place[2], "button": "left", "buttons": 1, "clickCount": 1 });
+            self.call("Input.dispatchMouseEvent", params).await?;
         }
         Ok(())
+    }
+
+    /// Presses a key in the element that has the focus: its name, or the character that it writes.
+    pub(crate) async fn press(&mut self, key: &str) -> Result<()> {
+        let code = match key {
+            "Tab" => 9,
+            "Enter" => 13,
+            "Escape" => 27,
+            "ArrowLeft" => 37,
+            "ArrowRight" => 39,
+            _ => 0,
+        };
+        let mut params = json!({ "type": "rawKeyDown", "key": key, "windowsVirtualKeyCode": code });
+        if key == "Enter" || key.chars().count() == 1 {
+            params["type"] = json!("keyDown");
+            params["text"] = json!(if key == "Enter" { "\r" } else { key });
+        }
+        self.call("Input.dispatchKeyEvent", params).await?;
+        let params = json!({ "type": "keyUp", "key": key, "windowsVirtualKeyCode": code });
+        self.call("Input.dispatchKeyEvent", params).await.map(drop)
+    }
+
+    /// Types into the element that has the focus.
+    pub(crate) async fn types(&mut self, text: &str) -> Result<()> {
+        self.call("Input.insertText", json!({ "text": text })).await.map(drop)
+    }
+
+    /// Shows the page on a screen of that size, in the dark or in the light.
+    pub(crate) async fn screen(&mut self, width: u32, height: u32, scheme: &str) -> Result<()> {
+        let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        self.call("Emulation.setDeviceMetricsOverride", size).await?;
+        let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+        self.call("Emulation.setEmulatedMedia", features).await.map(drop)
+    }
+
+    /// What can be used, and has no name for who cannot see the screen.
+    pub(crate) async fn nameless(&mut self) -> Result<Vec<String>> {
+        const USED: [&str; 10] =
+            ["button", "textbox", "combobox", "checkbox", "tab", "slider", "link", "searchbox", "region", "dialog"];
+        let tree = self.call("Accessibility.getFullAXTree", json!({})).await?;
+        let nodes = tree["nodes"].as_array().context("no tree")?;
+        let used = nodes.iter().filter(|node| {
+            node["ignored"] == false && node["role"]["value"].as_str().is_some_and(|role| USED.contains(&role))
+        });
+        let used: Vec<_> = used.collect();
+        ensure!(used.len() > 20, "only {} things to use are seen", used.len());
+        let nameless = used.iter().filter(|node| node["name"]["value"].as_str().unwrap_or_default().trim().is_empty());
+        Ok(nameless.map(|node| node.to_string()).collect())
     }
 
     /// Chooses an option.

@@ -8,20 +8,24 @@ macro_rules! every_call {
                 ReserveStream, RestoreStream, ScaleStream, ListSegments, ListSuccessors, ListEpochs, CreateScope,
                 DeleteScope, ListScopes, BeginTransaction, PingTransaction, CommitTransaction, AbortTransaction,
                 DescribeTransaction, ListTransactions, CreateGroup, ResetGroup, DescribeGroup, ListGroups,
-                DeleteGroup, ReportConsumed, GrantDelegation, DescribePlacement;
+                DeleteGroup, ReportConsumed, ListItems, DescribeItem, PutItem, DeleteItem, ReserveUpload, GrantDelegation,
+                DescribePlacement, DescribeIndexKeys, RotateIndexKey;
             segment_store:
                 AppendEvents, CreateSegment, SealSegment, TruncateSegment, MergeSegment, DeleteSegment,
                 DescribeSegment, ReadSegment, DescribeWriter, DescribeWriters, DescribeContainer,
-                ListContainerSegments, FlushContainer, AdoptSegment, ListGarbage, QuarantineObjects;
+                ListContainerSegments, FlushContainer, AdoptSegment, ListGarbage, QuarantineObjects,
+                DescribeRows, RunFragment, ReadFragment;
             index_provisioner:
                 CreateIndex, UpdateIndex, DeleteIndex, ListIndexes, IssueCredentials, RevokeCredentials,
                 ListBindings;
             broker:
                 ListInstances, ShowInstance, RetryOperation, AbandonInstance, RotateBinding, UpgradeInstance;
             job_manager:
-                SubmitJob, CancelJob, DescribeJob, ListJobs, ReportTask, ReportCheckpoint;
+                SubmitJob, CancelJob, DescribeJob, ListJobs, ReportTask, ReportCheckpoint, TakeSavepoint,
+                DeleteSavepoint, ListSavepoints, StopJob, RescaleJob, ShowCheckpoints, ShowExceptions, ShowFigures,
+                ShowPlan, ExplainJob;
             task_worker:
-                DeployTasks, CancelTasks, TriggerCheckpoint;
+                DeployTasks, CancelTasks, TriggerCheckpoint, CommitCheckpoint, ReadState;
             alerter:
                 PutRule, DeleteRule, ListRules, ObserveRows;
         }

@@ -76,7 +76,7 @@ pub(crate) async fn the_job_makes_the_secrets_once_however_often_it_runs(bed: &B
     succeeded(&other);
     let first = kept(bed).await;
     let names: Vec<_> = first.iter().map(|(name, _)| name.as_str().unwrap()).collect();
-    assert_eq!(names, ["logboom-broker", "logboom-keyring", "logboom-keys", "logboom-routes"]);
+    assert_eq!(names, ["logboom-broker", "logboom-encryption", "logboom-keyring", "logboom-keys", "logboom-routes"]);
     let password = secret(bed, "logboom-keys", "broker.password").await;
     assert_eq!(secret(bed, "logboom-broker", "password").await, password.trim());
     assert_eq!(secret(bed, "logboom-broker", "username").await, "admin");
@@ -99,7 +99,7 @@ pub(crate) async fn the_job_makes_the_secrets_once_however_often_it_runs(bed: &B
     delete(bed, "logboom-broker").await;
     succeeded(&run(bed, "keys").await);
     let names: Vec<_> = kept(bed).await.into_iter().map(|(name, _)| name).collect();
-    assert_eq!(names, ["logboom-broker", "logboom-keys", "logboom-routes"]);
+    assert_eq!(names, ["logboom-broker", "logboom-encryption", "logboom-keys", "logboom-routes"]);
 
     // Another account is told what it lacks.
     let refused = run(bed, "gateway").await;

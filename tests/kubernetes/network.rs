@@ -149,12 +149,9 @@ fn policies(all: &[Value]) -> Vec<Value> {
     all.iter().filter(|one| one["kind"] == "NetworkPolicy").cloned().collect()
 }
 
-#[tokio::test]
-async fn only_the_needed_connections_are_open() {
-    let Some(all) = built("k8s/overlays/prod", &[]).await else { return };
-    let (policies, peers) = (policies(&all), peers(&all));
-    let files = fs::read_dir(root().join("k8s/components/network")).unwrap().count();
-    assert_eq!(policies.len(), files - 1, "a policy in each file but the kustomization");
+/// Every connection between two of them that the policies allow.
+fn open(all: &[Value]) -> BTreeSet<String> {
+    let (policies, peers) = (policies(all), peers(all));
     let mut open = BTreeSet::new();
     for from in &peers {
         for to in &peers {
@@ -166,6 +163,14 @@ async fn only_the_needed_connections_are_open() {
             }
         }
     }
+    open
+}
+
+#[tokio::test]
+async fn only_the_needed_connections_are_open() {
+    let Some(all) = built("k8s/overlays/prod", &[]).await else { return };
+    let files = fs::read_dir(root().join("k8s/components/network")).unwrap().count();
+    assert_eq!(policies(&all).len(), files - 1, "a policy in each file but the kustomization");
     let services = wire::Service::ALL.map(wire::Service::as_str);
     let mut needed: BTreeSet<_> = services.iter().map(|service| format!("{service} -> nats:client")).collect();
     needed.extend(services.iter().map(|service| format!("monitoring -> {service}:probes")));
@@ -176,7 +181,24 @@ async fn only_the_needed_connections_are_open() {
     for one in ["nats -> nats:cluster", "task-worker -> task-worker:exchange", "catalog -> broker:osb"] {
         needed.insert(one.to_owned());
     }
-    assert_eq!(open, needed);
+    assert_eq!(open(&all), needed);
+    // The further doors of the gateway are open to whom its first one is.
+    let Some(all) = built("k8s/overlays/prod", &["doors"]).await else { return };
+    let doors = ["grpc", "syslog-udp", "syslog-tcp", "syslog-tls"];
+    needed.extend(others.iter().flat_map(|other| doors.map(|door| format!("{other} -> gateway:{door}"))));
+    assert_eq!(open(&all), needed);
+    the_service_has_every_port(&all);
+}
+
+/// Of the gateway.
+fn the_service_has_every_port(all: &[Value]) {
+    let gateway =
+        |kind: &str| all.iter().find(|one| one["kind"] == kind && one["metadata"]["name"] == "gateway").unwrap();
+    let names = |ports: &Value, key: &str| -> BTreeSet<String> {
+        ports.as_array().unwrap().iter().map(|port| port[key].as_str().unwrap().to_owned()).collect()
+    };
+    let container = names(&gateway("Deployment")["spec"]["template"]["spec"]["containers"][0]["ports"], "name");
+    assert_eq!(names(&gateway("Service")["spec"]["ports"], "targetPort"), container);
 }
 
 /// Addresses that only the hosts, the clusters and the clouds of whoever runs us have; the last one of each kind first.

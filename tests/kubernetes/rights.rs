@@ -14,6 +14,7 @@ type Right = (&'static str, &'static str, &'static str, &'static str, &'static s
 const RIGHTS: &[Right] = &[
     ("keys", NAMESPACE, "create", "secrets", ""),
     ("keys", NAMESPACE, "get", "secrets", "logboom-broker"),
+    ("keys", NAMESPACE, "get", "secrets", "logboom-encryption"),
     ("keys", NAMESPACE, "get", "secrets", "logboom-keyring"),
     ("keys", NAMESPACE, "get", "secrets", "logboom-keys"),
     ("keys", NAMESPACE, "get", "secrets", "logboom-routes"),

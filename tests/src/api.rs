@@ -208,6 +208,6 @@ impl Api {
 }
 
 /// Where an index's service instance is found.
-fn instance_path(index: &str) -> String {
+pub fn instance_path(index: &str) -> String {
     format!("/v2/service_instances/{index}-instance")
 }

@@ -1,11 +1,13 @@
 //! What is tested across crates: the rules of the house, the manifests, the main job end to end.
 //!
-//! Owns the targets beside this folder (`tidy`, `kube`, `kubernetes`, `scenario`, `segments`, `clients`, `broker`, `bad_input`, `chaos`, `console`, `bench`)
+//! Owns the targets beside this folder (`tidy`, `kube`, `kubernetes`, `scenario`, `segments`, `operators`, `stream`, `clients`, `broker`, `bad_input`, `chaos`, `console`, `bench`)
 //! and what they share: an installation of real processes ([`Cluster`], [`Standalone`]), its public doors ([`Api`], [`Binding`]), its
-//! streams as no client shows them ([`Streams`], [`Walker`]), a provisioner that does as it is told ([`StandIn`]), a disk that may be filled ([`Tmpfs`]), and a receiver of webhooks
+//! streams as no client shows them ([`Streams`], [`Walker`]), seeded events and files of events ([`waves`], [`event_files`], [`nexmark`]) and what a
+//! continuous query must make of them ([`recompute`]), a provisioner that does as it is told ([`StandIn`]), a disk that may be filled ([`Tmpfs`]), and a receiver of webhooks
 //! ([`Webhook`]).
 //! Deliberately does not know the inside of a service: every test here goes through files, public doors or a process, and this crate
-//! links neither the services nor the engine, only what a program of a user links: the client and what it stands on.
+//! links neither the services nor the engine, only what a program of a user links: the client and what it stands on. One target, `operators`,
+//! judges the operators of `flow` by themselves.
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {
@@ -25,18 +27,23 @@ mod api;
 mod binding;
 mod cluster;
 mod event;
+pub mod event_files;
 mod flood;
+pub mod nexmark;
 mod options;
 mod process;
 mod program;
 mod publisher;
+pub mod recompute;
 mod resources;
+pub mod seeded;
 mod stand_in;
 mod standalone;
 mod stream;
 mod table;
 mod tmpfs;
 mod walker;
+pub mod waves;
 mod webhook;
 mod workdir;
 
@@ -44,7 +51,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-pub use api::{Answer, Api};
+pub use api::{Answer, Api, instance_path};
 pub use binding::Binding;
 pub use cluster::Cluster;
 pub use event::{event, jiff_text, sql_time};

@@ -32,9 +32,11 @@ impl Default for Counters {
 }
 
 impl Counters {
-    pub(crate) fn add(&mut self, time: Timestamp, severity: Option<Severity>) {
-        let step = time.nanos().div_euclid(i64::from(self.step_minutes) * MINUTE);
-        self.cells.entry(step).or_default()[place(severity)] += 1;
+    fn add(&mut self, step: i64, counts: [u64; 7]) {
+        let cell = self.cells.entry(step).or_default();
+        for (sum, count) in cell.iter_mut().zip(counts) {
+            *sum += count;
+        }
         if self.cells.len() > CELLS_MAX {
             self.coarsen();
         }
@@ -60,6 +62,41 @@ impl Counters {
     /// All events.
     pub fn total(&self) -> u64 {
         self.cells.values().flatten().sum()
+    }
+}
+
+/// Counts events one after the other; those of one step are added at once, since most come after another of theirs.
+#[derive(Default)]
+pub(crate) struct Tally {
+    counters: Counters,
+    /// The step that is counted, and what of it is not added yet.
+    step: i64,
+    counts: [u64; 7],
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, time: Timestamp, severity: Option<Severity>) {
+        let step = time.nanos().div_euclid(i64::from(self.counters.step_minutes) * MINUTE);
+        if step == self.step {
+            self.counts[place(severity)] += 1;
+            return;
+        }
+        self.flush();
+        // The step may have grown.
+        self.step = time.nanos().div_euclid(i64::from(self.counters.step_minutes) * MINUTE);
+        self.counts[place(severity)] += 1;
+    }
+
+    fn flush(&mut self) {
+        let counts = std::mem::take(&mut self.counts);
+        if counts != [0; 7] {
+            self.counters.add(self.step, counts);
+        }
+    }
+
+    pub(crate) fn finish(mut self) -> Counters {
+        self.flush();
+        self.counters
     }
 }
 
@@ -110,27 +147,31 @@ mod tests {
 
     #[test]
     fn cells_are_minutes_until_there_are_too_many() {
-        let mut counters = Counters::default();
+        let mut tally = Tally::default();
         for minute in -5..i64::try_from(CELLS_MAX).unwrap() - 5 {
-            counters.add(Timestamp::from_nanos(minute * MINUTE + 1), Some(Severity::Warn));
+            tally.add(Timestamp::from_nanos(minute * MINUTE + 1), Some(Severity::Warn));
         }
-        assert_eq!((counters.step_minutes, counters.cells.len()), (1, CELLS_MAX));
-        counters.add(Timestamp::from_nanos(-5 * MINUTE - 1), None);
+        tally.flush();
+        assert_eq!((tally.counters.step_minutes, tally.counters.cells.len()), (1, CELLS_MAX));
+        tally.add(Timestamp::from_nanos(-5 * MINUTE - 1), None);
+        tally.flush();
+        let counters = &tally.counters;
         assert_eq!((counters.step_minutes, counters.cells.len()), (60, 169));
         assert_eq!(counters.cells[&-1], [0, 0, 0, 5, 0, 0, 1]);
         assert_eq!((counters.count(Some(Severity::Warn)), counters.total()), (CELLS_MAX as u64, CELLS_MAX as u64 + 1));
         for day in 0..1_000 {
-            counters.add(Timestamp::from_nanos(day * 1_440 * MINUTE), None);
-            counters.add(Timestamp::from_nanos(day * 1_440 * MINUTE + 3_600_000_000_000 * 13), None);
+            tally.add(Timestamp::from_nanos(day * 1_440 * MINUTE), None);
+            tally.add(Timestamp::from_nanos(day * 1_440 * MINUTE + 3_600_000_000_000 * 13), None);
         }
-        assert_eq!(counters.total(), CELLS_MAX as u64 + 2_001);
+        assert_eq!(tally.finish().total(), CELLS_MAX as u64 + 2_001);
     }
 
     #[test]
     fn the_ends_of_time_fit() {
-        let mut counters = Counters::default();
-        counters.add(Timestamp::MIN, None);
-        counters.add(Timestamp::MAX, None);
+        let mut tally = Tally::default();
+        tally.add(Timestamp::MIN, None);
+        tally.add(Timestamp::MAX, None);
+        let counters = tally.finish();
         assert_eq!(counters.total(), 2);
         let text = serde_json::to_string(&counters).unwrap();
         assert_eq!(serde_json::from_str::<Counters>(&text).unwrap(), counters);

@@ -1,21 +1,25 @@
 //! Facts of a row group, gathered while it is written.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::HashSet,
     hash::{BuildHasherDefault, Hasher},
 };
 
 use arrow::{
-    array::{Array, AsArray, RecordBatch, StringArray},
-    datatypes::{DataType, Float64Type, Int64Type, TimeUnit, TimestampNanosecondType},
+    array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, FixedSizeBinaryArray, RecordBatch, StringArray},
+    compute::{max, min},
+    datatypes::{
+        DataType, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
+        TimestampNanosecondType,
+    },
 };
 use types::hash64;
 
 use crate::{
     filter::Filter,
-    ids::Form,
+    layout::nanos_in,
     region::Facts,
-    text::{GRAMS, Lower, grams, tokens},
+    text::{Runs, scan},
 };
 
 /// The most values of a column in a row group that are kept as they are.
@@ -27,76 +31,114 @@ pub const VALUES_BYTES_MAX: usize = 8 << 10;
 /// The most different tokens or ids of a column in a row group; beyond it the column goes without a filter there.
 pub const TOKENS_MAX: usize = 1 << 19;
 
-/// Passes a hash on as it is.
+/// Hashes remembered to be in a set: those that come again soon, as words of a template do, are not looked up there.
+const RECENT: usize = 1 << 12;
+
+/// Takes hashes as they are, and texts eight bytes at a time. Who makes texts whose hashes meet slows down sets of
+/// [`VALUES_MAX`] texts, and nothing else.
 #[derive(Default)]
 struct Hashed(u64);
 
 impl Hasher for Hashed {
     fn finish(&self) -> u64 {
-        self.0
+        self.0 ^ self.0 >> 29
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        self.0 = hash64(bytes);
+        let (words, rest) = bytes.as_chunks::<8>();
+        words.iter().for_each(|word| self.write_u64(u64::from_le_bytes(*word)));
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        self.write_u64(u64::from_le_bytes(last));
     }
 
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
+    fn write_u8(&mut self, byte: u8) {
+        self.0 ^= u64::from(byte);
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 }
 
+type Hashes = BuildHasherDefault<Hashed>;
+
 /// A set of hashes that is given up when it is too large.
-#[derive(Default)]
-struct Keys(HashSet<u64, BuildHasherDefault<Hashed>>);
+struct Keys {
+    all: HashSet<u64, Hashes>,
+    recent: Vec<u64>,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        // No place holds a key that belongs there: the first one is not 0, and the others are not at home in place 0.
+        let mut recent = vec![0; RECENT];
+        recent[0] = 1;
+        Self { all: HashSet::default(), recent }
+    }
+}
 
 impl Keys {
     fn add(&mut self, key: u64) {
+        let place = usize::try_from(key % RECENT as u64).unwrap_or(0);
         // One above the limit is kept, so that it is known to be above it.
-        if self.0.len() <= TOKENS_MAX {
-            self.0.insert(key);
+        if self.recent[place] != key && self.all.len() <= TOKENS_MAX {
+            self.recent[place] = key;
+            self.all.insert(key);
         }
     }
 
     fn filter(self) -> Option<Filter> {
-        if self.0.len() > TOKENS_MAX {
+        if self.all.len() > TOKENS_MAX {
             return None;
         }
-        let mut keys: Vec<u64> = self.0.into_iter().collect();
+        let mut keys: Vec<u64> = self.all.into_iter().collect();
         keys.sort_unstable();
         Filter::of(&keys)
     }
 }
 
-/// What is known of a column over the pieces of a row group, and its rows without a value.
-pub(crate) fn facts(pieces: &[RecordBatch], place: usize, form: Option<Form>) -> (u64, Facts) {
-    let columns = || pieces.iter().map(|piece| piece.column(place));
-    let nulls = columns().map(|column| column.null_count() as u64).sum();
-    let of = pieces.first().map(|piece| piece.column(place).data_type().clone());
-    let found = match of {
-        Some(DataType::Int64) => whole(
-            columns().filter_map(|column| column.as_primitive_opt::<Int64Type>()).flat_map(|c| c.iter().flatten()),
-        ),
-        Some(DataType::Timestamp(TimeUnit::Nanosecond, _)) => whole(
-            columns()
-                .filter_map(|column| column.as_primitive_opt::<TimestampNanosecondType>())
-                .flat_map(|column| column.iter().flatten()),
-        ),
+/// What is known of a column over the pieces of a row group, as they lie, and its rows without a value.
+pub(crate) fn facts(pieces: &[RecordBatch], place: usize) -> (u64, Facts) {
+    let columns: Vec<&ArrayRef> = pieces.iter().map(|piece| piece.column(place)).collect();
+    let nulls = columns.iter().map(|column| column.null_count() as u64).sum();
+    let found = match columns.first().map(|column| column.data_type()) {
+        Some(DataType::Int64) => whole::<Int64Type>(&columns, 1),
+        Some(DataType::Timestamp(unit @ TimeUnit::Nanosecond, _)) => {
+            whole::<TimestampNanosecondType>(&columns, nanos_in(*unit))
+        }
+        Some(DataType::Timestamp(unit @ TimeUnit::Microsecond, _)) => {
+            whole::<TimestampMicrosecondType>(&columns, nanos_in(*unit))
+        }
+        Some(DataType::Timestamp(unit @ TimeUnit::Millisecond, _)) => {
+            whole::<TimestampMillisecondType>(&columns, nanos_in(*unit))
+        }
         Some(DataType::Boolean) => {
-            whole(columns().filter_map(|c| c.as_boolean_opt()).flat_map(|c| c.iter().flatten()).map(i64::from))
+            let flags = columns.iter().filter_map(|column| column.as_boolean_opt());
+            ends(flags.flat_map(|flags| flags.iter().flatten()).map(i64::from))
         }
         Some(DataType::Float64) => decimal(
-            columns().filter_map(|column| column.as_primitive_opt::<Float64Type>()).flat_map(|c| c.iter().flatten()),
+            columns
+                .iter()
+                .filter_map(|column| column.as_primitive_opt::<Float64Type>())
+                .flat_map(|c| c.iter().flatten()),
         ),
-        Some(DataType::Utf8) => {
-            let texts: Vec<&StringArray> = columns().filter_map(|column| column.as_string_opt::<i32>()).collect();
-            text(&texts, form)
+        Some(DataType::Utf8) => text(&columns.iter().filter_map(|column| column.as_string_opt()).collect::<Vec<_>>()),
+        Some(DataType::FixedSizeBinary(_)) => {
+            ids(columns.iter().filter_map(|column| column.as_fixed_size_binary_opt()))
         }
         _ => None,
     };
     (nulls, found.unwrap_or(Facts::Nothing))
 }
 
-fn whole(values: impl Iterator<Item = i64>) -> Option<Facts> {
+/// The ends of a column that counts in so many of what facts count in.
+fn whole<T: ArrowPrimitiveType<Native = i64>>(columns: &[&ArrayRef], factor: i64) -> Option<Facts> {
+    let arrays = columns.iter().filter_map(|column| column.as_primitive_opt::<T>());
+    ends(arrays.flat_map(|array| [min(array), max(array)]).flatten().map(|value| value.saturating_mul(factor)))
+}
+
+fn ends(values: impl Iterator<Item = i64>) -> Option<Facts> {
     let (min, max) = values.fold((i64::MAX, i64::MIN), |(min, max), value| (min.min(value), max.max(value)));
     (min <= max).then_some(Facts::Whole { min, max })
 }
@@ -114,35 +156,30 @@ fn decimal(values: impl Iterator<Item = f64>) -> Option<Facts> {
     range.map(|(min, max)| Facts::Decimal { min, max })
 }
 
-fn text(columns: &[&StringArray], form: Option<Form>) -> Option<Facts> {
-    if let Some(form) = form {
-        let mut keys = Keys::default();
-        let ids = columns.iter().flat_map(|column| column.iter().flatten()).filter_map(|text| form.read(text));
-        ids.for_each(|id| keys.add(hash64(&id)));
-        return keys.filter().map(Facts::Ids);
-    }
+fn ids<'a>(columns: impl Iterator<Item = &'a FixedSizeBinaryArray>) -> Option<Facts> {
+    let mut keys = Keys::default();
+    columns.flat_map(|column| column.iter().flatten()).for_each(|id| keys.add(hash64(id)));
+    keys.filter().map(Facts::Ids)
+}
+
+fn text(columns: &[&StringArray]) -> Option<Facts> {
     if let Some(values) = values(columns) {
         return Some(Facts::Values(values));
     }
-    let mut keys = Keys::default();
-    let mut seen = vec![0u64; GRAMS / 64];
-    let (mut lower, mut last) = (Lower::default(), None);
+    let (mut keys, mut runs, mut last) = (Keys::default(), Runs::default(), None);
     for value in columns.iter().flat_map(|column| column.iter().flatten()) {
         if last == Some(value) {
             continue;
         }
         last = Some(value);
-        lower.set(value);
-        tokens(lower.bytes(), |token| keys.add(token));
-        grams(lower.bytes(), |run| seen[usize::from(run) / 64] |= 1 << (run % 64));
+        scan(value, &mut runs, |token| keys.add(token));
     }
-    let grams = (0..=u16::MAX).take(GRAMS).filter(|run| seen[usize::from(*run) / 64] & 1 << (run % 64) != 0).collect();
-    Some(Facts::Text { grams, tokens: keys.filter()? })
+    Some(Facts::Text { grams: runs.iter().collect(), tokens: keys.filter()? })
 }
 
 /// All values, if they are few.
 fn values(columns: &[&StringArray]) -> Option<Vec<String>> {
-    let (mut found, mut bytes, mut last) = (BTreeSet::new(), 0, None);
+    let (mut found, mut bytes, mut last) = (HashSet::<&str, Hashes>::default(), 0, None);
     for value in columns.iter().flat_map(|column| column.iter().flatten()) {
         if last == Some(value) {
             continue;
@@ -155,7 +192,9 @@ fn values(columns: &[&StringArray]) -> Option<Vec<String>> {
             }
         }
     }
-    Some(found.into_iter().map(str::to_owned).collect())
+    let mut found: Vec<String> = found.into_iter().map(str::to_owned).collect();
+    found.sort_unstable();
+    Some(found)
 }
 
 #[cfg(test)]
@@ -169,7 +208,7 @@ mod tests {
     fn of(column: ArrayRef) -> (u64, Facts) {
         let length = column.len();
         let batch = RecordBatch::try_from_iter_with_nullable([("c", column, true)]).unwrap();
-        facts(&[batch.slice(0, length / 2), batch.slice(length / 2, length - length / 2)], 0, None)
+        facts(&[batch.slice(0, length / 2), batch.slice(length / 2, length - length / 2)], 0)
     }
 
     fn texts(values: impl Iterator<Item = String>) -> Facts {
@@ -202,6 +241,9 @@ mod tests {
             keys.filter()
         };
         assert!(keys(2_000).is_some());
+        let mut keys_0 = Keys::default();
+        [0, 1, RECENT as u64, 0].into_iter().for_each(|key| keys_0.add(key));
+        assert_eq!(keys_0.all.len(), 3, "also those that look like an empty place");
         assert!(keys(TOKENS_MAX + 1).is_none());
     }
 }

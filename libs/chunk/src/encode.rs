@@ -1,11 +1,10 @@
 //! Batches to a chunk.
 
-use std::{collections::HashSet, hash::Hash, ops::Range, sync::Arc};
+use std::{collections::HashSet, hash::Hash, ops::Range};
 
 use arrow::{
     array::{Array, AsArray, Int64Array, RecordBatch, StringArray, TimestampNanosecondArray},
-    datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampNanosecondType},
-    error::ArrowError,
+    datatypes::{DataType, Field, Int64Type, TimeUnit, TimestampNanosecondType},
 };
 use bytes::Bytes;
 use parquet::{
@@ -20,9 +19,12 @@ use parquet::{
 use types::{Offset, SegmentId, Timestamp};
 
 use crate::{
-    ChunkInfo, Counters, Error, Origin, REGION_BYTES_MAX, VERSION, digest,
-    ids::{self, Forms},
+    ChunkInfo, Counters, Error, Origin, REGION_BYTES_MAX, VERSION,
+    counters::Tally,
+    digest,
+    ids::Forms,
     info::{self, plain},
+    layout,
     order::Order,
     region::{self, Column, Facts, Group, Region},
     seal,
@@ -35,7 +37,7 @@ pub const ROW_GROUP_ROWS: usize = 65_536;
 pub const THOROUGH_ROWS: u64 = 2 * ROW_GROUP_ROWS as u64;
 
 /// zstd for them.
-const THOROUGH_LEVEL: i32 = 9;
+const THOROUGH_LEVEL: i32 = 8;
 
 /// Values looked at to tell whether a column repeats itself.
 const SAMPLE_VALUES: usize = 4_096;
@@ -69,23 +71,25 @@ pub fn write_of(
     let rows: Vec<&RecordBatch> = batches.iter().filter(|batch| batch.num_rows() > 0).collect();
     let order = Order::choose(&rows);
     meta.order = order.as_ref().map(|order| order.key.clone());
-    meta.forms = forms(&meta.schema, &rows);
-    let stored = ids::stored_schema(&meta.schema, &meta.forms);
+    let (laid, forms) = layout::lay(&meta.schema, &rows)?;
+    meta.forms = forms;
+    let Some(stored) = laid.first().map(RecordBatch::schema) else { return Err(Error::Empty) };
     // Parquet's own types say all of ours; Arrow's copy of the schema would say it again.
     let options = ArrowWriterOptions::new().with_properties(properties(&meta, &rows)?).with_skip_arrow_metadata(true);
-    let mut writer = ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&stored), options)?;
+    let mut writer = ArrowWriter::try_new_with_options(Vec::new(), stored, options)?;
     writer.write_all(&seal::blank()).map_err(|error| Error::Parquet(error.into()))?;
     let mut groups = Vec::new();
     let mut left = REGION_BYTES_MAX;
-    let count = rows.iter().map(|batch| batch.num_rows()).sum();
+    let laid: Vec<&RecordBatch> = laid.iter().collect();
+    let count = laid.iter().map(|batch| batch.num_rows()).sum();
     for from in (0..count).step_by(ROW_GROUP_ROWS) {
         let pieces = match &order {
-            Some(order) => vec![order.rows(&rows, from, ROW_GROUP_ROWS)?],
-            None => slices(&rows, from, ROW_GROUP_ROWS),
+            Some(order) => vec![order.rows(&laid, from, ROW_GROUP_ROWS)?],
+            None => slices(&laid, from, ROW_GROUP_ROWS),
         };
-        groups.push(digest(&pieces, &meta, &mut left));
+        groups.push(digest(&pieces, &mut left));
         for piece in &pieces {
-            writer.write(&packed(piece, &stored, &meta.forms)?)?;
+            writer.write(piece)?;
         }
         writer.flush()?;
     }
@@ -138,10 +142,9 @@ fn slices(batches: &[&RecordBatch], from: usize, rows: usize) -> Vec<RecordBatch
     out
 }
 
-fn digest(pieces: &[RecordBatch], meta: &ChunkInfo, left: &mut usize) -> Group {
-    let fields = meta.schema.fields().iter().enumerate();
-    let columns = fields.map(|(place, field)| {
-        let (nulls, mut facts) = digest::facts(pieces, place, meta.forms.get(field.name()).copied());
+fn digest(pieces: &[RecordBatch], left: &mut usize) -> Group {
+    let columns = (0..pieces.first().map_or(0, RecordBatch::num_columns)).map(|place| {
+        let (nulls, mut facts) = digest::facts(pieces, place);
         if facts.bytes() > *left {
             facts = Facts::Nothing;
         }
@@ -152,31 +155,11 @@ fn digest(pieces: &[RecordBatch], meta: &ChunkInfo, left: &mut usize) -> Group {
     Group { rows: pieces.iter().map(|piece| piece.num_rows() as u64).sum(), columns }
 }
 
-/// The columns that lie as ids; those that every chunk has stay text.
-fn forms(schema: &Schema, rows: &[&RecordBatch]) -> Forms {
-    let fields = schema.fields().iter().enumerate();
-    let texts = fields.filter(|(_, field)| !matches!(field.name().as_str(), "_msg" | "_segment" | "severity"));
-    texts
-        .filter_map(|(place, field)| Some((field.name().clone(), ids::form_of(rows.iter().copied(), place)?)))
-        .collect()
-}
-
-fn packed(piece: &RecordBatch, stored: &SchemaRef, forms: &Forms) -> Result<RecordBatch, Error> {
-    let fields = stored.fields().iter().zip(piece.columns());
-    let columns: Result<Vec<_>, ArrowError> = fields
-        .map(|(field, column)| match forms.get(field.name()) {
-            Some(form) => ids::pack(column, *form),
-            None => Ok(Arc::clone(column)),
-        })
-        .collect();
-    Ok(RecordBatch::try_new(Arc::clone(stored), columns?)?)
-}
-
 /// Checks every row against the contract and gathers the summary.
 fn summarise(segment: SegmentId, first: Offset, batches: &[RecordBatch]) -> Result<ChunkInfo, Error> {
     let name = segment.to_string();
     let mut schema = None;
-    let mut counters = Counters::default();
+    let mut tally = Tally::default();
     let (mut time_min, mut time_max) = (Timestamp::MAX, Timestamp::MIN);
     let mut next = first;
     for (number, batch) in batches.iter().enumerate().filter(|(_, batch)| batch.num_rows() > 0) {
@@ -187,6 +170,7 @@ fn summarise(segment: SegmentId, first: Offset, batches: &[RecordBatch]) -> Resu
             Some(_) => return Err(Error::Schema { batch: number }),
         }
         let columns = Required::of(batch, number)?;
+        let mut known = (None, None);
         for row in 0..batch.num_rows() {
             let offset = columns.offset.value(row);
             if Offset::try_from(offset) != Ok(next) {
@@ -199,8 +183,11 @@ fn summarise(segment: SegmentId, first: Offset, batches: &[RecordBatch]) -> Resu
             next += 1;
             let time = Timestamp::from_nanos(columns.time.value(row));
             (time_min, time_max) = (time_min.min(time), time_max.max(time));
-            let severity = columns.severity.is_valid(row).then(|| columns.severity.value(row));
-            counters.add(time, severity.and_then(|word| word.parse().ok()));
+            let word = columns.severity.is_valid(row).then(|| columns.severity.value(row));
+            if known.0 != word {
+                known = (word, word.and_then(|word| word.parse().ok()));
+            }
+            tally.add(time, known.1);
         }
     }
     let schema = schema.ok_or(Error::Empty)?;
@@ -215,7 +202,7 @@ fn summarise(segment: SegmentId, first: Offset, batches: &[RecordBatch]) -> Resu
         time_min,
         time_max,
         schema,
-        counters,
+        counters: tally.finish(),
         origin: None,
         order: None,
         forms: Forms::new(),
@@ -265,6 +252,10 @@ fn properties(meta: &ChunkInfo, rows: &[&RecordBatch]) -> Result<WriterPropertie
         // An id comes again in the rows beside it, where compression finds it, and seldom elsewhere.
         let dictionary = !is_id && repeats(field, place, rows);
         builder = builder.set_column_dictionary_enabled(path.clone(), dictionary);
+        if is_id || (*field.data_type() == DataType::Utf8 && !dictionary) {
+            // The least and the greatest of all kinds of texts leave out nothing.
+            builder = builder.set_column_statistics_enabled(path.clone(), EnabledStatistics::None);
+        }
         let whole = matches!(field.data_type(), DataType::Int64 | DataType::Timestamp(TimeUnit::Nanosecond, _));
         if whole && !dictionary {
             builder = builder.set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
@@ -318,13 +309,14 @@ fn repeated<V: Eq + Hash>(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use arrow::array::ArrayRef;
 
     use super::*;
 
     #[test]
     fn facts_above_the_limit_of_the_region_are_left_out() {
-        let segment = SegmentId { stream: 1, epoch: 0, number: 0 };
         let rows = RecordBatch::try_from_iter([
             ("_time", Arc::new(TimestampNanosecondArray::from(vec![1, 2])) as ArrayRef),
             ("severity", Arc::new(StringArray::from(vec!["info", "a severity that takes some room"]))),
@@ -332,10 +324,9 @@ mod tests {
             ("_offset", Arc::new(Int64Array::from(vec![0, 1]))),
         ]);
         let pieces = [rows.unwrap()];
-        let meta = summarise(segment, 0, &pieces).unwrap();
         for (room, known) in [(1 << 20, 4), (50, 3), (17, 1), (0, 0)] {
             let mut left = room;
-            let group = digest(&pieces, &meta, &mut left);
+            let group = digest(&pieces, &mut left);
             let count = group.columns.iter().filter(|column| column.facts != Facts::Nothing).count();
             assert_eq!((count, group.rows), (known, 2), "room for {room} bytes");
             assert!(left <= room);

@@ -2,11 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use arrow::{
-    array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray, FixedSizeBinaryBuilder, RecordBatch, StringBuilder},
-    datatypes::{DataType, Field, Schema, SchemaRef},
-    error::ArrowError,
-};
+use arrow::array::{Array, ArrayRef, FixedSizeBinaryArray, StringArray, StringBuilder};
 use serde::{Deserialize, Serialize};
 
 /// Bytes of an id.
@@ -32,32 +28,53 @@ pub(crate) type Forms = BTreeMap<String, Form>;
 /// In the order in which a form is guessed: an id without letters has the first one of its length.
 const FORMS: [Form; 4] = [Form::Hex, Form::Uuid, Form::UpperHex, Form::UpperUuid];
 
+/// What a byte is as a hexadecimal digit: its value, with a mark where it is a letter of one case; [`NO_DIGIT`] for others.
+const DIGITS: [u8; 256] = digits();
+const SMALL: u8 = 0x10;
+const CAPITAL: u8 = 0x20;
+const NO_DIGIT: u8 = 0x80;
+
+const fn digits() -> [u8; 256] {
+    let mut table = [NO_DIGIT; 256];
+    let mut byte = 0u8;
+    while byte < 128 {
+        table[byte as usize] = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => (byte - b'a' + 10) | SMALL,
+            b'A'..=b'F' => (byte - b'A' + 10) | CAPITAL,
+            _ => NO_DIGIT,
+        };
+        byte += 1;
+    }
+    table
+}
+
 impl Form {
     /// The id of a text in this form.
     pub(crate) fn read(self, text: &str) -> Option<[u8; 16]> {
-        let dashed = matches!(self, Self::Uuid | Self::UpperUuid);
-        let capital = matches!(self, Self::UpperHex | Self::UpperUuid);
-        if text.len() != if dashed { 36 } else { 32 } {
-            return None;
-        }
-        let (mut id, mut digits) = ([0u8; 16], 0);
-        for (at, byte) in text.bytes().enumerate() {
-            if dashed && matches!(at, 8 | 13 | 18 | 23) {
-                if byte != b'-' {
-                    return None;
-                }
-                continue;
+        let other_case = if matches!(self, Self::UpperHex | Self::UpperUuid) { SMALL } else { CAPITAL };
+        let mut id = [0u8; 16];
+        let mut marks = 0;
+        let mut put = |id: &mut [u8], digits: &[u8]| {
+            for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
+                let (high, low) = (DIGITS[usize::from(pair[0])], DIGITS[usize::from(pair[1])]);
+                marks |= high | low;
+                *byte = high << 4 | low & 0xf;
             }
-            let digit = match byte {
-                b'0'..=b'9' => byte - b'0',
-                b'a'..=b'f' if !capital => byte - b'a' + 10,
-                b'A'..=b'F' if capital => byte - b'A' + 10,
-                _ => return None,
-            };
-            id[digits / 2] |= if digits % 2 == 0 { digit << 4 } else { digit };
-            digits += 1;
+        };
+        let text = text.as_bytes();
+        if matches!(self, Self::Hex | Self::UpperHex) {
+            put(&mut id, <&[u8; 32]>::try_from(text).ok()?);
+        } else {
+            let text = <&[u8; 36]>::try_from(text).ok()?;
+            if [text[8], text[13], text[18], text[23]] != [b'-'; 4] {
+                return None;
+            }
+            for (bytes, digits) in [(0..4, 0..8), (4..6, 9..13), (6..8, 14..18), (8..10, 19..23), (10..16, 24..36)] {
+                put(&mut id[bytes], &text[digits]);
+            }
         }
-        Some(id)
+        (marks & (other_case | NO_DIGIT) == 0).then_some(id)
     }
 
     /// Appends the text of an id.
@@ -75,50 +92,23 @@ impl Form {
     }
 }
 
-/// The form in which all values of a column are ids; `None` for other columns and for those without a value.
-pub(crate) fn form_of<'a>(batches: impl Iterator<Item = &'a RecordBatch>, place: usize) -> Option<Form> {
-    let mut left = FORMS.to_vec();
-    let mut seen = false;
-    for values in batches.filter_map(|batch| batch.column(place).as_string_opt::<i32>()) {
-        for value in values.iter().flatten() {
-            seen = true;
-            left.retain(|form| form.read(value).is_some());
-            if left.is_empty() {
-                return None;
-            }
-        }
+/// Columns of texts as ids, if all values are ids in one form; `None` for others, and where there is no value.
+pub(crate) fn pack(columns: &[&StringArray]) -> Option<(Form, Vec<ArrayRef>)> {
+    let first = columns.iter().flat_map(|column| column.iter()).flatten().next()?;
+    let guesses = FORMS.into_iter().filter(|form| form.read(first).is_some());
+    guesses.into_iter().find_map(|form| {
+        let packed: Option<Vec<_>> = columns.iter().map(|column| pack_one(column, form)).collect();
+        Some((form, packed?))
+    })
+}
+
+fn pack_one(column: &StringArray, form: Form) -> Option<ArrayRef> {
+    let mut ids = Vec::with_capacity(column.len() * 16);
+    for value in column {
+        ids.extend_from_slice(&value.map_or(Some([0; 16]), |text| form.read(text))?);
     }
-    left.first().copied().filter(|_| seen)
-}
-
-/// The schema as it lies in the file.
-pub(crate) fn stored_schema(schema: &Schema, forms: &Forms) -> SchemaRef {
-    swap_types(schema, forms, DataType::FixedSizeBinary(ID_BYTES))
-}
-
-/// The schema as readers get it.
-pub(crate) fn shown_schema(schema: &Schema, forms: &Forms) -> SchemaRef {
-    swap_types(schema, forms, DataType::Utf8)
-}
-
-fn swap_types(schema: &Schema, forms: &Forms, to: DataType) -> SchemaRef {
-    let fields = schema.fields().iter().map(|field| match forms.get(field.name()) {
-        Some(_) => Arc::new(Field::new(field.name(), to.clone(), field.is_nullable())),
-        None => Arc::clone(field),
-    });
-    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
-}
-
-/// A column of texts as ids.
-pub(crate) fn pack(column: &ArrayRef, form: Form) -> Result<ArrayRef, ArrowError> {
-    let mut out = FixedSizeBinaryBuilder::with_capacity(column.len(), ID_BYTES);
-    for value in column.as_string::<i32>() {
-        match value.and_then(|text| form.read(text)) {
-            Some(id) => out.append_value(id)?,
-            None => out.append_null(),
-        }
-    }
-    Ok(Arc::new(out.finish()))
+    let ids = FixedSizeBinaryArray::try_new(ID_BYTES, ids.into(), column.nulls().cloned());
+    Some(Arc::new(ids.ok()?))
 }
 
 /// A column of ids as texts.
@@ -137,9 +127,13 @@ pub(crate) fn unpack(column: &FixedSizeBinaryArray, form: Form) -> ArrayRef {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::StringArray;
+    use arrow::array::AsArray;
 
     use super::*;
+
+    fn form_of(values: Vec<Option<&str>>) -> Option<Form> {
+        pack(&[&StringArray::from(values)]).map(|(form, _)| form)
+    }
 
     #[test]
     fn a_text_comes_back_in_its_form() {
@@ -150,11 +144,10 @@ mod tests {
             ("0AF76519-16CD-43DD-8448-EB211C80319C", Form::UpperUuid),
             ("00000000000000000000000000000000", Form::Hex),
         ] {
-            let column: ArrayRef = Arc::new(StringArray::from(vec![Some(text), None]));
-            let batch = RecordBatch::try_from_iter([("id", Arc::clone(&column))]).unwrap();
-            assert_eq!(form_of(std::iter::once(&batch), 0), Some(form), "{text}");
-            let packed = pack(&column, form).unwrap();
-            assert_eq!(&unpack(packed.as_fixed_size_binary(), form), &column);
+            let column = StringArray::from(vec![Some(text), None]);
+            let (found, packed) = pack(&[&StringArray::from(vec![None::<&str>]), &column]).unwrap();
+            assert_eq!((found, packed[0].null_count()), (form, 1), "{text}");
+            assert_eq!(unpack(packed[1].as_fixed_size_binary(), form).as_string::<i32>(), &column);
         }
     }
 
@@ -171,15 +164,13 @@ mod tests {
             vec![Some("0af7651916cd43dd8448eb211c80319")],
             vec![Some("0af7651916cd43dd8448eb211c8031\u{e9}")],
             vec![Some("0af76519-16cd-43dd-8448_eb211c80319c")],
+            vec![Some("-0af7651-16cd-43dd-8448-eb211c80319c")],
+            vec![Some("0000000000000000000000000000000g")],
         ] {
-            let column: ArrayRef = Arc::new(StringArray::from(values.clone()));
-            let batch = RecordBatch::try_from_iter([("id", column)]).unwrap();
-            assert_eq!(form_of(std::iter::once(&batch), 0), None, "{values:?}");
+            assert_eq!(form_of(values.clone()), None, "{values:?}");
         }
         // Ids without letters fit small and capital ones alike.
         let digits = "00000000000000000000000000000001";
-        let column: ArrayRef = Arc::new(StringArray::from(vec![digits, "0AF7651916CD43DD8448EB211C80319C"]));
-        let batch = RecordBatch::try_from_iter([("id", column)]).unwrap();
-        assert_eq!(form_of(std::iter::once(&batch), 0), Some(Form::UpperHex));
+        assert_eq!(form_of(vec![Some(digits), Some("0AF7651916CD43DD8448EB211C80319C")]), Some(Form::UpperHex));
     }
 }

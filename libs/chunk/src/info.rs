@@ -8,17 +8,13 @@ use parquet::file::metadata::KeyValue;
 use serde::de::DeserializeOwned;
 use types::{Offset, SegmentId, Timestamp};
 
-use crate::{
-    Counters, Error, Opened, Origin, Tail,
-    ids::{self, Forms},
-    origin, seal,
-};
+use crate::{Counters, Error, Opened, Origin, Tail, ids::Forms, layout, origin, seal};
 
 /// The version that [`write`](crate::write()) writes.
 ///
 /// It grows with a layout that older programs would misread. A further pair in the footer that they may pass over, such as
 /// those of [`Origin`], leaves it as it is.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 pub(crate) const KEY_VERSION: &str = "logboom.version";
 const KEY_SEGMENT: &str = "logboom.segment";
@@ -105,7 +101,7 @@ pub(crate) fn summary(pairs: &[KeyValue], rows: i64, stored: &Schema) -> Result<
         rows,
         time_min: Timestamp::from_nanos(parsed(pairs, KEY_TIME_MIN)?),
         time_max: Timestamp::from_nanos(parsed(pairs, KEY_TIME_MAX)?),
-        schema: ids::shown_schema(stored, &forms),
+        schema: layout::shown_schema(stored, &forms),
         counters,
         origin: origin::read(pairs)?,
         order: has(KEY_ORDER).then(|| text(pairs, KEY_ORDER).map(str::to_owned)).transpose()?,

@@ -10,7 +10,8 @@
 //!   (8 bytes, little endian) and the CRC-32C (4 bytes, little endian) of all bytes but these four.
 //! - The order of rows. Where a column names the program ([`KEY_COLUMNS`]), rows lie by it, then by `_time` and `_offset`, and
 //!   the column `_offset` gives back the order of events. Else they lie in that order.
-//! - Columns of which every value is a 128-bit id lie as sixteen bytes; readers here get their text back.
+//! - Columns of which every value is a 128-bit id lie as sixteen bytes; readers here get their text back. Columns of times
+//!   lie in milliseconds or microseconds where that says all of them; readers here get nanoseconds.
 //! - The index region between the last row group and the footer: for each row group the least and greatest numbers and times,
 //!   few values of a column as they are, a filter of tokens and a set of runs of three characters of other texts, a filter of
 //!   ids, and a checksum of each column; and for the chunk, counters per minute and severity.
@@ -20,8 +21,8 @@
 //!   written, JSON); where it is known, `logboom.index`, `logboom.scope` and `logboom.range` (two hashes in hexadecimal): where
 //!   the segment belongs. Chunks of before lack these three, and so do those of segments that were created before.
 //!
-//! Version 1 has no region, keeps the order of events and ids as text, and has its counters in the footer as JSON
-//! (`logboom.counters`). It is read for ever.
+//! Version 2 has all times in nanoseconds. So has version 1, which has no region, keeps the order of events and ids as text,
+//! and has its counters in the footer as JSON (`logboom.counters`). Both are read for ever.
 //!
 //! ```
 //! use arrow::array::{Int64Array, RecordBatch, StringArray, TimestampNanosecondArray};
@@ -57,6 +58,7 @@ mod encode;
 mod filter;
 mod ids;
 mod info;
+mod layout;
 mod order;
 mod origin;
 mod parts;

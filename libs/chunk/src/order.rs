@@ -3,7 +3,7 @@
 //! Lines of one program resemble each other, so rows lie by program and time: messages take a third less so, and a row
 //! group holds few programs. `_offset` stays a column; a reader who needs the order of offsets puts the rows back by it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{HashMap, hash_map::Entry};
 
 use arrow::{
     array::{Array, AsArray, RecordBatch},
@@ -67,40 +67,56 @@ impl Order {
     }
 }
 
+/// A row of a program: its time, its batch and its place there.
+type Row = (i64, u32, u32);
+
+/// Rows by the value of the key, in the order of offsets.
+#[derive(Default)]
+struct Programs<'a> {
+    places: HashMap<Option<&'a str>, usize>,
+    rows: Vec<(Option<&'a str>, Vec<Row>)>,
+}
+
+impl<'a> Programs<'a> {
+    /// Where the rows of a value are; `None` where it would be one value too many.
+    fn place(&mut self, value: Option<&'a str>) -> Option<usize> {
+        match self.places.entry(value) {
+            Entry::Occupied(known) => Some(*known.get()),
+            Entry::Vacant(_) if self.rows.len() == KEYS_MAX => None,
+            Entry::Vacant(new) => {
+                self.rows.push((value, Vec::new()));
+                Some(*new.insert(self.rows.len() - 1))
+            }
+        }
+    }
+}
+
 /// Batch and row, by key, then time, then offset; nulls first. `None` where the column does not tell rows apart.
 fn sorted(batches: &[&RecordBatch], key: &str) -> Option<Vec<(usize, usize)>> {
-    let columns: Option<Vec<_>> =
-        batches.iter().map(|batch| batch.column_by_name(key)?.as_string_opt::<i32>()).collect();
-    let columns = columns?;
-    let mut values: HashSet<Option<&str>> = HashSet::new();
-    for value in columns.iter().flat_map(|column| column.iter()) {
-        values.insert(value);
-        if values.len() > KEYS_MAX {
-            return None;
-        }
-    }
-    if values.len() < 2 {
-        return None;
-    }
-    let mut ordered: Vec<_> = values.into_iter().collect();
-    ordered.sort_unstable();
-    let ranks: BTreeMap<Option<&str>, u32> = ordered.into_iter().zip(0..).collect();
-    let mut rows: Vec<(u32, i64, u32, u32)> = Vec::new();
-    for ((number, batch), column) in (0u32..).zip(batches).zip(&columns) {
+    let mut programs = Programs::default();
+    for (number, batch) in (0u32..).zip(batches) {
+        let column = batch.column_by_name(key)?.as_string_opt::<i32>()?;
         let times = batch.column_by_name("_time")?.as_primitive_opt::<TimestampNanosecondType>()?;
-        let mut last = None;
+        let mut at = None;
         for ((row, value), time) in (0u32..).zip(column.iter()).zip(times.values()) {
             // Neighbours often are of one program.
-            let rank = match last {
-                Some((known, rank)) if known == value => rank,
-                _ => *ranks.get(&value)?,
+            let place = match at {
+                Some((known, place)) if known == value => place,
+                _ => programs.place(value)?,
             };
-            last = Some((value, rank));
-            rows.push((rank, *time, number, row));
+            at = Some((value, place));
+            programs.rows[place].1.push((*time, number, row));
         }
     }
-    rows.sort_unstable();
-    Some(rows.into_iter().map(|(_, _, batch, row)| (batch as usize, row as usize)).collect())
+    let mut rows = programs.rows;
+    if rows.len() < 2 {
+        return None;
+    }
+    rows.sort_unstable_by_key(|(value, _)| *value);
+    // Events of one program mostly come in the order of time.
+    rows.iter_mut().for_each(|(_, rows)| rows.sort_by_key(|(time, _, _)| *time));
+    let all = rows.into_iter().flat_map(|(_, rows)| rows);
+    Some(all.map(|(_, batch, row)| (batch as usize, row as usize)).collect())
 }
 
 /// The rows with the offsets `from .. to` in the order of offsets, out of batches in any order.
@@ -128,4 +144,21 @@ pub(crate) fn restore(batches: &[RecordBatch], from: Offset, to: Offset) -> Resu
     }
     let batches: Vec<&RecordBatch> = batches.iter().collect();
     places.chunks(READ_BATCH_ROWS).map(|places| Ok(interleave_record_batch(&batches, places)?)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_place_is_made_for_one_value_too_many() {
+        let values: Vec<String> = (1..=KEYS_MAX).map(|n| n.to_string()).collect();
+        let mut programs = Programs::default();
+        assert_eq!(programs.place(None), Some(0));
+        for (n, value) in (1..).zip(&values) {
+            assert_eq!(programs.place(Some(value)), (n < KEYS_MAX).then_some(n), "value {n}");
+        }
+        assert_eq!(programs.place(Some("1")), Some(1), "known ones are found");
+        assert_eq!((programs.rows.len(), programs.places.len()), (KEYS_MAX, KEYS_MAX));
+    }
 }

@@ -6,7 +6,7 @@ use arrow::array::RecordBatch;
 use bytes::Bytes;
 use types::{Offset, SegmentId};
 
-use crate::{ChunkInfo, Comparison, Error, Predicate, Read, Scalar, Tail, info::open, order::restore, tail::show};
+use crate::{ChunkInfo, Comparison, Error, Predicate, Read, Scalar, Tail, info::open, layout::show, order::restore};
 
 const OFFSET: &str = "_offset";
 

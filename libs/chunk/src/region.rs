@@ -280,8 +280,9 @@ mod tests {
         ];
         let column = |(place, facts)| Column { checksum: place, nulls: 3, facts };
         let columns: Vec<Column> = (0..).zip(facts).map(column).collect();
-        let mut counters = Counters::default();
-        counters.add(Timestamp::from_nanos(-1), Some(Severity::Warn));
+        let mut tally = counters::Tally::default();
+        tally.add(Timestamp::from_nanos(-1), Some(Severity::Warn));
+        let counters = tally.finish();
         Region { groups: vec![Group { rows: 70, columns: columns.clone() }, Group { rows: 3, columns }], counters }
     }
 

@@ -3,7 +3,7 @@
 use std::{ops::Range, sync::Arc};
 
 use arrow::{
-    array::{AsArray, BooleanArray, RecordBatch, RecordBatchOptions},
+    array::{AsArray, BooleanArray, RecordBatch},
     datatypes::{DataType, Int64Type},
     error::ArrowError,
 };
@@ -26,9 +26,8 @@ use parquet::{
 use types::{Offset, Timestamp};
 
 use crate::{
-    ChunkInfo, Error, Predicate, READ_BATCH_ROWS, Scalar,
-    ids::{self, Forms},
-    info,
+    ChunkInfo, Error, Predicate, READ_BATCH_ROWS, Scalar, info,
+    layout::show,
     parts::{Parts, gather},
     predicate::Found,
     region::{self, Column, Facts, Group, Region},
@@ -330,19 +329,6 @@ impl Tail {
         let wanted = |place: &usize| columns.is_none_or(|names| names.contains(schema.field(*place).name()));
         ProjectionMask::roots(self.footer.parquet_schema(), (0..schema.fields().len()).filter(wanted))
     }
-}
-
-/// A batch as readers get it: ids as text, a schema without metadata.
-pub(crate) fn show(batch: &RecordBatch, forms: &Forms) -> Result<RecordBatch, ArrowError> {
-    let schema = ids::shown_schema(batch.schema_ref(), forms);
-    let columns = batch.schema_ref().fields().iter().zip(batch.columns()).map(|(field, column)| {
-        match (forms.get(field.name()), column.as_fixed_size_binary_opt()) {
-            (Some(form), Some(ids)) => ids::unpack(ids, *form),
-            _ => Arc::clone(column),
-        }
-    });
-    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    RecordBatch::try_new_with_options(schema, columns.collect(), &options)
 }
 
 /// Columns are what Parquet says of them: what Arrow's writers add about them can be had from none of our types.

@@ -40,6 +40,25 @@ const fn classes() -> [u8; 256] {
     table
 }
 
+/// What a byte is to [`scan`]: its class, and whether it is a letter or digit, a digit, or outside ASCII.
+const KINDS: [u8; 256] = kinds();
+const CLASS: u8 = 0x1f;
+const WORD: u8 = 0x20;
+const DIGIT: u8 = 0x40;
+const NONE: u8 = 0x80;
+
+const fn kinds() -> [u8; 256] {
+    let mut table = [NONE; 256];
+    let mut byte = 0u8;
+    while byte < 128 {
+        let word = if byte.is_ascii_alphanumeric() { WORD } else { 0 };
+        let digit = if byte.is_ascii_digit() { DIGIT } else { 0 };
+        table[byte as usize] = CLASSES[byte as usize] | word | digit;
+        byte += 1;
+    }
+    table
+}
+
 /// A text in small letters.
 #[derive(Debug, Default)]
 pub(crate) struct Lower(Vec<u8>);
@@ -122,6 +141,109 @@ pub(crate) fn grams(lower: &[u8], mut each: impl FnMut(u16)) {
     }
 }
 
+/// A set of runs of three characters.
+#[derive(Debug)]
+pub(crate) struct Runs(Vec<u64>);
+
+impl Default for Runs {
+    fn default() -> Self {
+        Self(vec![0; GRAMS / 64])
+    }
+}
+
+impl Runs {
+    fn add(&mut self, run: u16) {
+        self.0[usize::from(run) / 64] |= 1 << (run % 64);
+    }
+
+    /// The runs in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = u16> + '_ {
+        (0..=GRAM_LAST).filter(|run| self.0[usize::from(*run) / 64] & 1 << (run % 64) != 0)
+    }
+}
+
+/// Adds every run of a text, and hands over the hash of every token: [`grams`] and [`tokens`] of its [`Lower`] form, in one
+/// pass over the text as it is.
+pub(crate) fn scan(text: &str, runs: &mut Runs, each: impl FnMut(u64)) {
+    if !text.is_ascii() && text.contains(['\u{212a}', '\u{17f}']) {
+        scan_bytes(Lower::of(text).bytes(), runs, each);
+    } else {
+        scan_bytes(text.as_bytes(), runs, each);
+    }
+}
+
+fn scan_bytes(text: &[u8], runs: &mut Runs, mut each: impl FnMut(u64)) {
+    let (mut run, mut length) = (0u16, 0);
+    // As in `tokens`: short tokens of digits with dots between them.
+    let (mut octets, mut starts, mut last) = (0, [0usize; 4], 0);
+    let mut at = 0;
+    while at < text.len() {
+        let (start, mut hash, mut digits) = (at, Hash::default(), DIGIT);
+        // One token, and the byte behind it.
+        while let Some(byte) = text.get(at) {
+            let kind = KINDS[usize::from(*byte)];
+            at += 1;
+            if kind == NONE {
+                length = 0;
+            } else {
+                run = (run << 5 | u16::from(kind & CLASS)) & GRAM_LAST;
+                length += 1;
+                if length >= 3 {
+                    runs.add(run);
+                }
+            }
+            if kind & WORD == 0 {
+                break;
+            }
+            digits &= kind;
+            // Makes letters small, and leaves digits as they are.
+            hash.add(byte | 0x20);
+        }
+        let end = if text.get(at - 1).is_some_and(u8::is_ascii_alphanumeric) { at } else { at - 1 };
+        match end - start {
+            0 => {}
+            1..=OCTET_BYTES if digits == DIGIT => {
+                let joined = octets > 0 && start == last + 1 && text[last] == b'.';
+                octets = if joined { octets + 1 } else { 1 };
+                starts.rotate_left(1);
+                (starts[3], last) = (start, end);
+                if octets >= starts.len() {
+                    each(hash64(&text[starts[0]..end]));
+                }
+            }
+            length => {
+                octets = 0;
+                if length > 1 {
+                    each(hash.end());
+                }
+            }
+        }
+    }
+}
+
+/// [`hash64`], byte by byte.
+#[derive(Clone, Copy)]
+struct Hash(u64);
+
+impl Default for Hash {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hash {
+    fn add(&mut self, byte: u8) {
+        self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+
+    fn end(self) -> u64 {
+        let mut hash = self.0;
+        hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        hash ^ (hash >> 31)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -166,6 +288,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn one_pass_finds_what_two_do(text in "([a-cKZ0-9._ -]|10\\.1|\u{212a}|\u{17f}|\u{e9}|[ -~]){0,30}") {
+            let (mut runs, mut found) = (Runs::default(), BTreeSet::new());
+            scan(&text, &mut runs, |token| {
+                found.insert(token);
+            });
+            prop_assert_eq!(found, tokens_of(Lower::of(&text).bytes()));
+            prop_assert_eq!(runs.iter().collect::<BTreeSet<_>>(), grams_of(&text));
+        }
+
         #[test]
         fn a_text_has_what_its_parts_have(
             before in "[a-cK0-9._ \u{212a}\u{e9}-]{0,6}",

@@ -9,7 +9,7 @@ use arrow::{
         ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampNanosecondArray,
     },
     compute::concat_batches,
-    datatypes::{DataType, Field, Int64Type, Schema, TimeUnit},
+    datatypes::{DataType, Field, Int64Type, Schema, TimeUnit, TimestampNanosecondType},
 };
 use bytes::Bytes;
 use chunk::{
@@ -100,6 +100,18 @@ fn with_ids(first: u64, rows: u64) -> RecordBatch {
     RecordBatch::try_new(schema, columns.collect()).unwrap()
 }
 
+/// The same rows with times in whole milliseconds and microseconds.
+fn coarse(first: u64, rows: u64) -> RecordBatch {
+    let fine = with_ids(first, rows);
+    let rounded = |place: usize, unit: i64| -> ArrayRef {
+        let times = fine.column(place).as_primitive::<TimestampNanosecondType>();
+        Arc::new(times.unary::<_, TimestampNanosecondType>(|time| time / unit * unit))
+    };
+    let mut columns = fine.columns().to_vec();
+    (columns[0], columns[1]) = (rounded(0, 1_000_000), rounded(1, 1_000));
+    RecordBatch::try_new(fine.schema(), columns).unwrap()
+}
+
 fn joined(batches: &[RecordBatch]) -> RecordBatch {
     concat_batches(batches[0].schema_ref(), batches).unwrap()
 }
@@ -118,8 +130,8 @@ fn what_was_written_is_read() {
     assert_eq!(joined(&read(chunk.bytes.clone()).unwrap()), whole);
     assert_eq!(info(&chunk.bytes).unwrap(), chunk.meta);
     let meta = &chunk.meta;
-    assert_eq!((meta.version, meta.segment, meta.first, meta.last, meta.rows), (2, SEGMENT, 40, 39 + rows, rows));
-    let times = whole.column(0).as_primitive::<arrow::datatypes::TimestampNanosecondType>().values();
+    assert_eq!((meta.version, meta.segment, meta.first, meta.last, meta.rows), (3, SEGMENT, 40, 39 + rows, rows));
+    let times = whole.column(0).as_primitive::<TimestampNanosecondType>().values();
     let range = (times.iter().min().copied(), times.iter().max().copied());
     assert_eq!((Some(meta.time_min.nanos()), Some(meta.time_max.nanos())), range);
     assert_eq!(meta.schema, whole.schema());
@@ -286,10 +298,29 @@ fn the_golden_chunk_of_version_2_decodes() {
     assert_eq!((zone.min, zone.max, zone.nulls), (Scalar::Int(200), Scalar::Int(203), 0));
 }
 
+/// The same of version 3, in which times lie in the unit that their programs state.
+#[test]
+fn the_golden_chunk_of_version_3_decodes() {
+    let bytes = Bytes::from_static(include_bytes!("../testdata/v3.parquet"));
+    let info = info(&bytes).unwrap();
+    assert_eq!((info.version, info.segment, info.first, info.last, info.rows), (3, SEGMENT, FIRST, FIRST + 99, 100));
+    assert_eq!((info.order.as_deref(), info.time_min), (Some("service"), Timestamp::from_nanos(START)));
+    assert_eq!(joined(&read(bytes.clone()).unwrap()), coarse(FIRST, 100));
+    let Opened::Tail(tail) = Tail::open(bytes.clone(), bytes.len() as u64).unwrap() else { panic!("it is whole") };
+    let zone = tail.zone(0, "_time").unwrap();
+    assert_eq!((zone.min, zone.max), (Scalar::Time(info.time_min), Scalar::Time(info.time_max)));
+    assert_eq!(tail.zone(0, "_received").unwrap().min, Scalar::Time(Timestamp::from_nanos(START + 1_000)));
+    // What others see.
+    let stored = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
+    let of = |name: &str| stored.schema().field_with_name(name).unwrap().data_type().clone();
+    assert_eq!(of("_time"), DataType::Timestamp(TimeUnit::Millisecond, None));
+    assert_eq!(of("_received"), DataType::Timestamp(TimeUnit::Microsecond, None));
+}
+
 #[test]
 #[ignore = "writes the golden chunk; only for a new version, beside the old ones"]
 fn write_the_golden_chunk() {
-    let chunk = write(SEGMENT, FIRST, &[with_ids(FIRST, 100)]).unwrap();
+    let chunk = write(SEGMENT, FIRST, &[coarse(FIRST, 100)]).unwrap();
     std::fs::write(format!("testdata/v{}.parquet", chunk.meta.version), &chunk.bytes).unwrap();
 }
 

@@ -2,7 +2,7 @@
 
 pub(crate) mod set;
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use arrow::{array::RecordBatch, ipc::reader::StreamReader};
 use bytes::Bytes;
@@ -42,12 +42,21 @@ pub struct SegmentReader {
     /// Chunks that hold the cursor and what follows, as the segment store named them.
     chunks: VecDeque<ChunkMeta>,
     sealed_end: bool,
+    /// What is read of chunks; nothing for all of it.
+    columns: Option<Arc<[String]>>,
 }
 
 impl SegmentReader {
     pub(crate) fn new(client: Client, segment: SegmentPlace, from: Offset) -> Self {
         let (queued, chunks) = (VecDeque::new(), VecDeque::new());
-        Self { client, segment, position: from, cursor: from, queued, chunks, sealed_end: false }
+        Self { client, segment, position: from, cursor: from, queued, chunks, sealed_end: false, columns: None }
+    }
+
+    /// The same, reading of chunks only the named columns, with what else it takes to know an event. Those that come from the tail,
+    /// or have another shape, may bring others besides.
+    #[must_use]
+    pub fn with_columns(self, columns: Vec<String>) -> Self {
+        Self { columns: Some(columns.into()), ..self }
     }
 
     /// The next events; `None` when none came within `wait`, or when the segment is sealed and read to its end.
@@ -110,7 +119,9 @@ impl SegmentReader {
             return Ok(true);
         };
         let (segment, run) = (self.segment.segment, self.cursor..chunk.to);
-        let decoded = tokio::task::spawn_blocking(move || chunk::read_run(bytes, segment, run, None)).await;
+        let columns = self.columns.clone();
+        let decoded =
+            tokio::task::spawn_blocking(move || chunk::read_run(bytes, segment, run, columns.as_deref())).await;
         let damaged = |e: &dyn std::fmt::Display| Problem::internal(format_args!("chunk {}: {e}", chunk.key));
         self.queued.extend(decoded.map_err(|e| damaged(&e))?.map_err(|e| damaged(&e))?);
         self.cursor = chunk.to;

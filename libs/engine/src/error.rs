@@ -39,14 +39,15 @@ pub(crate) fn explain(
     locate: &dyn Fn(&str) -> (u32, u32),
 ) -> EngineError {
     let place = place(error);
+    let (line, column) = place.unwrap_or((1, 1));
     match root(error) {
         DataFusionError::SchemaError(schema, _) => EngineError::Query(schema_complaint(schema, place, locate)),
         DataFusionError::ResourcesExhausted(_) => EngineError::Memory(memory_bytes),
         DataFusionError::External(inner) => match inner.downcast_ref::<Problem>() {
             Some(problem) => EngineError::Source(problem.clone()),
+            None if let Some(found) = inner.downcast_ref::<Diagnostic>() => EngineError::Query(found.clone()),
             None => {
                 let said = inner.to_string();
-                let (line, column) = place.unwrap_or((1, 1));
                 regex_complaint(&said, line, column)
                     .map_or_else(|| EngineError::Internal(said.into()), EngineError::Query)
             }
@@ -54,22 +55,33 @@ pub(crate) fn explain(
         DataFusionError::Plan(said)
         | DataFusionError::NotImplemented(said)
         | DataFusionError::Execution(said)
-        | DataFusionError::Configuration(said) => EngineError::Query(text_complaint(said, place, locate)),
+        | DataFusionError::Configuration(said) => {
+            let found = regex_complaint(said, line, column);
+            EngineError::Query(found.unwrap_or_else(|| text_complaint(said, place, locate)))
+        }
         DataFusionError::ArrowError(inner, _) => {
-            let (line, column) = place.unwrap_or((1, 1));
-            EngineError::Query(Diagnostic::new(line, column, inner.to_string()))
+            let said = inner.to_string();
+            let found = regex_complaint(&said, line, column);
+            EngineError::Query(found.unwrap_or_else(|| Diagnostic::new(line, column, said)))
         }
-        DataFusionError::SQL(inner, _) => {
-            let (line, column) = place.unwrap_or((1, 1));
-            EngineError::Query(Diagnostic::new(line, column, inner.to_string()))
+        DataFusionError::SQL(inner, _) => EngineError::Query(Diagnostic::new(line, column, inner.to_string())),
+        other => {
+            let said = other.to_string();
+            regex_complaint(&said, line, column).map_or_else(|| EngineError::Internal(said.into()), EngineError::Query)
         }
-        other => EngineError::Internal(other.to_string().into()),
     }
 }
 
 /// A complaint about a regular expression, which comes from a crate that is not ours to name; it ends with what is wrong.
 fn regex_complaint(said: &str, line: u32, column: u32) -> Option<Diagnostic> {
-    let why = said.strip_prefix("regex parse error:")?.rsplit("error: ").next()?.trim();
+    // How errors of that crate are shown, and how they are shown inside of others.
+    if said.contains("CompiledTooBig") || said.contains("exceeds size limit") {
+        let found =
+            Diagnostic::new(line, column, "a regular expression is too large once its repetitions are written out");
+        return Some(found.help("repeat less in it: x{1000} in something that is repeated counts a thousand times"));
+    }
+    let why = said.split("regex parse error:").nth(1)?.rsplit("error: ").next()?;
+    let why = why.trim().trim_end_matches(['"', ')']);
     Some(Diagnostic::new(line, column, format!("a regular expression cannot be read: {why}")))
 }
 

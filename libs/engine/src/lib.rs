@@ -2,7 +2,7 @@
 //!
 //! Owns the execution of one-off queries ([`run_select`]) over tables of chunks and rows whose schemas differ
 //! ([`TableSource`]), reading of them no more than filters, columns and order ask for ([`ScanStats`]), with limits of rows,
-//! memory, time and bytes; filtering and projecting batches for jobs ([`Stage`]); results as JSON, CSV and Arrow
+//! memory, time and bytes; the same while they run ([`run_select_stream`]); filtering and projecting batches for jobs ([`Stage`]); results as JSON, CSV and Arrow
 //! ([`ResultSet`]); and what is kept of chunks in memory ([`Chunks`]).
 //! Deliberately does not know: which segments a table has, how a chunk is laid out, subjects, HTTP, or how jobs are planned.
 //!
@@ -23,21 +23,43 @@
 
 mod cache;
 mod chunks;
+mod counts;
 mod error;
+mod export;
+mod facet;
+mod figures;
+mod flights;
+mod fragment;
+mod partial;
+mod plans;
 mod provider;
 mod result;
 mod run;
 mod scan;
 mod session;
+mod signatures;
 mod stage;
+mod streamed;
 mod table;
 mod templates;
+mod turns;
+mod views;
 mod yielding;
 
 pub use chunks::{CHUNK_CACHE_BYTES, Chunks, SCHEMAS_KEPT_MAX};
+pub use counts::is_counted;
 pub use error::EngineError;
+pub use export::{from_parquet, to_parquet};
+pub use facet::{FACET_VALUES_MAX, Facet};
+pub use figures::Figures;
+pub use fragment::{
+    FRAGMENT_ROWS_MAX, Fragment, FragmentRows, FragmentStats, Scatter, Scattered, Whole, batches_of, run_fragment,
+    run_scattered, schema_of, schema_to_ipc,
+};
 pub use result::{ResultColumn, ResultSet, Stats, json_rows};
 pub use run::{Limits, run_select};
-pub use scan::ScanStats;
+pub use scan::{Progress, ScanStats};
+pub use signatures::{BUCKETS_MAX, SEVERITIES, SIGNATURES_MAX, Signed};
 pub use stage::{PLANS_KEPT_MAX, Stage};
+pub use streamed::{End, Part, run_select_stream};
 pub use table::{BatchStream, ChunkPiece, Piece, Rows, TableSource};

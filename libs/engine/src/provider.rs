@@ -7,38 +7,86 @@ use async_trait::async_trait;
 use datafusion::{
     catalog::{Session, TableProvider},
     common::{
-        DFSchema,
+        DFSchema, internal_datafusion_err,
         tree_node::{TreeNode, TreeNodeRecursion},
     },
     error::Result,
     logical_expr::{Expr, TableProviderFilterPushDown, TableType},
     physical_plan::ExecutionPlan,
 };
+use types::IndexName;
+use wire::Problem;
 
 use crate::{
     Piece, TableSource,
     scan::{Scan, ScanExec, Scanned},
 };
 
-/// One table of one query.
+/// What a query reads.
+#[derive(Debug, Clone)]
+pub(crate) struct Tables {
+    all: Vec<Opened>,
+    pub(crate) scanned: Arc<Scanned>,
+}
+
+/// One of its tables.
+#[derive(Debug, Clone)]
+pub(crate) struct Opened {
+    pub(crate) index: IndexName,
+    pub(crate) pieces: Vec<Piece>,
+    /// Those of its pieces.
+    pub(crate) schemas: Vec<SchemaRef>,
+}
+
+impl Tables {
+    /// Learns the columns of the sources.
+    pub(crate) async fn open(
+        sources: &[(IndexName, Arc<dyn TableSource>)],
+        scanned: Arc<Scanned>,
+    ) -> Result<Self, Problem> {
+        let mut all = Vec::with_capacity(sources.len());
+        for (index, source) in sources {
+            let schemas = source.schemas().await?;
+            all.push(Opened { index: index.clone(), pieces: source.pieces(), schemas });
+        }
+        for piece in all.iter().flat_map(|table| &table.pieces) {
+            scanned.expect(piece);
+        }
+        Ok(Self { all, scanned })
+    }
+
+    /// The tables.
+    pub(crate) fn all(&self) -> &[Opened] {
+        &self.all
+    }
+
+    /// Their names and columns.
+    pub(crate) fn schemas(&self) -> impl Iterator<Item = (IndexName, SchemaRef)> {
+        let merged = |table: &Opened| Arc::new(ingest::merge_schemas(table.schemas.iter().map(AsRef::as_ref)));
+        self.all.iter().map(move |table| (table.index.clone(), merged(table)))
+    }
+
+    /// What the query that is planned in this session reads of an index.
+    pub(crate) fn of(state: &dyn Session, index: &IndexName) -> Result<(Vec<Piece>, Arc<Scanned>)> {
+        let tables = state.config().get_extension::<Self>();
+        let found = tables.and_then(|tables| {
+            let table = tables.all.iter().find(|table| table.index == *index)?;
+            Some((table.pieces.clone(), Arc::clone(&tables.scanned)))
+        });
+        found.ok_or_else(|| internal_datafusion_err!("the session does not say what is read of {index}"))
+    }
+}
+
+/// One table of a statement.
 #[derive(Debug)]
 pub(crate) struct SourceTable {
-    pieces: Vec<Piece>,
+    pub(crate) index: IndexName,
     schema: SchemaRef,
-    scanned: Arc<Scanned>,
 }
 
 impl SourceTable {
-    /// Learns the columns of the source.
-    pub(crate) async fn open(source: &dyn TableSource, scanned: Arc<Scanned>) -> Result<Self, wire::Problem> {
-        let schemas = source.schemas().await?;
-        let schema = Arc::new(ingest::merge_schemas(schemas.iter().map(AsRef::as_ref)));
-        Ok(Self { pieces: source.pieces(), schema, scanned })
-    }
-
-    /// What it reads, and where that is noted.
-    pub(crate) fn read(&self) -> (Vec<Piece>, Arc<Scanned>) {
-        (self.pieces.clone(), Arc::clone(&self.scanned))
+    pub(crate) fn new(index: IndexName, schema: SchemaRef) -> Self {
+        Self { index, schema }
     }
 }
 
@@ -75,7 +123,8 @@ impl TableProvider for SourceTable {
         let columns = DFSchema::try_from(Arc::clone(&self.schema))?;
         let filters = filters.iter().map(|filter| state.create_physical_expr(filter.clone(), &columns));
         let filters = filters.collect::<Result<Vec<_>>>()?;
-        let scan = Scan::new(&self.schema, self.pieces.clone(), places, &filters, Arc::clone(&self.scanned))?;
+        let (pieces, scanned) = Tables::of(state, &self.index)?;
+        let scan = Scan::new(&self.schema, pieces, places, &filters, scanned)?;
         Ok(Arc::new(ScanExec::new(scan, state.config().target_partitions(), limit)))
     }
 }

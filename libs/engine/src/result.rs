@@ -12,7 +12,7 @@ use arrow::{
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::{EngineError, ScanStats};
+use crate::{EngineError, FragmentStats, ScanStats};
 
 /// What a query cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct Stats {
     pub elapsed: Duration,
     /// What was read of chunks and what not.
     pub scan: ScanStats,
+    /// What of it ran beside the rows, and what not.
+    pub fragments: FragmentStats,
 }
 
 /// A column of a result.
@@ -64,7 +66,7 @@ impl ResultSet {
 
     /// What the query cost, as a result of its own: what, how often, how many bytes, and why.
     pub fn explain(&self) -> Result<Self, EngineError> {
-        let Stats { rows_scanned, bytes_scanned, elapsed, scan } = self.stats;
+        let Stats { rows_scanned, bytes_scanned, elapsed, scan, fragments } = self.stats;
         let rows = u64::try_from(self.row_count()).unwrap_or(u64::MAX);
         let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         let told: [(&str, u64, Option<u64>, &str); 12] = [
@@ -91,7 +93,8 @@ impl ResultSet {
             ("rows looked at", rows_scanned, Some(bytes_scanned), "of chunks, and of what is in none yet"),
             ("rows found", rows, None, "by the query"),
         ];
-        let told = told.into_iter().chain([("milliseconds", millis, None, "from the begin to the last row")]);
+        let told = fragments.told().into_iter().chain(told);
+        let told = told.chain([("milliseconds", millis, None, "from the begin to the last row")]);
         let told: Vec<_> = told.collect();
         let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         let columns: [(&str, ArrayRef); 4] = [

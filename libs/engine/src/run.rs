@@ -5,21 +5,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use datafusion::{
-    common::TableReference, error::DataFusionError, execution::SendableRecordBatchStream, prelude::SessionContext,
-    sql::parser::Statement,
-};
+use arrow::array::RecordBatch;
+use datafusion::{error::DataFusionError, execution::SendableRecordBatchStream};
 use futures::TryStreamExt;
 use query::Select;
 use types::IndexName;
 
 use crate::{
-    EngineError, ResultSet, Stats, TableSource,
-    error::explain_select,
-    provider::SourceTable,
-    scan::{CountersRule, Scanned},
-    session::session,
-    table::rows_bytes,
+    EngineError, ResultSet, Stats, TableSource, counts::Counts, error::explain_select, plans::Ready, provider::Tables,
+    scan::Scanned, table::rows_bytes,
 };
 
 /// What one query may use.
@@ -51,59 +45,106 @@ pub async fn run_select(
     tables: Vec<(IndexName, Arc<dyn TableSource>)>,
     limits: Limits,
 ) -> Result<ResultSet, EngineError> {
-    let began = Instant::now();
-    let scanned = Arc::new(Scanned::new(limits.scan_bytes));
+    let asked = Asked::new(select, limits);
     let work = async {
         let fail = |error: DataFusionError| explain_select(&error, limits.memory_bytes, select);
-        let context = session(limits.memory_bytes).map_err(fail)?;
-        context.add_optimizer_rule(Arc::new(CountersRule));
-        for (index, source) in tables {
-            let table = SourceTable::open(&*source, Arc::clone(&scanned)).await?;
-            context.register_table(TableReference::bare(index.as_str()), Arc::new(table)).map_err(fail)?;
+        match asked.begin(&tables).await? {
+            Begun::Counted(rows) => collected(&rows, limits).map_err(fail),
+            Begun::Planned(ready) => collect(ready.run().map_err(fail)?, limits).await.map_err(fail),
         }
-        let stream = start(&context, select).await.map_err(fail)?;
-        collect(stream, limits).await.map_err(fail)
     };
     let mut result =
         tokio::time::timeout(limits.timeout, work).await.map_err(|_| EngineError::Timeout(limits.timeout))??;
-    let totals = scanned.totals();
-    result.stats =
-        Stats { rows_scanned: totals.rows, bytes_scanned: totals.bytes, elapsed: began.elapsed(), scan: totals.scan };
+    result.stats = asked.stats();
     Ok(result)
 }
 
-pub(crate) async fn start(
-    context: &SessionContext,
-    select: &Select,
-) -> Result<SendableRecordBatchStream, DataFusionError> {
-    let statement = Statement::Statement(Box::new(select.statement().clone()));
-    let plan = context.state().statement_to_plan(statement).await?;
-    context.execute_logical_plan(plan).await?.execute_stream().await
+/// A query that is run once.
+pub(crate) struct Asked<'a> {
+    select: &'a Select,
+    limits: Limits,
+    began: Instant,
+    pub(crate) scanned: Arc<Scanned>,
 }
 
-async fn collect(mut stream: SendableRecordBatchStream, limits: Limits) -> Result<ResultSet, DataFusionError> {
+/// How its rows come.
+pub(crate) enum Begun {
+    /// All of them, out of counters.
+    Counted(RecordBatch),
+    /// By a plan.
+    Planned(Ready),
+}
+
+impl<'a> Asked<'a> {
+    /// Begins now.
+    pub(crate) fn new(select: &'a Select, limits: Limits) -> Self {
+        // As where it waits for its place.
+        let index = select.tables.first().map_or("", IndexName::as_str);
+        Self { select, limits, began: Instant::now(), scanned: Arc::new(Scanned::new(limits.scan_bytes, index)) }
+    }
+
+    /// Learns what the tables are, and begins to read.
+    pub(crate) async fn begin(&self, tables: &[(IndexName, Arc<dyn TableSource>)]) -> Result<Begun, EngineError> {
+        let (select, memory_bytes) = (self.select, self.limits.memory_bytes);
+        let fail = |error: DataFusionError| explain_select(&error, memory_bytes, select);
+        let tables = Tables::open(tables, Arc::clone(&self.scanned)).await?;
+        if let [table] = tables.all()
+            && select.items.is_empty()
+            && let Some(counts) = Counts::of(select, &table.schemas)
+            && let Some(rows) = counts.answer(table, &self.scanned, memory_bytes).await.map_err(fail)?
+        {
+            return Ok(Begun::Counted(rows));
+        }
+        Ready::new(select, tables, memory_bytes).await.map(Begun::Planned).map_err(fail)
+    }
+
+    /// What it has cost so far.
+    pub(crate) fn stats(&self) -> Stats {
+        let totals = self.scanned.totals();
+        let (rows_scanned, bytes_scanned, scan) = (totals.rows, totals.bytes, totals.scan);
+        Stats { rows_scanned, bytes_scanned, elapsed: self.began.elapsed(), scan, ..Stats::default() }
+    }
+}
+
+/// Rows up to a limit.
+#[derive(Debug, Default)]
+pub(crate) struct Cut {
+    pub(crate) rows: usize,
+    pub(crate) truncated: bool,
+}
+
+impl Cut {
+    /// What of the next rows is within the limit; `None` where there is nothing more to take.
+    pub(crate) fn take(&mut self, batch: &RecordBatch, rows_max: usize) -> Option<RecordBatch> {
+        let room = rows_max.saturating_sub(self.rows);
+        self.truncated |= batch.num_rows() > room;
+        let taken = batch.slice(0, batch.num_rows().min(room));
+        self.rows += taken.num_rows();
+        (taken.num_rows() > 0).then_some(taken)
+    }
+}
+
+pub(crate) async fn collect(
+    mut stream: SendableRecordBatchStream,
+    limits: Limits,
+) -> Result<ResultSet, DataFusionError> {
     let schema = stream.schema();
-    let (mut batches, mut rows, mut bytes, mut truncated) = (Vec::new(), 0, 0, false);
-    while let Some(batch) = stream.try_next().await? {
-        if batch.num_rows() == 0 {
-            continue;
-        }
-        if rows == limits.rows_max {
-            truncated = true;
-            break;
-        }
-        let room = limits.rows_max - rows;
-        let taken = if batch.num_rows() > room { batch.slice(0, room) } else { batch.clone() };
-        truncated = taken.num_rows() < batch.num_rows();
-        rows += taken.num_rows();
+    let (mut cut, mut batches, mut bytes) = (Cut::default(), Vec::new(), 0);
+    while !cut.truncated
+        && let Some(batch) = stream.try_next().await?
+    {
+        let Some(taken) = cut.take(&batch, limits.rows_max) else { continue };
         bytes += rows_bytes(&taken);
         batches.push(taken);
-        truncated |= bytes > limits.memory_bytes;
-        if truncated {
-            break;
-        }
+        cut.truncated |= bytes > limits.memory_bytes;
     }
-    Ok(ResultSet::new(&schema, batches, truncated)?)
+    Ok(ResultSet::new(&schema, batches, cut.truncated)?)
+}
+
+fn collected(batch: &RecordBatch, limits: Limits) -> Result<ResultSet, DataFusionError> {
+    let mut cut = Cut::default();
+    let batches = cut.take(batch, limits.rows_max).into_iter().collect();
+    Ok(ResultSet::new(&batch.schema(), batches, cut.truncated)?)
 }
 
 #[cfg(test)]

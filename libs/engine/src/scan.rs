@@ -2,15 +2,17 @@
 //!
 //! A row is left out only if no filter would let it through: by the times of its chunk, by what the chunk's index says of
 //! its row group, and then by the filters themselves on the columns that they name, before any other column of it is
-//! decoded. Where the newest rows are wanted, the newest chunks come first, and what the sort above has found meanwhile
-//! narrows what is still worth reading.
+//! decoded. Where rows are wanted by time, chunks are read in that order and their rows come sorted (`sorted`): the first ones
+//! long before the last chunk is read, and no more than are asked for.
 
 mod counted;
 mod counting;
 mod exec;
 mod filter;
 mod needs;
+mod sorted;
 mod stats;
+mod tally;
 mod walk;
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -23,20 +25,20 @@ use chunk::Predicate;
 use datafusion::{error::Result, physical_expr::PhysicalExpr};
 use types::Timestamp;
 
-pub use self::stats::ScanStats;
-pub(crate) use self::{counted::CountersRule, exec::ScanExec, stats::Scanned};
+pub use self::stats::{Progress, ScanStats};
+pub(crate) use self::{
+    counted::{CountersRule, SEVERITY},
+    counting::SEVERITIES,
+    exec::ScanExec,
+    needs::TIME,
+    stats::Scanned,
+};
 use self::{
     filter::{Conjunct, View},
-    needs::{TIME, needs},
+    needs::needs,
+    sorted::Order,
 };
 use crate::Piece;
-
-/// Which rows are wanted first, by their times.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Order {
-    OldestFirst,
-    NewestFirst,
-}
 
 /// One table as one query reads it.
 #[derive(Debug, Clone)]
@@ -60,7 +62,8 @@ pub(crate) struct Scan {
     wanted: Option<Vec<String>>,
     /// Both together; `None` for all.
     columns: Option<Vec<String>>,
-    order: Option<Order>,
+    /// The order in which its rows are wanted.
+    order: Option<Arc<Order>>,
     scanned: Arc<Scanned>,
 }
 
@@ -120,14 +123,9 @@ impl Scan {
         scan.prepared()
     }
 
-    /// The same, with those pieces first that have the rows which are wanted first.
+    /// The same, with its rows in an order.
     fn ordered(&self, order: Order) -> Self {
-        let mut pieces = self.pieces.clone();
-        pieces.sort_by_cached_key(|piece| match piece {
-            Piece::Chunk(piece) => order.key((piece.chunk.time_min, piece.chunk.time_max)),
-            Piece::Rows(batch) => order.key(times(batch)),
-        });
-        Self { pieces, order: Some(order), ..self.clone() }
+        Self { order: Some(Arc::new(order)), ..self.clone() }
     }
 
     /// What the filters that change ask for now.
@@ -143,11 +141,7 @@ impl Scan {
 
     /// How many rows there are before any filter.
     fn rows_count(&self) -> u64 {
-        let of = |piece: &Piece| match piece {
-            Piece::Chunk(piece) => piece.rows(),
-            Piece::Rows(batch) => u64::try_from(batch.num_rows()).unwrap_or(u64::MAX),
-        };
-        self.pieces.iter().map(of).sum()
+        self.pieces.iter().map(Piece::rows).sum()
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a query reads: tables that consist of chunks and of rows that are in none yet.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use arrow::{
     array::{Array, RecordBatch},
@@ -18,6 +18,9 @@ pub type BatchStream = BoxStream<'static, Result<RecordBatch, Problem>>;
 
 /// Footers that are fetched at once for one table.
 const FOOTERS_AT_ONCE: usize = 8;
+
+/// Schemas that a further one is compared with.
+const NEIGHBOURS: usize = 4;
 
 /// A part of a table; each of its rows is in one part.
 #[derive(Debug, Clone)]
@@ -41,6 +44,16 @@ pub struct ChunkPiece {
     pub from: Offset,
 }
 
+impl Piece {
+    /// How many rows it has.
+    pub(crate) fn rows(&self) -> u64 {
+        match self {
+            Self::Chunk(piece) => piece.rows(),
+            Self::Rows(batch) => u64::try_from(batch.num_rows()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
 impl ChunkPiece {
     /// How many rows there are from the offset on.
     pub(crate) fn rows(&self) -> u64 {
@@ -56,15 +69,25 @@ pub trait TableSource: fmt::Debug + Send + Sync + 'static {
 
     /// The schemas of all its pieces; together they are the columns that a query may name. Empty for a table without rows.
     async fn schemas(&self) -> Result<Vec<SchemaRef>, Problem> {
-        let of = |piece: Piece| async move {
-            match piece {
-                Piece::Chunk(piece) => piece.chunks.schema(&piece.chunk).await,
-                Piece::Rows(batch) => Ok(batch.schema()),
+        let (mut schemas, mut unknown): (Vec<SchemaRef>, Vec<ChunkPiece>) = (Vec::new(), Vec::new());
+        // Most neighbours are of the same columns, and those of chunks that were seen before have the same schema.
+        let mut add = |schema: SchemaRef| {
+            if !schemas.iter().rev().take(NEIGHBOURS).any(|known| Arc::ptr_eq(known, &schema) || *known == schema) {
+                schemas.push(schema);
             }
         };
-        let mut schemas: Vec<SchemaRef> =
-            stream::iter(self.pieces()).map(of).buffered(FOOTERS_AT_ONCE).try_collect().await?;
-        schemas.dedup();
+        for piece in self.pieces() {
+            match piece {
+                Piece::Rows(batch) => add(batch.schema()),
+                Piece::Chunk(piece) => match piece.chunks.schema_known(&piece.chunk) {
+                    Some(schema) => add(schema),
+                    None => unknown.push(piece),
+                },
+            }
+        }
+        let of = |piece: ChunkPiece| async move { piece.chunks.schema(&piece.chunk).await };
+        let found: Vec<SchemaRef> = stream::iter(unknown).map(of).buffered(FOOTERS_AT_ONCE).try_collect().await?;
+        found.into_iter().for_each(add);
         Ok(schemas)
     }
 }

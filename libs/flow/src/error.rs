@@ -74,6 +74,40 @@ pub enum Error {
     /// A snapshot is not one of this operator.
     #[error("window snapshot: {0}")]
     Snapshot(String),
+    /// This release does not run that.
+    #[error("not built: {0}")]
+    NotBuilt(String),
+    /// A row cannot be computed, and the job's policy is to fail then.
+    #[error("{operator}: {kind}: {detail}; `errors null` or `errors dead_letter` would go on")]
+    Fault {
+        /// The operator.
+        operator: String,
+        /// What kind of fault it is.
+        kind: crate::FaultKind,
+        /// The fault.
+        detail: String,
+    },
+    /// An operator's state is as large as it may be.
+    #[error(
+        "{operator}: state takes {bytes} bytes and {limit} are its budget: use more parallelism, shorter windows or a larger budget"
+    )]
+    StateTooLarge {
+        /// The operator.
+        operator: String,
+        /// What it takes.
+        bytes: usize,
+        /// What it may take.
+        limit: usize,
+    },
+    /// A checkpoint holds state that no operator of the plan takes.
+    #[error("state of {operator:?} has no operator in this plan: pin its uid, or start with `drop_state`")]
+    StateWithoutOperator {
+        /// The operator that had it.
+        operator: String,
+    },
+    /// State could not be moved to or from disk.
+    #[error("spilled state: {0}")]
+    Spill(String),
     /// More bytes were sent or received than were granted.
     #[error("credit exceeded: {bytes} more bytes after {used} would pass the {granted} granted")]
     Credit {

@@ -5,9 +5,24 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use types::{DurationText, IndexName, RuleId, Timestamp, hash64};
 
-use crate::{Error, KEY_GROUPS, WindowSpec};
+use crate::{
+    DedupSpec, Error, ErrorPolicy, GroupSpec, JoinKind, JoinSpec, KEY_GROUPS, OverSpec, PatternSpec, Phase, Port,
+    TopNSpec, WindowPlan, WindowSpec,
+};
 
+mod built;
 mod check;
+mod sink;
+mod source;
+
+pub use sink::SinkSpec;
+pub use source::{
+    ColumnSpec, Connector, Corrupt, EpochUnit, EventTime, FileFormat, Hidden, NexmarkTable, SourceSpec, ValueType,
+};
+
+/// The version of graphs that this release writes; it refuses a newer one. What an operator means never changes under its
+/// name: another meaning is another operator, or a field whose default is the old one.
+pub const GRAPH_VERSION: u32 = 0;
 
 /// The most vertices of one graph; a statement that needs more is to be split.
 pub const VERTICES_MAX: usize = 64;
@@ -16,13 +31,23 @@ pub const VERTICES_MAX: usize = 64;
 pub const PARALLELISM_MAX: u32 = KEY_GROUPS as u32;
 
 /// What a job does: operator chains and the edges between them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct JobGraph {
     /// The operator chains.
     pub vertices: Vec<Vertex>,
     /// Who feeds whom.
     #[serde(default)]
     pub edges: Vec<Edge>,
+    /// What becomes of rows that cannot be computed.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub errors: ErrorPolicy,
+    /// See [`GRAPH_VERSION`].
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub version: u32,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// One operator chain; its operators call each other without a queue in between.
@@ -37,6 +62,19 @@ pub struct Vertex {
     pub operators: Vec<OperatorSpec>,
     /// How many subtasks run it.
     pub parallelism: u32,
+}
+
+impl Vertex {
+    /// The names of the operators, which their state keeps: the word of each, with a number from the second one of a kind.
+    pub fn operator_names(&self) -> Vec<String> {
+        let words: Vec<&str> = self.operators.iter().map(OperatorSpec::word).collect();
+        let number = |at: usize| words[..=at].iter().filter(|word| **word == words[at]).count();
+        let name = |at: usize| match number(at) {
+            1 => words[at].to_owned(),
+            more => format!("{}-{more}", words[at]),
+        };
+        (0..words.len()).map(name).collect()
+    }
 }
 
 /// The stable name of an operator chain: a digest of what it computes, or whatever the user pinned.
@@ -59,6 +97,21 @@ pub struct Edge {
     pub to: u32,
     /// Which subtask gets a row.
     pub partition: Partition,
+    /// Which of the feeding vertex's rows.
+    #[serde(default, skip_serializing_if = "Port::is_main")]
+    pub port: Port,
+}
+
+impl Edge {
+    /// Results, as `partition` says.
+    pub fn new(from: u32, to: u32, partition: Partition) -> Self {
+        Self { from, to, partition, port: Port::Main }
+    }
+
+    /// Results by key.
+    pub fn hash(from: u32, to: u32, columns: Vec<String>) -> Self {
+        Self::new(from, to, Partition::Hash { columns })
+    }
 }
 
 /// Which subtask of the next vertex gets a row.
@@ -119,6 +172,24 @@ pub enum OperatorSpec {
         /// The rule.
         rule: RuleId,
     },
+    /// Reads rows from anywhere.
+    Read(SourceSpec),
+    /// Writes rows anywhere.
+    Write(SinkSpec),
+    /// Keyed windows of every shape.
+    Window(WindowPlan),
+    /// One result per key, which changes.
+    GroupAggregate(GroupSpec),
+    /// Aggregates of each row over those before it.
+    Over(OverSpec),
+    /// The first rows of each key.
+    TopN(TopNSpec),
+    /// One row of each key.
+    Deduplicate(DedupSpec),
+    /// Two inputs.
+    Join(JoinSpec),
+    /// Sequences of rows.
+    Pattern(PatternSpec),
 }
 
 /// One computed column.
@@ -161,17 +232,63 @@ impl OperatorSpec {
             Self::WindowAggregate(_) => "window",
             Self::SinkIndex { .. } => "index sink",
             Self::SinkAlerts { .. } => "alert sink",
+            Self::Read(_) => "source",
+            Self::Write(sink) => sink.word(),
+            Self::Window(WindowPlan { phase: Phase::Local, .. }) => "local window",
+            Self::Window(_) => "window",
+            Self::GroupAggregate(_) => "group",
+            Self::Over(_) => "over",
+            Self::TopN(_) => "top",
+            Self::Deduplicate(_) => "dedup",
+            Self::Join(_) => "join",
+            Self::Pattern(_) => "pattern",
+        }
+    }
+
+    /// The index that it reads.
+    pub fn index_read(&self) -> Option<&IndexName> {
+        match self {
+            Self::Source { index, .. } | Self::Read(SourceSpec { from: Connector::Index { index, .. }, .. }) => {
+                Some(index)
+            }
+            _ => None,
+        }
+    }
+
+    /// By which columns the rows of an input must be spread over subtasks; `None`: in any way.
+    pub fn keys(&self, input: usize) -> Option<&[String]> {
+        match self {
+            Self::WindowAggregate(spec) => Some(&spec.keys),
+            Self::Window(plan) if plan.phase != Phase::Local => Some(&plan.keys),
+            Self::GroupAggregate(spec) => Some(&spec.keys),
+            Self::Over(spec) => Some(&spec.keys),
+            Self::TopN(spec) => Some(&spec.keys),
+            Self::Deduplicate(spec) => Some(&spec.keys),
+            Self::Join(JoinSpec { kind: JoinKind::Lookup { .. }, .. }) => None,
+            Self::Join(spec) => Some(if input == 0 { &spec.left.keys } else { &spec.right.keys }),
+            Self::Pattern(spec) => Some(&spec.keys),
+            _ => None,
+        }
+    }
+
+    /// How many inputs it takes: 0 a source, 2 most joins.
+    pub fn inputs(&self) -> usize {
+        match self {
+            Self::Source { .. } | Self::Read(_) => 0,
+            Self::Join(JoinSpec { kind: JoinKind::Lookup { .. }, .. }) => 1,
+            Self::Join(_) => 2,
+            _ => 1,
         }
     }
 
     /// Whether it begins a chain.
     pub fn is_source(&self) -> bool {
-        matches!(self, Self::Source { .. })
+        matches!(self, Self::Source { .. } | Self::Read(_))
     }
 
     /// Whether it ends a chain.
     pub fn is_sink(&self) -> bool {
-        matches!(self, Self::SinkIndex { .. } | Self::SinkAlerts { .. })
+        matches!(self, Self::SinkIndex { .. } | Self::SinkAlerts { .. } | Self::Write(_))
     }
 
     fn normalised(&self) -> Self {
@@ -312,7 +429,8 @@ pub(crate) mod tests {
                     parallelism,
                 },
             ],
-            edges: vec![Edge { from: 0, to: 1, partition: Partition::Hash { columns: vec!["service".into()] } }],
+            edges: vec![Edge::hash(0, 1, vec!["service".into()])],
+            ..JobGraph::default()
         }
     }
 

@@ -33,27 +33,53 @@
 //! ```
 
 mod barrier;
+mod build;
+mod chain;
+mod changelog;
 mod checkpoint;
 mod column;
 mod credit;
 mod error;
 mod execution;
+mod fault;
 mod graph;
+mod group;
 mod hash;
+mod join;
+mod operator;
+mod over;
+mod pattern;
+mod rank;
+pub mod row;
+mod state;
 mod watermark;
 mod window;
 
 pub use barrier::{Aligner, Alignment};
+pub use chain::Chain;
+pub use changelog::{Change, ChangelogMode};
 pub use checkpoint::{Ack, CheckpointLimits, Checkpoints, CommitPermit, Refused, Stopped};
 pub use credit::{GRANT_TARGET, ReceiverCredit, SenderCredit, WINDOW_BYTES_MAX, WINDOW_BYTES_MIN};
 pub use error::Error;
 pub use execution::{Channel, ExecutionGraph, FreeSlots, Task, TaskId};
+pub use fault::{DEAD_ROW_BYTES_MAX, DeadLetter, ErrorPolicy, FaultKind, dead_letter_schema};
 pub use graph::{
-    Edge, JobGraph, OperatorSpec, PARALLELISM_MAX, Partition, Projection, SourceStart, Uid, VERTICES_MAX, Vertex,
+    ColumnSpec, Connector, Corrupt, Edge, EpochUnit, EventTime, FileFormat, GRAPH_VERSION, Hidden, JobGraph,
+    NexmarkTable, OperatorSpec, PARALLELISM_MAX, Partition, Projection, SinkSpec, SourceSpec, SourceStart, Uid,
+    VERTICES_MAX, ValueType, Vertex,
 };
+pub use group::GroupSpec;
 pub use hash::{KEY_GROUPS, hashes, key_group, key_groups_of, scatter, subtask_of};
+pub use join::{JoinKind, JoinSide, JoinSpec, JoinType};
+pub use operator::{Counts, Operator, Out, Port, Setting, Verdict};
+pub use over::{Frame, OverSpec};
+pub use pattern::{AfterMatch, Measure, MeasureValue, PATTERN_STEPS_MAX, PatternSpec, PatternStep};
+pub use rank::{DedupSpec, Keep, SortKey, TopNSpec};
+pub use row::{CHANGE_COLUMN, HIDDEN_COLUMNS, INSTANT_TYPE, OFFSET_COLUMN, ROW_WATERMARK_COLUMN, SPLIT_COLUMN};
+pub use state::{BlockRef, Frozen, HASH_COLUMN, KeyGroups, OperatorState, Spill, SpillRef, StateBlock, StoredBlock};
 pub use watermark::{Combined, MAX_FUTURE_SKEW, SplitWatermark};
 pub use window::{
-    AggregateFunction, AggregateSpec, EARLY_COLUMN, EarlyFire, EarlyOp, GROUPS_MAX, KEY_BYTES_MAX, SNAPSHOT_VERSION,
-    TIME_COLUMN, TumblingState, WINDOW_END_COLUMN, WINDOW_START_COLUMN, WindowSpec, window_end, window_start,
+    AggregateFunction, AggregateSpec, EARLY_COLUMN, EarlyFire, EarlyOp, Emit, GROUPS_MAX, KEY_BYTES_MAX, Phase,
+    SNAPSHOT_VERSION, TIME_COLUMN, TumblingOperator, TumblingState, WINDOW_END_COLUMN, WINDOW_START_COLUMN, WindowPlan,
+    WindowShape, WindowSpec, window_end, window_start,
 };

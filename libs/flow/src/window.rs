@@ -6,10 +6,21 @@
 
 mod accumulator;
 mod block;
+mod cells;
+mod chunk;
 mod exact;
+mod grid;
+mod groups;
 mod layout;
+mod operator;
+mod panes;
+mod plan;
+mod running;
+mod sessions;
 mod snapshot;
 mod spec;
+mod split;
+mod table;
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
@@ -19,6 +30,10 @@ use types::Timestamp;
 use self::{block::Block, layout::Input, layout::Layout};
 use crate::Error;
 
+pub use operator::TumblingOperator;
+pub(crate) use panes::PaneOperator;
+pub use plan::{Emit, Phase, WindowPlan, WindowShape};
+pub(crate) use sessions::SessionOperator;
 pub use snapshot::SNAPSHOT_VERSION;
 pub use spec::{AggregateFunction, AggregateSpec, EarlyFire, EarlyOp, WindowSpec, window_end, window_start};
 
@@ -251,5 +266,7 @@ impl Pages {
     }
 }
 
+#[cfg(test)]
+mod plan_tests;
 #[cfg(test)]
 mod tests;

@@ -22,7 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use types::{Clock, ReplicaId, Timestamp};
 use wire::{Service, views::Member};
 
-use crate::{Announcement, StartError, certificate, secret};
+use crate::{Announcement, IndexKeyring, StartError, certificate, secret};
 
 /// Closures of [`Host::cpu`] that run at once; others wait. Two: the machine has other work.
 const CPU_AT_ONCE_MAX: usize = 2;
@@ -42,8 +42,10 @@ pub struct Host {
     pub bus: Bus,
     /// What every service shares.
     pub common: Common,
-    /// Object storage.
+    /// Object storage; objects of encrypted indexes are sealed and opened on their way.
     pub objects: Objects,
+    /// The keys of encrypted indexes.
+    pub index_keys: IndexKeyring,
     /// Certificate and authorities of the process; follows its files once the service runs.
     pub tls: Tls,
     /// The only way to learn the time.
@@ -79,6 +81,8 @@ impl Host {
         let creds = secret::resolve(&common.nats_creds)?;
         let bus = Bus::connect(bus_options(&common, &tls, format!("{service}/{replica}"), creds)).await?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let index_keys = IndexKeyring::new(bus.clone(), common.journal_replicas, common.encryption_keys.clone());
+        let objects = objects.with_keys(Arc::new(index_keys.clone()));
         let shared = Shared {
             started: clock.now(),
             tenants: OnceCell::new(),
@@ -92,7 +96,8 @@ impl Host {
             closers: Mutex::default(),
         };
         let stop = CancellationToken::new();
-        Ok(Self { service, replica, bus, common, objects, tls, clock, stop, shared: Arc::new(shared) })
+        let shared = Arc::new(shared);
+        Ok(Self { service, replica, bus, common, objects, index_keys, tls, clock, stop, shared })
     }
 
     /// This replica's own directory for state that can be rebuilt.

@@ -3,7 +3,8 @@
 //! Owns the frame of a service: settings to connections ([`Host`]), lease, restore, replay and fenced appends of a control service
 //! ([`Ledger`]), what only a leader does ([`while_leading`], [`keep_serving`], [`run_effects`]), start and drain order ([`run`],
 //! [`start_in_process`]), the process's certificate and when it is read again, what
-//! the users of an index may still take ([`Quotas`]), and the probes of Kubernetes.
+//! the users of an index may still take ([`Quotas`]), the keys of encrypted indexes ([`IndexKeyring`]), places at a door that no index takes all of ([`Places`]), and the probes
+//! of Kubernetes.
 //! Deliberately does not know: any service, any message, what a state means, how NATS or object storage work.
 //!
 //! ```no_run
@@ -72,10 +73,12 @@ mod control;
 mod effect;
 mod error;
 mod guest;
+mod index_keys;
 mod keyring;
 mod ledger;
 mod listen;
 mod metrics;
+mod places;
 mod probe;
 mod quotas;
 mod run;
@@ -88,8 +91,10 @@ pub use control::{ControlState, ENTRY_BYTES_MAX};
 pub use effect::{EFFECTS_IN_FLIGHT_MAX, Free, Turn, Turns, keep_serving, run_effects, while_leading};
 pub use error::StartError;
 pub use guest::Host;
+pub use index_keys::{INDEX_KEYS_MAX, IndexKeyring, Rewrapped};
 pub use keyring::{KeyringError, NamedKey, named_keys};
 pub use ledger::Ledger;
+pub use places::{Place, Places};
 pub use quotas::{OverQuota, QueryPermit, Quotas};
 pub use run::{DRAIN_MAX, InProcess, Running, Service, run, start_in_process};
 pub use watch::{Seen, Watch};

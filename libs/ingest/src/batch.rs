@@ -37,7 +37,8 @@ const INFERRED_MAX: usize = COLUMNS_MAX - BASE_COLUMNS.len() - 1;
 /// Shape: the base columns of [`base_schema`](crate::base_schema), then inferred columns sorted by name, typed `Int64`,
 /// `Float64`, `Boolean` or `Utf8`. A column with whole and decimal numbers is `Float64`; any other mixture is `Utf8`
 /// with the values as text.
-/// Bounds: [`COLUMNS_MAX`] columns; fields that would open another one go to [`REST_COLUMN`].
+/// Bounds: [`COLUMNS_MAX`] columns, or fewer ([`with_inferred_max`](Self::with_inferred_max)); fields that would open another
+/// one go to [`REST_COLUMN`]. A cell takes up to eight bytes beside its text, also where it is empty.
 ///
 /// ```
 /// use ingest::{BatchBuilder, RawEvent, parse};
@@ -67,6 +68,8 @@ pub struct BatchBuilder {
     columns: Vec<(String, Column)>,
     /// Where a column of a name is.
     places: HashMap<String, usize>,
+    /// How many of them there may be.
+    inferred_max: usize,
     /// The columns of the fields of the row before: mostly the next row has the same ones.
     row: Vec<usize>,
     rest: StringBuilder,
@@ -87,10 +90,17 @@ impl BatchBuilder {
             severity: StringBuilder::new(),
             columns: Vec::new(),
             places: HashMap::new(),
+            inferred_max: INFERRED_MAX,
             row: Vec::new(),
             rest: StringBuilder::new(),
             rest_used: false,
         }
+    }
+
+    /// Lets the batch have at most so many inferred columns, where so many rows of [`COLUMNS_MAX`] would take too much memory.
+    #[must_use]
+    pub fn with_inferred_max(self, inferred_max: usize) -> Self {
+        Self { inferred_max: inferred_max.min(INFERRED_MAX), ..self }
     }
 
     /// The events taken so far.
@@ -144,6 +154,17 @@ impl BatchBuilder {
         true
     }
 
+    /// Understands events and appends them until the batch is full: one that it does not take is left where it stands.
+    pub fn extend<'a>(&mut self, events: impl IntoIterator<Item = RawEvent<'a>>) {
+        let mut events = events.into_iter();
+        while !self.is_full()
+            && let Some(event) = events.next()
+        {
+            let taken = self.push(&parse(event), event.received);
+            debug_assert!(taken, "a batch that is not full takes a record");
+        }
+    }
+
     /// The place of a field's column, which is opened if it is new; nothing if it cannot have one.
     fn column(&mut self, name: &str, value: &Value<'_>, guess: Option<usize>) -> Option<usize> {
         if let Some(at) = guess.filter(|at| self.columns[*at].0 == name) {
@@ -152,7 +173,7 @@ impl BatchBuilder {
         if let Some(at) = self.places.get(name) {
             return Some(*at);
         }
-        if self.columns.len() >= INFERRED_MAX || BASE_COLUMNS.contains(&name) {
+        if self.columns.len() >= self.inferred_max || BASE_COLUMNS.contains(&name) {
             return None;
         }
         let at = self.columns.len();
@@ -205,13 +226,7 @@ pub fn to_batch<'a>(
     events: impl IntoIterator<Item = RawEvent<'a>>,
 ) -> RecordBatch {
     let mut builder = BatchBuilder::new(segment, first_offset);
-    let mut events = events.into_iter();
-    while !builder.is_full()
-        && let Some(event) = events.next()
-    {
-        let taken = builder.push(&parse(event), event.received);
-        debug_assert!(taken, "a batch that is not full takes a record");
-    }
+    builder.extend(events);
     builder.finish()
 }
 

@@ -57,12 +57,20 @@ fn known(name: &str) -> Option<usize> {
     if candidate { KNOWN.iter().position(|key| key.len() == name.len() && *key == name) } else { None }
 }
 
+/// Fields for which there is room at once.
+const FIELDS_EXPECTED: usize = 16;
+
 /// Collects the fields of one event; of a name given twice the last value stays.
-#[derive(Default)]
 pub(crate) struct Fields<'a> {
     list: Vec<(Cow<'a, str>, Value<'a>)>,
     known: [Option<Value<'a>>; KNOWN.len()],
     rest: Map<String, Json>,
+}
+
+impl Default for Fields<'_> {
+    fn default() -> Self {
+        Self { list: Vec::with_capacity(FIELDS_EXPECTED), known: Default::default(), rest: Map::new() }
+    }
 }
 
 /// What to take where no key says it.

@@ -117,7 +117,7 @@ fn no_select(first: &TokenWithSpan) -> Diagnostic {
     }
 }
 
-fn take_insert(tokens: &mut Vec<TokenWithSpan>) -> Result<Option<IndexName>, Diagnostic> {
+pub(crate) fn take_insert(tokens: &mut Vec<TokenWithSpan>) -> Result<Option<IndexName>, Diagnostic> {
     if !is_word(tokens.first(), "INSERT") {
         return Ok(None);
     }

@@ -2,7 +2,7 @@
 //!
 //! Owns the grammars: one-off queries in SQL ([`parse_select`]), the pipe language ([`parse_pipe`]), the part of LogQL that
 //! Loki's clients send ([`parse_logql`]), continuous queries ([`parse_continuous`]) and rule conditions
-//! ([`parse_condition`]), together a rule ([`parse_rule`]); the logical plan of the pipe language and of LogQL ([`Plan`]) and its way to SQL ([`lower`]); what
+//! ([`parse_condition`]), together a rule ([`parse_rule`]); queries that look at one event at a time ([`Sieve`]); the logical plan of the pipe language and of LogQL ([`Plan`]) and its way to SQL ([`lower`]); what
 //! could come next while somebody writes ([`complete`]); and the one shape of a complaint about any of them
 //! ([`Diagnostic`]), which points at a line and column and says what to write instead.
 //! Deliberately does not know: which indexes and columns exist, how anything is executed, Arrow or DataFusion. Column
@@ -34,13 +34,16 @@ mod condition;
 mod continuous;
 mod diagnostic;
 mod expression;
+mod library;
 pub mod logql;
 mod lower;
 mod pipe;
 pub mod plan;
 mod quantity;
+mod reads;
 mod rule;
 mod select;
+mod sieve;
 mod text;
 mod tumble;
 mod windowed;
@@ -49,15 +52,18 @@ pub use condition::{Comparison, Condition, parse_condition};
 pub use continuous::{Continuous, OutputColumn, RESERVED_COLUMNS, Shape, parse_continuous};
 pub use diagnostic::{Diagnostic, nearest};
 pub use expression::{Expression, parse_expression};
+pub use library::{Definition, Definitions, ITEMS_MAX, ItemRef, TableName, VIEWS_DEPTH_MAX, about_item, inside_view};
 pub use logql::{Logql, parse_logql};
-pub use lower::{Column, ColumnKind, Ongoing, Surroundings, lower, lower_continuous};
+pub use lower::{Column, ColumnKind, Ongoing, Surroundings, lower, lower_continuous, lower_over, lower_view};
 pub use pipe::{
     Command, Completion, CompletionKind, DEPTH_MAX, Known, LIST_MAX, STEPS_MAX, TESTS_MAX, complete, name_text,
     parse_pipe,
 };
 pub use plan::Plan;
+pub use reads::RELATIONS_ALL_MAX;
 pub use rule::{Rule, RuleError, parse_rule};
-pub use select::{Select, TABLES_MAX, parse_select};
+pub use select::{NamedView, Select, TABLES_MAX, parse_insert, parse_select};
+pub use sieve::{Sieve, SieveStage, Sifted};
 pub use sqlparser::ast::Statement;
 pub use text::{OPERATORS_MAX, TEXT_BYTES_MAX};
 pub use tumble::{DELAY_DEFAULT, DELAY_MAX, SIZE_MAX, SIZE_MIN};

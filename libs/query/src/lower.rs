@@ -6,6 +6,7 @@
 
 mod aggregate;
 mod continuous;
+mod library;
 mod neighbour;
 mod predicate;
 mod quote;
@@ -20,7 +21,7 @@ use std::collections::BTreeMap;
 use types::{IndexName, Timestamp};
 
 use crate::{
-    Diagnostic, Select,
+    Diagnostic, Select, SieveStage, TableName,
     logql::Unit,
     nearest, parse_select,
     pipe::position,
@@ -28,6 +29,7 @@ use crate::{
 };
 
 pub use continuous::{Ongoing, lower_continuous};
+pub use library::{lower_over, lower_view};
 pub(crate) use predicate::escaped;
 pub(crate) use quote::{name, text, timestamp};
 pub(crate) use rows::{Out, Rows};
@@ -76,7 +78,7 @@ pub struct Surroundings {
 /// A statement that answers the plan; `text` is what the plan was read from, complaints point into it.
 ///
 /// Order: events are newest first unless `sort` says otherwise, groups are by their keys.
-/// Errors: a field or an index that is not there; `not yet here: …` for steps that SQL cannot say, which are `lookup expand
+/// Errors: a field or an index that is not there; `not yet here: …` for steps that SQL cannot say, which are `expand
 /// follow alert into export create explain`; too many stages.
 pub fn lower(plan: &Plan, text: &str, around: &Surroundings) -> Result<Select, Diagnostic> {
     let mut lowering = Lowering::new(text, around, false);
@@ -92,11 +94,15 @@ pub(crate) struct Lowering<'a> {
     stages: Vec<String>,
     /// Whether fields are labels of LogQL: one that is not there is null, and dots may be written as `_`.
     labels: bool,
+    /// What is gathered instead of stages of a statement, where single events are looked at.
+    one_by_one: Option<Vec<SieveStage>>,
+    /// The columns of the views and lookups that may be read.
+    tables: BTreeMap<TableName, Vec<Column>>,
 }
 
 impl<'a> Lowering<'a> {
     pub(crate) fn new(text: &'a str, around: &'a Surroundings, labels: bool) -> Self {
-        Self { text, around, stages: Vec::new(), labels }
+        Self { text, around, stages: Vec::new(), labels, one_by_one: None, tables: BTreeMap::new() }
     }
 
     /// The rows that the plan gives.
@@ -137,6 +143,14 @@ impl<'a> Lowering<'a> {
         Ok(rows)
     }
 
+    /// What a plan of steps that look at one event at a time does to each.
+    pub(crate) fn one_by_one(mut self, plan: &Plan) -> Result<Vec<SieveStage>, Diagnostic> {
+        self.one_by_one = Some(Vec::new());
+        let mut rows = self.rows_of(plan)?;
+        self.settle(&mut rows, None)?;
+        Ok(self.one_by_one.unwrap_or_default())
+    }
+
     /// A new stage, and the name under which others read it.
     pub(crate) fn stage(&mut self, sql: &str) -> Result<String, Diagnostic> {
         if self.stages.len() == STAGES_MAX {
@@ -160,14 +174,7 @@ impl<'a> Lowering<'a> {
 
     /// A complaint at the place where the text first says this word.
     pub(crate) fn complaint(&self, word: &str, message: impl Into<String>) -> Diagnostic {
-        let part = |c: char| c.is_alphanumeric() || c == '_';
-        let place = self.text.match_indices(word).map(|(at, _)| at).find(|at| {
-            let before = self.text[..*at].chars().next_back().is_some_and(part);
-            let after = self.text[at + word.len()..].chars().next().is_some_and(part);
-            !word.is_empty() && !before && !after
-        });
-        let (line, column) = place.map_or((1, 1), |at| position(self.text, at));
-        Diagnostic::new(line, column, message)
+        complaint_in(self.text, word, message)
     }
 
     pub(crate) fn not_yet(&self, command: &str) -> Diagnostic {
@@ -203,6 +210,22 @@ impl<'a> Lowering<'a> {
             }
         }
     }
+}
+
+/// A complaint at the place where a text first says this word.
+pub(crate) fn complaint_in(text: &str, word: &str, message: impl Into<String>) -> Diagnostic {
+    let (line, column) = place_of(text, word).map_or((1, 1), |at| position(text, at));
+    Diagnostic::new(line, column, message)
+}
+
+/// Where a text first says this word.
+pub(crate) fn place_of(text: &str, word: &str) -> Option<usize> {
+    let part = |c: char| c.is_alphanumeric() || c == '_';
+    text.match_indices(word).map(|(at, _)| at).find(|at| {
+        let before = text[..*at].chars().next_back().is_some_and(part);
+        let after = text[at + word.len()..].chars().next().is_some_and(part);
+        !word.is_empty() && !before && !after
+    })
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use types::{IndexName, Timestamp};
 
-use crate::Comparison;
+use crate::{Comparison, ItemRef, TableName, reads::Reads};
 
 pub use function::{Function, FunctionName};
 pub use step::{Direction, Format, JoinKind, Measure, MeasureFunction, Parsing, SortKey, Step};
@@ -26,6 +26,8 @@ pub const TIME: &str = "_time";
 pub struct Plan {
     /// The indexes that it reads; empty where the text does not say.
     pub indexes: Vec<IndexName>,
+    /// The views and lookups that it reads besides: `view:errors`.
+    pub views: Vec<ItemRef>,
     /// The event times that it reads.
     pub span: Span,
     /// Which rows.
@@ -48,12 +50,56 @@ impl Plan {
         found
     }
 
-    /// Lets the plan read these indexes where its text names none; a plan inside another then reads what the other reads.
+    /// Every view and lookup that the plan and the plans inside it name, each once; those of which the index is known.
+    pub fn all_items(&self) -> Vec<TableName> {
+        let mut found: Vec<TableName> = Vec::new();
+        self.visit(&mut |plan| {
+            for name in plan.named_items().filter_map(ItemRef::table) {
+                if !found.contains(&name) {
+                    found.push(name);
+                }
+            }
+        });
+        found
+    }
+
+    /// What the plan and the plans inside it read, as often as they do.
+    pub(crate) fn reads(&self) -> Reads {
+        let mut found = Reads::default();
+        self.visit(&mut |plan| {
+            plan.indexes.iter().for_each(|_| found.index());
+            plan.named_items().filter_map(ItemRef::table).for_each(|name| found.item(name));
+        });
+        found
+    }
+
+    /// The views and lookups that the plan itself names, as often as it does.
+    fn named_items(&self) -> impl Iterator<Item = &ItemRef> {
+        let lookups = self.steps.iter().filter_map(|step| match step {
+            Step::Lookup { table, .. } => Some(table),
+            _ => None,
+        });
+        self.views.iter().chain(lookups)
+    }
+
+    /// Lets the plan read these indexes where its text names none; a plan inside another then reads what the other reads. A view or
+    /// a lookup without an index is of the first index that the plan reads, or of the first of these.
     pub fn default_indexes(&mut self, indexes: &[IndexName]) {
-        if self.indexes.is_empty() {
+        if self.indexes.is_empty() && self.views.is_empty() {
             self.indexes = indexes.to_vec();
         }
-        let Self { indexes, search, steps, .. } = self;
+        let named = self.views.iter().find_map(|view| view.index.as_ref());
+        let home = self.indexes.first().or(indexes.first()).or(named).cloned();
+        self.views.iter_mut().for_each(|view| view.of(home.as_ref()));
+        for step in &mut self.steps {
+            if let Step::Lookup { table, .. } = step {
+                table.of(home.as_ref());
+            }
+        }
+        let outer = if self.views.is_empty() { &self.indexes } else { indexes };
+        let indexes = outer.to_vec();
+        let indexes = indexes.as_slice();
+        let Self { search, steps, .. } = self;
         let mut inner = |plan: &mut Plan| plan.default_indexes(indexes);
         search.visit_mut(&mut inner);
         for step in steps {
@@ -64,6 +110,13 @@ impl Plan {
                 _ => {}
             }
         }
+    }
+
+    /// How many plans it is together with those inside it.
+    pub(crate) fn plan_count(&self) -> usize {
+        let mut count = 0;
+        self.visit(&mut |_| count += 1);
+        count
     }
 
     /// Whether the query has no end: a `follow` stands in it.

@@ -4,7 +4,8 @@
 use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
 
 use query::{
-    Column, ColumnKind, Command, Plan, Surroundings, lower, lower_continuous, parse_pipe,
+    Column, ColumnKind, Command, ItemRef, Plan, Surroundings, TableName, lower, lower_continuous, lower_over,
+    parse_insert, parse_pipe, parse_select,
     plan::{Function, MeasureFunction},
 };
 use types::Timestamp;
@@ -34,6 +35,13 @@ fn surroundings(text: &str) -> Surroundings {
     Surroundings { now, columns: BTreeMap::from(columns), rows_max: 999 }
 }
 
+/// A lookup that somebody has uploaded.
+fn tables() -> BTreeMap<TableName, Vec<Column>> {
+    let name = "shop.hosts".parse::<ItemRef>().unwrap().table().unwrap();
+    let column = |name: &str| Column { name: name.to_owned(), kind: ColumnKind::Text };
+    BTreeMap::from([(name, ["host", "owner", "team"].map(column).to_vec())])
+}
+
 fn plan(text: &str) -> Plan {
     let mut plan = parse_pipe(text).unwrap_or_else(|found| panic!("{}", found.render(text)));
     plan.default_indexes(&["shop".parse().unwrap()]);
@@ -47,7 +55,7 @@ fn example(command: &Command) -> String {
     if command.name() == "explain" {
         return format!("As the last step, over HTTP:\n```\n{asked}\n```\n");
     }
-    if let Ok(select) = lower(&plan(&asked), &asked, &around) {
+    if let Ok(select) = lower_over(&plan(&asked), &asked, &around, &tables()) {
         return format!("```\n{asked}\n```\n```sql\n{}\n```\n", select.text);
     }
     let asked = format!("| {}", command.usage);
@@ -113,4 +121,24 @@ fn examples_of_the_prose_are_read() {
             panic!("{}", found.render(&text));
         }
     }
+}
+
+/// Every query that the page about libraries shows is one.
+#[test]
+fn examples_of_the_library_are_read() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guide/library.md")).unwrap();
+    let mut read = 0;
+    for block in page.split("```").skip(1).step_by(2) {
+        let Some((language, text)) = block.split_once('\n') else { continue };
+        let fault = match language {
+            "sql" => parse_insert(text)
+                .and_then(|insert| if insert.is_none() { parse_select(text).map(drop) } else { Ok(()) })
+                .err(),
+            "pipe" => parse_pipe(text.trim_end()).err(),
+            _ => continue,
+        };
+        assert!(fault.is_none(), "{}", fault.unwrap().render(text));
+        read += 1;
+    }
+    assert!(read >= 6, "{read}");
 }

@@ -41,6 +41,8 @@ pub struct Common {
     pub data_dir: PathBuf,
     /// Object storage as written; [`Common::object_store`] fills in the default.
     pub object_store_url: String,
+    /// Master keys, which wrap the keys of encrypted indexes.
+    pub encryption_keys: Secret,
     /// Format of the service's own log lines.
     pub log_format: LogFormat,
     /// Which log lines are written.

@@ -35,6 +35,22 @@ pub enum StoreError {
         /// Its key.
         key: String,
     },
+    /// The key of a sealed object cannot be had.
+    #[error("sealed object {key:?}: {source}")]
+    Key {
+        /// The object's key in the store.
+        key: String,
+        /// Why not.
+        source: KeyError,
+    },
+    /// A sealed object is not what was sealed under its name.
+    #[error("sealed object {key:?}: {source}")]
+    Sealed {
+        /// The object's key in the store.
+        key: String,
+        /// What is wrong with it.
+        source: encryption::Error,
+    },
     /// The object store refused or did not answer; a write may have happened.
     #[error("object store could not {verb} {key:?}: {source}")]
     Failed {
@@ -45,6 +61,17 @@ pub enum StoreError {
         /// The store's answer.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+/// Why the key of a sealed object cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// Not now: it can be had when what the text says is mended.
+    #[error("the key of its index cannot be had: {0}")]
+    Unavailable(String),
+    /// Never again, or there never was one.
+    #[error("the key of its index is gone: {0}")]
+    Gone(String),
 }
 
 impl StoreError {

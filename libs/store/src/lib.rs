@@ -1,8 +1,9 @@
 //! Object storage, and local state that can always be rebuilt.
 //!
-//! Owns [`Objects`] (a directory or an S3 bucket, with a put that never overwrites) and [`Local`] (sled behind a guard: whatever goes
+//! Owns [`Objects`] (a directory or an S3 bucket, with a put that never overwrites; objects whose key ends with [`SEALED`] are
+//! sealed on their way in and opened on their way out) and [`Local`] (sled behind a guard: whatever goes
 //! wrong inside, its directory is moved aside and work goes on empty).
-//! Deliberately does not know: what the bytes mean, journals, snapshots, when to write which, or where settings come from.
+//! Deliberately does not know: what the bytes mean, where keys are kept ([`ObjectKeys`]), journals, snapshots, when to write which, or where settings come from.
 //!
 //! ```
 //! use store::{Local, Objects, Put};
@@ -28,9 +29,11 @@ mod error;
 mod local;
 mod objects;
 mod s3;
+mod sealed;
 mod tree;
 
-pub use error::StoreError;
+pub use error::{KeyError, StoreError};
 pub use local::{BROKEN_KEPT_MAX, ENTRIES_MAX, Local, LocalState};
 pub use objects::{LIST_MAX, ObjectInfo, Objects, Put};
 pub use s3::S3Options;
+pub use sealed::{ObjectKeys, SEALED};

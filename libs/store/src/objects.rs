@@ -3,6 +3,7 @@
 use std::{fmt, ops::Range, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
+use encryption::plain_size;
 use futures::StreamExt;
 use object_store::{
     ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, local::LocalFileSystem, path::Path,
@@ -10,7 +11,10 @@ use object_store::{
 };
 use rustls::ClientConfig;
 
-use crate::{S3Options, StoreError};
+use crate::{
+    ObjectKeys, S3Options, SEALED, StoreError,
+    sealed::{Sealer, beyond},
+};
 
 /// The most objects that one [`Objects::list`] answers.
 pub const LIST_MAX: usize = 100_000;
@@ -29,18 +33,21 @@ pub enum Put {
 pub struct ObjectInfo {
     /// Its whole key.
     pub key: String,
-    /// Its size.
+    /// Its size; of a sealed one that of what it holds.
     pub bytes: u64,
 }
 
 /// Object storage below one location.
 ///
 /// Keys are `/`-separated; a key never begins or ends with `/`. Durable: a stored object survives power loss (directories are
-/// synced, S3 is by itself).
+/// synced, S3 is by itself). An object whose key ends with [`SEALED`] is sealed when it is stored and opened when it is read, and
+/// sizes and ranges are those of its plain bytes; without its key it can be neither stored nor read.
 #[derive(Clone)]
 pub struct Objects {
     inner: Arc<dyn ObjectStore>,
     location: Arc<str>,
+    /// Without one nothing counts as sealed.
+    sealer: Option<Sealer>,
 }
 
 impl Objects {
@@ -92,7 +99,17 @@ impl Objects {
             }
             directory(PathBuf::from(dir))?
         };
-        Ok(Self { inner, location: url.into() })
+        Ok(Self { inner, location: url.into(), sealer: Some(Sealer::default()) })
+    }
+
+    /// The same objects; sealed ones are opened with the keys that are to be had there.
+    pub fn with_keys(self, keys: Arc<dyn ObjectKeys>) -> Self {
+        Self { sealer: Some(Sealer::new(keys)), ..self }
+    }
+
+    /// The same objects as they lie there: sealed ones are copied and measured as they are, for repairs.
+    pub fn as_they_lie(&self) -> Self {
+        Self { sealer: None, ..self.clone() }
     }
 
     /// Where the objects are, as it was written.
@@ -105,6 +122,10 @@ impl Objects {
     /// Errors: `Failed` - unknown, repeat it.
     pub async fn put_if_absent(&self, key: &str, bytes: Bytes) -> Result<Put, StoreError> {
         let path = path(key, "put")?;
+        let bytes = match self.sealer(key) {
+            Some(sealer) => sealer.seal(key, bytes).await?,
+            None => bytes,
+        };
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         match self.inner.put_opts(&path, PutPayload::from_bytes(bytes), options).await {
             Ok(_) => Ok(Put::Stored),
@@ -117,29 +138,37 @@ impl Objects {
 
     /// The whole object.
     pub async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
+        let path = path(key, "get")?;
+        if let Some(sealer) = self.sealer(key) {
+            return sealer.open(self.inner.as_ref(), (key, &path), None).await;
+        }
         let failed = |error| StoreError::of("get", key, error);
-        self.inner.get(&path(key, "get")?).await.map_err(failed)?.bytes().await.map_err(failed)
+        self.inner.get(&path).await.map_err(failed)?.bytes().await.map_err(failed)
     }
 
     /// A range of the object's bytes; a range beyond its end is an error.
     pub async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let path = path(key, "get a range of")?;
+        if let Some(sealer) = self.sealer(key) {
+            return sealer.open(self.inner.as_ref(), (key, &path), Some(range)).await;
+        }
         let expected = range.end.saturating_sub(range.start);
         let bytes = self
             .inner
-            .get_range(&path(key, "get a range of")?, range.clone())
+            .get_range(&path, range.clone())
             .await
             .map_err(|error| StoreError::of("get a range of", key, error))?;
         if u64::try_from(bytes.len()).unwrap_or(u64::MAX) == expected {
             return Ok(bytes);
         }
-        let source = format!("bytes {}..{} reach beyond its end", range.start, range.end).into();
+        let source = beyond(&range).into();
         Err(StoreError::Failed { verb: "get a range of", key: key.to_owned(), source })
     }
 
     /// The object's size; `None` if it does not exist.
     pub async fn head(&self, key: &str) -> Result<Option<u64>, StoreError> {
         match self.inner.head(&path(key, "head")?).await.map_err(|error| StoreError::of("head", key, error)) {
-            Ok(meta) => Ok(Some(meta.size)),
+            Ok(meta) => Ok(Some(self.size(key, meta.size))),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
@@ -157,7 +186,10 @@ impl Objects {
         let mut listing = self.inner.list(folder.as_ref()).take(limit.min(LIST_MAX));
         while let Some(meta) = listing.next().await {
             match meta {
-                Ok(meta) => found.push(ObjectInfo { key: meta.location.to_string(), bytes: meta.size }),
+                Ok(meta) => {
+                    let key = meta.location.to_string();
+                    found.push(ObjectInfo { bytes: self.size(&key, meta.size), key });
+                }
                 // Deleted by somebody between the listing and the look at it.
                 Err(object_store::Error::NotFound { .. }) => {}
                 Err(error) => return Err(StoreError::of("list", prefix, error)),
@@ -200,6 +232,15 @@ impl Objects {
         let mut names: Vec<String> = names.collect();
         names.sort();
         Ok(names)
+    }
+
+    fn sealer(&self, key: &str) -> Option<&Sealer> {
+        self.sealer.as_ref().filter(|_| key.ends_with(SEALED))
+    }
+
+    /// That of the plain bytes; that of what is there where no sealed object has it.
+    fn size(&self, key: &str, size: u64) -> u64 {
+        self.sealer(key).and_then(|_| plain_size(size)).unwrap_or(size)
     }
 
     /// Deletes an object; one that is absent is already deleted.

@@ -110,6 +110,8 @@ fn index_name(text: &str) -> Result<(), &'static str> {
 token_ids! {
     /// The name of a log index, unique in an installation; it is the `<index>` of `logs.<index>`.
     IndexName = "index name", index_name;
+    /// The name of a view, a saved search or a lookup; unique in the library of its index.
+    ItemName = "library name", index_name;
     /// The scope of a stream: the tenant of an OSB instance.
     ScopeName = "scope name", any;
     /// One running process of a service.

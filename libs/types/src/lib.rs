@@ -22,8 +22,8 @@ mod time;
 mod unit;
 
 pub use id::{
-    BindingId, ContainerId, Generation, GroupName, IndexName, InstanceId, Invalid, JobId, LaneId, ReaderId, ReplicaId,
-    RuleId, ScopeName, SegmentId, TOKEN_BYTES_MAX, Tag, Token, TransactionId, WriterId,
+    BindingId, ContainerId, Generation, GroupName, IndexName, InstanceId, Invalid, ItemName, JobId, LaneId, ReaderId,
+    ReplicaId, RuleId, ScopeName, SegmentId, TOKEN_BYTES_MAX, Tag, Token, TransactionId, WriterId,
 };
 pub use key::{KeyRange, ROUTING_KEY_BYTES_MAX, RoutingKey, hash64};
 pub use position::{Offset, Position, StreamCut};

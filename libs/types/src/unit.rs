@@ -11,7 +11,7 @@ use crate::Invalid;
 pub struct ByteSize(pub u64);
 
 /// A duration; read from `250ms`, `10s`, `5m`, `2h`, `7d`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct DurationText(pub Duration);
 
 const SIZES: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];

@@ -1,6 +1,7 @@
 //! Scopes, streams, their segments, transactions, reader groups, and where the containers are.
 
 mod group;
+mod library;
 mod policy;
 mod restore;
 mod scale;
@@ -10,6 +11,10 @@ use serde::{Deserialize, Serialize};
 use types::{ContainerId, IndexName, KeyRange, RoutingKey, ScopeName, SegmentId, StreamCut, Tag, Timestamp};
 
 pub use group::{Consumed, CutKind, GroupConfig, GroupDescription, GroupList, GroupRetention, GroupsOf, NamedGroup};
+pub use library::{
+    Expected, Item, ItemBody, ItemChange, ItemKind, ItemList, ItemPlace, ItemRemoval, ItemsOf, LIBRARY_TEXT_MAX,
+    Lookup, LookupColumn, LookupKind, SavedSearch, TextLanguage, UploadOf, UploadPlace, View,
+};
 pub use policy::{RetentionChange, RetentionPolicy, ScalingPolicy};
 pub use restore::{Reservation, RestoredSegment, StreamRestore};
 pub use scale::{EpochPage, EpochRecord, EpochsOf, Scale, SegmentNode, SegmentNodes, SegmentsOf, SuccessorsOf};
@@ -40,6 +45,11 @@ calls! {
     SealStream(StreamName) -> StreamDescription; "lb.v1.coordinator.streams.seal" [()] @ Coordinator, Idempotent
     /// Deletes a stream with all its segments and chunks; deleting what is not there succeeds.
     DeleteStream(StreamName) -> Empty; "lb.v1.coordinator.streams.delete" [()] @ Coordinator, Idempotent
+
+    /// Lists the versions of an encrypted stream's key. Kinds: `UnknownIndex`, `NotEncrypted`, `IndexKeyDestroyed`.
+    DescribeIndexKeys(StreamName) -> IndexKeyList; "lb.v1.coordinator.keys.describe" [()] @ Coordinator, Idempotent
+    /// Gives an encrypted stream the next version of its key: what is sealed from now on is sealed with it. Kinds: `UnknownIndex`, `NotEncrypted`, `IndexKeyDestroyed`, `TooManyIndexKeys`.
+    RotateIndexKey(StreamName) -> IndexKeyList; "lb.v1.coordinator.keys.rotate" [()] @ Coordinator, Never
 
     /// Takes a stream number for a restore, so that no other stream gets it; a repeat changes nothing. Kinds: `StreamNumberTaken`.
     ReserveStream(Reservation) -> Reservation; "lb.v1.coordinator.streams.reserve" [()] @ Coordinator, Idempotent
@@ -88,6 +98,17 @@ calls! {
     /// Tells up to where a subscribing reader group has consumed a stream; a cut before the last one changes nothing. Kinds: `UnknownGroup`, `InvalidCut`.
     ReportConsumed(Consumed) -> Empty; "lb.v1.coordinator.groups.consumed" [()] @ Coordinator, Idempotent
 
+    /// Lists what the library of an index holds, by name, in pages. Kinds: `UnknownIndex`.
+    ListItems(ItemsOf) -> ItemList; "lb.v1.coordinator.library.list" [()] @ Coordinator, Idempotent
+    /// Describes one item of a library. Kinds: `UnknownIndex`, `UnknownItem`.
+    DescribeItem(ItemPlace) -> Item; "lb.v1.coordinator.library.describe" [()] @ Coordinator, Idempotent
+    /// Puts an item into a library, or another in its place; what is there already in this form stays as it is. Kinds: `UnknownIndex`, `ItemChanged`, `ItemKindDiffers`, `InvalidItem`, `UploadExpired`, `TooManyItems`.
+    PutItem(ItemChange) -> Item; "lb.v1.coordinator.library.put" [()] @ Coordinator, Idempotent
+    /// Takes an item out of a library; taking out what is not there succeeds. Kinds: `UnknownIndex`, `ItemChanged`.
+    DeleteItem(ItemRemoval) -> Empty; "lb.v1.coordinator.library.delete" [()] @ Coordinator, Idempotent
+    /// Says where the table of a lookup may be put into object storage before its item is. Kinds: `UnknownIndex`, `TooManyItems`.
+    ReserveUpload(UploadOf) -> UploadPlace; "lb.v1.coordinator.library.reserve" [()] @ Coordinator, Never
+
     /// Signs what a program outside the platform shows with its calls: which stream its index is. Asked for under its binding's subject, which says who it is. Kinds: `UnknownIndex`.
     GrantDelegation(Empty) -> Granted; "lb.v1.coordinator.delegations.grant" [()] @ Coordinator, Idempotent, Grant(|_| Touched::Nothing)
 
@@ -124,13 +145,17 @@ pub struct NewStream {
     /// Labels: at most 16.
     #[serde(default)]
     pub tags: Vec<Tag>,
+    /// Whether what it has in object storage is sealed with a key of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub encrypted: bool,
 }
 
 impl NewStream {
     /// A stream that neither scales nor forgets.
     pub fn fixed(scope: ScopeName, index: IndexName, segment_count: u16) -> Self {
         let (retention_days, scaling, retention) = (None, ScalingPolicy::default(), None);
-        Self { scope, index, segment_count, retention_days, scaling, retention, tags: Vec::new() }
+        let (tags, encrypted) = (Vec::new(), false);
+        Self { scope, index, segment_count, retention_days, scaling, retention, tags, encrypted }
     }
 }
 
@@ -265,6 +290,9 @@ pub struct StreamDescription {
     /// The first events that are still there; a segment that it does not name is there from its beginning.
     #[serde(default)]
     pub head: StreamCut,
+    /// Whether what it has in object storage is sealed with a key of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub encrypted: bool,
 }
 
 impl StreamDescription {
@@ -276,8 +304,22 @@ impl StreamDescription {
         segments: Vec<SegmentRange>,
     ) -> Self {
         let (epoch, retention_days, scaling, retention) = (0, None, ScalingPolicy::default(), None);
-        let (tags, sealed, head) = (Vec::new(), false, StreamCut::default());
-        Self { stream, scope, index, epoch, segments, created, retention_days, scaling, retention, tags, sealed, head }
+        let (tags, sealed, head, encrypted) = (Vec::new(), false, StreamCut::default(), false);
+        Self {
+            stream,
+            scope,
+            index,
+            epoch,
+            segments,
+            created,
+            retention_days,
+            scaling,
+            retention,
+            tags,
+            sealed,
+            head,
+            encrypted,
+        }
     }
 
     /// The segment for a routing key; without a key the index name serves as one, which gives the whole index one order.
@@ -297,6 +339,26 @@ impl StreamDescription {
         let near = self.segments.get(near).filter(|s| s.range.contains(hash));
         near.or_else(|| self.segments.iter().find(|s| s.range.contains(hash))).copied()
     }
+}
+
+/// The versions of the key of an encrypted stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexKeyList {
+    /// The stream's number.
+    pub stream: u32,
+    /// Ascending; the last one seals.
+    pub versions: Vec<IndexKeyVersion>,
+}
+
+/// One version of a key, without the key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexKeyVersion {
+    /// The version.
+    pub version: u32,
+    /// When it was made.
+    pub created: Timestamp,
+    /// The name of the master key by which it is wrapped.
+    pub master: String,
 }
 
 /// Streams.

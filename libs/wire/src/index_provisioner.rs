@@ -62,6 +62,9 @@ pub struct IndexOptions {
     /// The index of the back-end `s3`, in the same scope, into whose bucket its chunks are copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive_to: Option<IndexName>,
+    /// Whether what it has in object storage is sealed with a key of its own; fixed when it is created.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub encryption: bool,
     /// What only its back-end knows, by name: at most 16, of at most 255 characters each.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub backend: BTreeMap<String, String>,

@@ -5,6 +5,20 @@ use types::{IndexName, JobId, RuleId, StreamCut, Timestamp};
 
 use crate::{Empty, page::Page};
 
+mod control;
+mod cut;
+mod history;
+
+pub use control::{
+    JobOptions, JobPlan, RescaleOf, RestartPolicy, RestoreFrom, Savepoint, SavepointName, SavepointOf, Savepoints,
+    SavepointsOf, StopOf,
+};
+pub use cut::SourceCut;
+pub use history::{
+    Cause, CheckpointFigures, CheckpointHistory, CheckpointOutcome, CheckpointRun, HISTORY_MAX, JobException,
+    JobExceptions, JobFigures, SubtaskFigures,
+};
+
 calls! {
     /// Starts a continuous job; the same id with the same text answers the running job. Kinds: `InvalidQuery`, `JobDiffers`, `UnknownIndex`.
     SubmitJob(NewJob) -> JobDescription; "lb.v1.job-manager.jobs.submit" [()] @ JobManager, Idempotent
@@ -18,6 +32,26 @@ calls! {
     ReportTask(TaskReport) -> Empty; "lb.v1.job-manager.tasks.report" [()] @ JobManager, Idempotent
     /// A task has stored its part of a checkpoint.
     ReportCheckpoint(CheckpointReport) -> Empty; "lb.v1.job-manager.checkpoints.report" [()] @ JobManager, Idempotent
+    /// Takes a savepoint: a checkpoint that is kept until it is deleted; the same name again answers the same one. Kinds: `UnknownJob`, `JobOver`, `JobSuspended`, `InvalidSavepoint`, `TooManySavepoints`, `SavepointPending`.
+    TakeSavepoint(SavepointOf) -> Savepoint; "lb.v1.job-manager.savepoints.take" [()] @ JobManager, Idempotent
+    /// Drops a savepoint; dropping what is not there succeeds. Kinds: `SavepointInUse`.
+    DeleteSavepoint(SavepointName) -> Empty; "lb.v1.job-manager.savepoints.delete" [()] @ JobManager, Idempotent
+    /// Lists the savepoints of a job, oldest first.
+    ListSavepoints(SavepointsOf) -> Savepoints; "lb.v1.job-manager.savepoints.list" [()] @ JobManager, Idempotent
+    /// Stops a job at a savepoint: sources end at its barrier; with `drain` every window closes first and the job is finished, else it is suspended. The answer is the job, which may be stopping still. Kinds: `UnknownJob`, `JobOver`, `JobStopping`, `InvalidSavepoint`, `TooManySavepoints`.
+    StopJob(StopOf) -> JobDescription; "lb.v1.job-manager.jobs.stop" [()] @ JobManager, Idempotent
+    /// Gives a job another parallelism at a stop-savepoint, and goes on from there; the same parallelism answers at once. The answer is the job, which may be stopping still. Kinds: `UnknownJob`, `JobOver`, `JobSuspended`, `JobStopping`, `InvalidParallelism`.
+    RescaleJob(RescaleOf) -> JobDescription; "lb.v1.job-manager.jobs.rescale" [()] @ JobManager, Idempotent
+    /// The last checkpoints of a job, newest first. Kinds: `UnknownJob`.
+    ShowCheckpoints(JobName) -> CheckpointHistory; "lb.v1.job-manager.jobs.checkpoints" [()] @ JobManager, Idempotent
+    /// What ended attempts of a job, newest first. Kinds: `UnknownJob`.
+    ShowExceptions(JobName) -> JobExceptions; "lb.v1.job-manager.jobs.exceptions" [()] @ JobManager, Idempotent
+    /// The figures of a job's tasks over the last minute. Kinds: `UnknownJob`, `NotBuilt`.
+    ShowFigures(JobName) -> JobFigures; "lb.v1.job-manager.jobs.figures" [()] @ JobManager, Idempotent
+    /// The plan of a job as it runs, at its parallelism of now. Kinds: `UnknownJob`.
+    ShowPlan(JobName) -> JobPlan; "lb.v1.job-manager.jobs.plan" [()] @ JobManager, Idempotent
+    /// Plans a job without running it. Kinds: `InvalidQuery`.
+    ExplainJob(NewJob) -> JobPlan; "lb.v1.job-manager.jobs.explain" [()] @ JobManager, Idempotent
 }
 
 /// Where a job begins to read.
@@ -38,6 +72,8 @@ pub enum Sink {
     Index(IndexName),
     /// Rows are observed by an alert rule.
     Alerts(RuleId),
+    /// Rows go where the text says, outside the platform; a word for people.
+    Elsewhere(String),
 }
 
 /// A condition that can only become true as a window grows, so that a row may be told before its window closes.
@@ -69,6 +105,9 @@ pub struct NewJob {
     /// Tells rows before their window closes.
     #[serde(default)]
     pub early: Option<EarlyFire>,
+    /// How it is run.
+    #[serde(default)]
+    pub options: JobOptions,
 }
 
 /// Names a job.
@@ -92,6 +131,24 @@ pub enum JobStatus {
     Cancelled,
     /// Given up; `failure` says why.
     Failed,
+    /// Being stopped at a savepoint: its tasks run up to the savepoint's barrier.
+    Stopping,
+    /// Stopped at a savepoint, from which it can go on; it holds no slots.
+    Suspended,
+    /// Came to the end of everything that it reads; all its rows are out.
+    Finished,
+}
+
+impl JobStatus {
+    /// Whether nothing runs any more and nothing will: cancelled, failed or finished.
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Cancelled | Self::Failed | Self::Finished)
+    }
+
+    /// Whether it has slots or waits for some.
+    pub fn wants_slots(self) -> bool {
+        !self.is_over() && self != Self::Suspended
+    }
 }
 
 /// A job as people see it.
@@ -103,8 +160,9 @@ pub struct JobDescription {
     pub text: String,
     /// Where results go.
     pub sink: Sink,
-    /// What it reads.
-    pub source: IndexName,
+    /// The first index that it reads; none if it reads none.
+    #[serde(default)]
+    pub source: Option<IndexName>,
     /// What it is doing.
     pub status: JobStatus,
     /// Grows with every restart.
@@ -125,6 +183,15 @@ pub struct JobDescription {
     /// Task placement, `task -> replica`, for pictures.
     #[serde(default)]
     pub tasks: Vec<(String, String)>,
+    /// Grows with every change of parallelism; names the writers of its sinks.
+    #[serde(default)]
+    pub generation: u32,
+    /// Up to where each source has read, by the vertex of the graph; `source` and `cut` repeat the first index among them.
+    #[serde(default)]
+    pub cuts: std::collections::BTreeMap<u32, SourceCut>,
+    /// How it is run.
+    #[serde(default)]
+    pub options: JobOptions,
 }
 
 /// Which jobs to list.
@@ -155,8 +222,10 @@ pub enum TaskStatus {
     Running,
     /// It failed; the text is for people.
     Failed(String),
-    /// It came to the end of its input.
+    /// It came to the end of its input and ended. Its last checkpoint was acknowledged before, so that it counts as having taken part in every later one.
     Finished,
+    /// A source read one of its splits to the end; the task runs on.
+    EndOfSplit,
 }
 
 /// A task's report.
@@ -170,6 +239,9 @@ pub struct TaskReport {
     pub task: u32,
     /// What became of it.
     pub status: TaskStatus,
+    /// Of a failure: what kind of thing it was.
+    #[serde(default)]
+    pub cause: Cause,
 }
 
 /// A task's part of a checkpoint.
@@ -186,9 +258,18 @@ pub struct CheckpointReport {
     /// The object that holds the task's state; `None` for a task without state.
     #[serde(default)]
     pub part: Option<PartRef>,
-    /// Up to where a source has read.
+    /// Up to where a source of an index has read.
     #[serde(default)]
     pub cut: StreamCut,
+    /// Up to where another source has read: position by split.
+    #[serde(default)]
+    pub splits: std::collections::BTreeMap<String, u64>,
+    /// Every object that `part` refers to, so that what no checkpoint needs can be deleted. `part` itself is not among them.
+    #[serde(default)]
+    pub blocks: Vec<String>,
+    /// What it cost.
+    #[serde(default)]
+    pub figures: CheckpointFigures,
 }
 
 /// An object that holds state.

@@ -39,6 +39,7 @@ pub fn registry() -> Vec<Row> {
         alerter::CALLS,
         coordinator::EVENTS,
         segment_store::EVENTS,
+        task_worker::EVENTS,
         subjects::RECORDS,
     ]
     .concat()

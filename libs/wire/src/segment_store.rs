@@ -1,12 +1,17 @@
 //! Appends to and reads from segments, addressed by container.
 
 mod adopt;
+mod fragment;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use types::{ContainerId, Generation, IndexName, Offset, ReplicaId, SegmentId, Timestamp, WriterId};
 
 pub use adopt::{Adoption, GarbageOf, GarbagePage, Quarantine, Quarantined, SegmentOrigin};
+pub use fragment::{
+    FRAGMENT_BYTES_MAX, FRAGMENT_PART_BYTES_MAX, FRAGMENT_RUNS_MAX, FRAGMENT_TEXT_MAX, Fragment, FragmentAnswer,
+    FragmentPart, RowColumns, RowRun, RowsOf,
+};
 
 use crate::Empty;
 
@@ -43,6 +48,12 @@ calls! {
     ListGarbage(GarbageOf) -> GarbagePage; "lb.v1.segment-store.container.{container}.garbage" [ContainerId] @ SegmentStore, Idempotent
     /// Moves objects of a segment that no state names, nor ever will, below `quarantine/`; others stay. Kinds: `UnknownSegment`.
     QuarantineObjects(Quarantine) -> Quarantined; "lb.v1.segment-store.container.{container}.quarantine" [ContainerId] @ SegmentStore, Idempotent
+    /// Answers the columns of rows of segments that the container's replica owns, those of the tail included. Kinds: `ContainerUnavailable`, `Truncated`, `InvalidFragment`.
+    DescribeRows(RowsOf) -> RowColumns; "lb.v1.segment-store.container.{container}.columns" [ContainerId] @ SegmentStore, Idempotent
+    /// Begins a fragment of a query over rows of segments that the container's replica owns, and answers what it has after a while. Kinds: `ContainerUnavailable`, `Truncated`, `InvalidFragment`, `FragmentTooLarge`, `Throttled`.
+    RunFragment(Fragment) -> FragmentAnswer; "lb.v1.segment-store.container.{container}.fragment" [ContainerId] @ SegmentStore, Idempotent
+    /// Answers a part of a fragment's result, or that it still runs. Kinds: `UnknownFragment`, and those of `RunFragment`.
+    ReadFragment(FragmentPart) -> FragmentAnswer; "lb.v1.segment-store.container.{container}.fragment-part" [ContainerId] @ SegmentStore, Idempotent
 }
 
 events! {

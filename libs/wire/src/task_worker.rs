@@ -4,7 +4,13 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use types::{JobId, ReplicaId};
 
-use crate::Empty;
+use crate::{Empty, job_manager::SourceCut};
+
+mod figures;
+mod state;
+
+pub use figures::{TaskFigures, WorkerFigures};
+pub use state::{STATE_ROWS_MAX, StateOf, StateRows};
 
 calls! {
     /// Starts the worker's tasks of one attempt; older attempts of the job end first; an attempt that runs already is left alone. Kinds: `NoSlots`, `BadPlan`, `WorkerRestarted`.
@@ -13,6 +19,15 @@ calls! {
     CancelTasks(AttemptName) -> Empty; "lb.v1.task-worker.worker.{replica}.cancel" [ReplicaId] @ TaskWorker, Idempotent
     /// Makes the worker's source tasks emit a barrier.
     TriggerCheckpoint(Barrier) -> Empty; "lb.v1.task-worker.worker.{replica}.checkpoint" [ReplicaId] @ TaskWorker, Idempotent
+    /// Tells that a checkpoint is committed: sinks of two phases publish what they held back for it and for older ones. Repeated after every start of an attempt, so publishing again must change nothing. Kinds: `AttemptOver`, `NotBuilt`.
+    CommitCheckpoint(Commit) -> Empty; "lb.v1.task-worker.worker.{replica}.commit" [ReplicaId] @ TaskWorker, Idempotent
+    /// Rows of the live state of one task, as Arrow IPC. Kinds: `AttemptOver`, `NotBuilt`.
+    ReadState(StateOf) -> StateRows; "lb.v1.task-worker.worker.{replica}.state" [ReplicaId] @ TaskWorker, Idempotent
+}
+
+events! {
+    /// How the tasks of a worker do; told every second while there are any.
+    FiguresTold(WorkerFigures); "lb.v1.evt.task-worker.worker.{replica}.figures" [ReplicaId] @ TaskWorker
 }
 
 /// What a worker is to run.
@@ -33,6 +48,15 @@ pub struct Deployment {
     pub submission: u64,
     /// When the worker that is meant started; a worker that was restarted since refuses with `WorkerRestarted`.
     pub worker_started: types::Timestamp,
+    /// Where each source begins, by its vertex; `cut` holds for a source of an index that is not named here.
+    #[serde(default)]
+    pub cuts: std::collections::BTreeMap<u32, SourceCut>,
+    /// Grows with every change of parallelism: part of the names of writers and transactions, which count anew in each.
+    #[serde(default)]
+    pub generation: u32,
+    /// The checkpoint from which it begins, which is committed: sinks publish what they held back for it before anything else. 0: none.
+    #[serde(default)]
+    pub checkpoint: u64,
 }
 
 /// State of one task.
@@ -68,4 +92,35 @@ pub struct Barrier {
     /// The submission that it belongs to.
     #[serde(default)]
     pub submission: u64,
+    /// What follows it.
+    #[serde(default)]
+    pub kind: BarrierKind,
+}
+
+/// What follows a barrier.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BarrierKind {
+    /// The job goes on.
+    #[default]
+    Checkpoint,
+    /// The job goes on; every block is stored anew, so that the savepoint needs no object of another checkpoint.
+    Savepoint,
+    /// Nothing: sources end behind the barrier, and so does everything that they feed. Open windows stay open in the state.
+    Stop,
+    /// Nothing, and before the barrier sources tell the last watermark, so that every window closes.
+    Drain,
+}
+
+/// A committed checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commit {
+    /// The job.
+    pub job: JobId,
+    /// The attempt.
+    pub attempt: u32,
+    /// The submission that it belongs to.
+    pub submission: u64,
+    /// The checkpoint's number.
+    pub checkpoint: u64,
 }

@@ -1,6 +1,7 @@
 //! Key-value buckets: liveness, leases, and views that a leader writes and others read.
 //!
-//! Nothing here is truth: leases and members only say who is alive, views are rebuilt from journals.
+//! Little here is truth: leases and members only say who is alive, views are rebuilt from journals. The keys of encrypted indexes
+//! ([`INDEX_KEYS`]) are nowhere else, so that they are gone when they are destroyed.
 
 use std::{fmt, str::FromStr};
 
@@ -23,6 +24,8 @@ pub const TOKENS: &str = "lb_tokens";
 pub const QUOTAS: &str = "lb_quotas";
 /// Bucket of where indexes are archived; key = index; the value is an [`ArchivePlace`]. An index without one is not archived.
 pub const ARCHIVES: &str = "lb_archives";
+/// Bucket of the keys of encrypted streams; key = number of the stream; the value is an [`IndexKeys`].
+pub const INDEX_KEYS: &str = "lb_index_keys";
 /// Bucket of what was let in of indexes with a quota; key = [`usage_key`]; entries expire after two days.
 pub const USAGE: &str = "lb_usage";
 
@@ -50,6 +53,31 @@ pub fn stream_key(index: &IndexName) -> String {
 /// The key of a part of what a replica let in, in [`USAGE`]; the value is a [`Usages`].
 pub fn usage_key(service: Service, replica: &ReplicaId, part: u8) -> String {
     format!("{service}.{replica}.{part}")
+}
+
+/// The keys of an encrypted stream, wrapped by master keys.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexKeys {
+    /// By version, ascending; the last one seals. There is none any more when the stream was deleted.
+    pub keys: Vec<IndexKey>,
+    /// The last version that was destroyed, with all before it; 0 if none was. A stream that a restore brings back goes on behind it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub destroyed: u32,
+}
+
+fn is_zero(version: &u32) -> bool {
+    *version == 0
+}
+
+/// One version of a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexKey {
+    /// The version.
+    pub version: u32,
+    /// When it was made.
+    pub created: Timestamp,
+    /// The key as a master key wrapped it, `ID:BASE64`.
+    pub wrapped: String,
 }
 
 /// A living replica.

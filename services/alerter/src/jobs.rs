@@ -35,6 +35,7 @@ impl Jobs {
             start: StartAt::Latest,
             parallelism: 0,
             early,
+            options: wire::job_manager::JobOptions::default(),
         };
         self.bus.call::<SubmitJob>(&(), &new).await?;
         self.ledger.submit(Command::JobTaken(rule.rule, job)).await.map(drop)

@@ -1,5 +1,6 @@
 //! The broker's section of the settings; meaning, unit and bounds stand in `default.toml`.
 
+use actix_web::http::Uri;
 use serde::Deserialize;
 use settings::{Findings, Secret, Section};
 use types::{ByteSize, DurationText};
@@ -33,6 +34,8 @@ pub struct Config {
     pub sealing_keys: Secret,
     /// Base URL of the gateway as applications reach it.
     pub gateway_url: String,
+    /// Host and port of the gateway's gRPC as applications reach it; empty is none.
+    pub grpc_public_address: String,
     /// NATS URL as applications reach it.
     pub nats_public_url: String,
     /// How long the audit is kept.
@@ -67,6 +70,15 @@ fn list(names: &str) -> impl Iterator<Item = String> {
     names.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
+/// Whether it is all of a URL between scheme and path: drivers are given it as one.
+fn is_host_and_port(address: &str) -> bool {
+    let Ok(uri) = format!("http://{address}").parse::<Uri>() else { return false };
+    let whole = uri.authority().is_some_and(|authority| authority.as_str() == address);
+    // A number may be written with a sign, a port may not.
+    let port = uri.port().is_some_and(|port| port.as_u16() > 0 && !port.as_str().starts_with('+'));
+    whole && port && !address.contains('@') && uri.host().is_some_and(|host| !host.is_empty())
+}
+
 impl Section for Config {
     const NAME: &'static str = "broker";
 
@@ -90,10 +102,57 @@ impl Section for Config {
         found.require(self.operator_grace.0 <= 24 * hour, "operator_grace", "must be 24h or less");
         let http = self.gateway_url.starts_with("http://") || self.gateway_url.starts_with("https://");
         found.require(http, "gateway_url", "must begin with http:// or https://");
+        let grpc = self.grpc_public_address.is_empty() || is_host_and_port(&self.grpc_public_address);
+        found.require(grpc, "grpc_public_address", "must be a host and a port, for example logs.example.com:4317");
         found.require(
             !self.nats_public_url.is_empty(),
             "nats_public_url",
             "name the servers as applications reach them",
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use settings::{Layers, Settings};
+
+    use super::*;
+
+    fn is_taken(address: &str) -> bool {
+        let set = vec![format!("broker.grpc_public_address={address}")];
+        let settings = Settings::load(Layers { set, ..Layers::default() }).unwrap();
+        match settings.section::<Config>() {
+            Ok(_) => true,
+            Err(found) => !found.to_string().contains("broker.grpc_public_address"),
+        }
+    }
+
+    #[test]
+    fn the_address_of_grpc_is_a_host_and_a_port() {
+        for address in ["", "logs.example.com:4317", "localhost:1", "10.0.0.1:65535", "[::1]:4317", "Logs:4317"] {
+            assert!(is_taken(address), "{address}");
+        }
+        for address in [
+            "logs.example.com",
+            "h:",
+            ":4317",
+            "h:0",
+            "h:65536",
+            "h:+1",
+            "h:x",
+            "::1:4317",
+            "[::1:4317",
+            "a b:1",
+            "u@h:1",
+            "u:p@h:1",
+            "h?x:1",
+            "h:1?x",
+            "h:1#x",
+            "h/x:1",
+            "h:1/",
+            "http://h:1",
+        ] {
+            assert!(!is_taken(address), "{address}");
+        }
     }
 }

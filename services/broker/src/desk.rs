@@ -76,6 +76,8 @@ pub(crate) struct Desk {
     pub(crate) audit: Audit,
     /// Base URL of the gateway as applications reach it, without a slash at its end.
     pub(crate) gateway_url: Arc<str>,
+    /// Host and port of its gRPC; empty is none.
+    pub(crate) grpc_address: Arc<str>,
     pub(crate) nats_url: Arc<str>,
     /// From the effects to the requests.
     pub(crate) handover: Handover,

@@ -78,6 +78,7 @@ impl host::Service for Broker {
             bus: host.bus.clone(),
             clock: host.clock.clone(),
             gateway_url: config.gateway_url.trim_end_matches('/').into(),
+            grpc_address: config.grpc_public_address.as_str().into(),
             nats_url: config.nats_public_url.as_str().into(),
             handover: desk::Handover::default(),
         };

@@ -19,7 +19,7 @@ pub const SETTINGS_MAX: usize = 16;
 pub const SETTING_CHARS_MAX: usize = 255;
 
 /// The parameters that mean something to us. None of them can be a secret: they are told to whoever makes an index, and are stored there.
-pub(crate) const PARAMETERS: [&str; 12] = [
+pub(crate) const PARAMETERS: [&str; 13] = [
     "index",
     "segments",
     "retention_days",
@@ -27,6 +27,7 @@ pub(crate) const PARAMETERS: [&str; 12] = [
     "scaling",
     "reclaim_policy",
     "adopt_existing",
+    "encryption",
     "archive_to",
     "alerts",
     "settings",
@@ -52,6 +53,8 @@ pub struct Defaults {
     pub quota: Quota,
     /// What becomes of the events when the instance is deprovisioned.
     pub reclaim_policy: Reclaim,
+    /// Whether chunks are sealed with a key of the index's own.
+    pub encryption: bool,
     /// What only the back-end knows.
     pub settings: BTreeMap<String, String>,
     /// Default alert rules.
@@ -106,6 +109,7 @@ pub fn wanted(plan: &Defaults, parameters: &Value) -> Result<Shape, Unfit> {
         reclaim: value(parameters, "reclaim_policy")?.unwrap_or(plan.reclaim_policy),
         adopt: value(parameters, "adopt_existing")?.unwrap_or(false),
         archive_to: value(parameters, "archive_to")?,
+        encryption: value(parameters, "encryption")?.unwrap_or(plan.encryption),
         backend: settings(plan, parameters)?,
     };
     Ok(Shape {

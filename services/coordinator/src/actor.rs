@@ -6,10 +6,11 @@ use host::Ledger;
 use wire::{
     Empty, Problem,
     coordinator::{
-        CreateScope, CreateStream, DeleteScope, DeleteStream, DescribePlacement, DescribeStream, EpochPage, GroupList,
-        ListEpochs, ListGroups, ListScopes, ListSegments, ListStreams, ListSuccessors, ListTransactions, Reservation,
-        ReserveStream, RestoreStream, ScaleStream, ScopeList, SealStream, SegmentNodes, StreamDescription, StreamList,
-        TransactionList, TruncateStream, UpdateStream,
+        CreateScope, CreateStream, DeleteScope, DeleteStream, DescribeIndexKeys, DescribePlacement, DescribeStream,
+        EpochPage, GroupList, IndexKeyList, ListEpochs, ListGroups, ListScopes, ListSegments, ListStreams,
+        ListSuccessors, ListTransactions, Reservation, ReserveStream, RestoreStream, RotateIndexKey, ScaleStream,
+        ScopeList, SealStream, SegmentNodes, StreamDescription, StreamList, TransactionList, TruncateStream,
+        UpdateStream,
     },
     views::Placement,
 };
@@ -76,6 +77,8 @@ work! {
     TruncateStream -> StreamDescription = |streams, request| streams.truncate(&request.index, request.cut);
     DeleteStream -> Empty = |streams, request| empty(streams.delete(&request.index));
     DeleteScope -> Empty = |streams, request| empty(streams.delete_scope(request.scope, request.recursive));
+    DescribeIndexKeys -> IndexKeyList = |streams, request| streams.describe_keys(&request.index);
+    RotateIndexKey -> IndexKeyList = |streams, request| streams.rotate_key(&request.index);
     ScaleStream -> StreamDescription = |commits, request| commits.scale(request);
     SealStream -> StreamDescription = |commits, request| commits.seal(&request.index);
 }

@@ -4,9 +4,10 @@ use actix::Addr;
 use bus::{BusError, Door, Doors};
 use wire::coordinator::{
     AbortTransaction, BeginTransaction, CommitTransaction, CreateGroup, CreateScope, CreateStream, DeleteGroup,
-    DeleteScope, DeleteStream, DescribeGroup, DescribePlacement, DescribeStream, DescribeTransaction, GrantDelegation,
-    ListEpochs, ListGroups, ListScopes, ListSegments, ListStreams, ListSuccessors, ListTransactions, PingTransaction,
-    ReportConsumed, ReserveStream, ResetGroup, RestoreStream, ScaleStream, SealStream, TruncateStream, UpdateStream,
+    DeleteItem, DeleteScope, DeleteStream, DescribeGroup, DescribeIndexKeys, DescribeItem, DescribePlacement,
+    DescribeStream, DescribeTransaction, GrantDelegation, ListEpochs, ListGroups, ListItems, ListScopes, ListSegments,
+    ListStreams, ListSuccessors, ListTransactions, PingTransaction, PutItem, ReportConsumed, ReserveStream,
+    ReserveUpload, ResetGroup, RestoreStream, RotateIndexKey, ScaleStream, SealStream, TruncateStream, UpdateStream,
 };
 
 use crate::actor::Desk;
@@ -43,6 +44,13 @@ pub(crate) async fn open(doors: &Doors, desk: &Addr<Desk>) -> Result<Vec<Door>, 
         doors.open::<ListGroups>(None, desk.clone().recipient()).await?,
         doors.open::<DeleteGroup>(None, desk.clone().recipient()).await?,
         doors.open::<ReportConsumed>(None, desk.clone().recipient()).await?,
+        doors.open::<ListItems>(None, desk.clone().recipient()).await?,
+        doors.open::<DescribeItem>(None, desk.clone().recipient()).await?,
+        doors.open::<PutItem>(None, desk.clone().recipient()).await?,
+        doors.open::<DeleteItem>(None, desk.clone().recipient()).await?,
+        doors.open::<ReserveUpload>(None, desk.clone().recipient()).await?,
+        doors.open::<DescribeIndexKeys>(None, desk.clone().recipient()).await?,
+        doors.open::<RotateIndexKey>(None, desk.clone().recipient()).await?,
         doors.open::<GrantDelegation>(None, desk.clone().recipient()).await?,
     ])
 }

@@ -20,6 +20,8 @@ pub struct Config {
     pub retention_interval: DurationText,
     /// How long a minute of the rules of automatic scaling lasts.
     pub autoscale_minute: DurationText,
+    /// How long the table of a lookup stays that no item names any more.
+    pub library_delay: DurationText,
     /// How long a delegation of a program outside the platform holds.
     pub delegation_lifetime: DurationText,
     /// Address of the REST interface; empty is off.
@@ -41,6 +43,7 @@ impl Section for Config {
         let fits = within(self.retention_interval, 100, 86_400_000);
         found.require(fits, "retention_interval", "must be from 100ms to 24h");
         found.require(within(self.autoscale_minute, 60, 3_600_000), "autoscale_minute", "must be from 60ms to 1h");
+        found.require(within(self.library_delay, 1_000, 86_400_000), "library_delay", "must be from 1s to 24h");
         found.require(
             within(self.delegation_lifetime, 10_000, 3_600_000),
             "delegation_lifetime",

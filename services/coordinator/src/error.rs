@@ -5,6 +5,7 @@ use wire::{Code, Problem};
 
 use crate::{
     groups::GroupError,
+    library::LibraryError,
     state::graph::{CutError, RestoreError, ScaleError},
     transactions::TransactionError,
 };
@@ -113,6 +114,9 @@ pub enum CoordinatorError {
     /// About a reader group.
     #[error(transparent)]
     Group(#[from] GroupError),
+    /// About a library.
+    #[error(transparent)]
+    Library(#[from] LibraryError),
 }
 
 impl From<CoordinatorError> for Problem {
@@ -120,6 +124,7 @@ impl From<CoordinatorError> for Problem {
         match &error {
             CoordinatorError::Transaction(error) => error.into(),
             CoordinatorError::Group(error) => error.into(),
+            CoordinatorError::Library(error) => error.into(),
             CoordinatorError::NotInstalled => Self::unavailable("Starting", &error),
             CoordinatorError::ContainerCountChanged { .. } => Self::unavailable("ContainerCountChanged", &error),
             CoordinatorError::SegmentCount(_) => Self::bad_request("SegmentCount", &error),

@@ -12,5 +12,6 @@ fn golden_journal_is_read_for_ever() {
     golden.covers::<crate::transactions::Event>("Event.Transactions");
     golden.covers::<crate::groups::Event>("Event.Groups");
     golden.covers::<crate::retention::Event>("Event.Retention");
+    golden.covers::<crate::library::Event>("Event.Library");
     golden.close();
 }

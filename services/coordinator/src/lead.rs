@@ -20,6 +20,7 @@ use crate::{
     autoscale::watch::Watcher,
     commit::Commits,
     config::Config,
+    library::doors::Librarian,
     metrics,
     retention::keep::Keeper,
     sighting::Sightings,
@@ -57,6 +58,7 @@ pub(crate) struct Rooms {
     pub(crate) commits: Commits,
     keeper: Keeper,
     watcher: Watcher,
+    librarian: Librarian,
 }
 
 impl Rooms {
@@ -64,7 +66,8 @@ impl Rooms {
         let commits = Commits::new(host, ledger.clone(), streams.clone());
         let keeper = Keeper::new(host, ledger.clone(), streams.clone());
         let watcher = Watcher::new(host.bus.clone(), ledger.clone(), commits.clone());
-        Self { commits, keeper, watcher }
+        let librarian = Librarian::new(host, ledger.clone());
+        Self { commits, keeper, watcher, librarian }
     }
 
     async fn work_for_ever(&self, config: &Config) {
@@ -72,6 +75,7 @@ impl Rooms {
             self.commits.expire_for_ever(),
             self.keeper.keep_for_ever(config.retention_interval.0),
             self.watcher.watch_for_ever(config.autoscale_minute.0),
+            self.librarian.collect_for_ever(config.library_delay.0),
         );
     }
 }
@@ -112,6 +116,7 @@ impl Leader {
             self.place_for_ever(),
             self.resume_for_ever(),
             self.streams.keep_shown(changes),
+            self.streams.keep_wrapped(),
             self.rooms.work_for_ever(&self.config)
         );
         drop(doors);
@@ -190,4 +195,5 @@ fn count(state: &State) {
     metrics::SEGMENTS_KEPT_MOST.set(kept().max().unwrap_or(0));
     metrics::SCOPES.set(state.scopes(None).count());
     metrics::GROUPS.set(state.groups().count());
+    metrics::ITEMS.set(state.library().count());
 }

@@ -3,7 +3,7 @@
 //! Owns scopes; streams and their numbers; the segments of every epoch with their key ranges, which followed which, and where a
 //! stream begins; transactions and reader groups as far as they outlive a writer or reader; and the placement of segment containers
 //! on replicas of segment-store, each assignment fenced by a generation. All of it is journaled; the views in key-value buckets
-//! are copies that a leader rewrites when it takes over.
+//! are copies that a leader rewrites when it takes over. The keys of encrypted streams are in a bucket and nowhere else.
 //! Deliberately does not know: events, offsets, chunks, users, bindings, or why an index was wanted.
 //!
 //! Doors, state, bounds and what happens when it fails stand in `README.md`.
@@ -29,6 +29,7 @@ mod delegation;
 mod error;
 pub mod groups;
 mod lead;
+pub mod library;
 mod metrics;
 mod page;
 mod placement;
@@ -44,7 +45,7 @@ mod views;
 use actix::Actor;
 use bus::Gatekeeper;
 use host::{Host, Ledger, Running, StartError};
-use wire::views::{GROUPS, MEMBERS, QUOTAS, SYNCHRONIZERS, TABLES, VIEWS};
+use wire::views::{GROUPS, INDEX_KEYS, MEMBERS, QUOTAS, SYNCHRONIZERS, TABLES, VIEWS};
 
 pub use config::Config;
 pub use error::CoordinatorError;
@@ -72,7 +73,9 @@ impl host::Service for Coordinator {
         let synchronizers = host.bus.bucket(SYNCHRONIZERS, None, replicas).await?;
         let documents = [synchronizers, host.bus.bucket(TABLES, None, replicas).await?];
         let quotas = host.bus.bucket(QUOTAS, None, replicas).await?;
-        let streams = streams::Streams::new(host.bus.clone(), ledger.clone(), views.clone(), documents, quotas);
+        // Everybody else takes the bucket as it is.
+        host.bus.bucket(INDEX_KEYS, None, replicas).await?;
+        let streams = streams::Streams::new(&host, ledger.clone(), views.clone(), documents, quotas);
         let rooms = lead::Rooms::new(&host, &ledger, &streams);
         let held = host.bus.bucket(GROUPS, None, replicas).await?;
         let rest = rest::serve(&config, &host, &ledger, members.clone(), held.clone()).await?;

@@ -4,6 +4,7 @@ telemetry::metrics! {
     STREAMS: Gauge = "lb_coordinator_streams", "Streams that can be used.";
     SCOPES: Gauge = "lb_coordinator_scopes", "Scopes.";
     GROUPS: Gauge = "lb_coordinator_groups", "Reader groups.";
+    ITEMS: Gauge = "lb_coordinator_library_items", "Views, saved searches and lookups of all indexes.";
     SEGMENTS: Gauge = "lb_coordinator_segments", "Present segments of all streams.";
     SEGMENTS_KEPT: Gauge = "lb_coordinator_segments_kept", "Segments of all streams that are remembered, ended ones included.";
     SEGMENTS_KEPT_MOST: Gauge = "lb_coordinator_segments_kept_most", "Segments that the stream with the most of them remembers; at 250000 it must be truncated.";

@@ -3,8 +3,8 @@
 use wire::{
     Problem,
     coordinator::{
-        EpochPage, EpochsOf, GroupList, GroupsOf, Page, ScopeList, ScopesOf, SegmentNodes, SegmentsOf, StreamList,
-        StreamsOf, TransactionList, TransactionsOf,
+        EpochPage, EpochsOf, GroupList, GroupsOf, ItemList, ItemsOf, Page, ScopeList, ScopesOf, SegmentNodes,
+        SegmentsOf, StreamList, StreamsOf, TransactionList, TransactionsOf,
     },
 };
 
@@ -45,6 +45,13 @@ pub(crate) fn transactions(state: &State, wanted: &TransactionsOf) -> Result<Tra
     let stream = state.live_stream(&wanted.index)?.graph().stream();
     let (transactions, more) = wanted.limit.fill(state.transactions().list(stream, wanted.before))?;
     Ok(TransactionList { transactions, more })
+}
+
+/// Items of the library of an index.
+pub(crate) fn items(state: &State, wanted: &ItemsOf) -> Result<ItemList, Problem> {
+    let of = (state.live_stream(&wanted.index)?.summary().stream, &wanted.index);
+    let (items, more) = wanted.limit.fill(state.library().list(of, wanted.kind, wanted.after.as_ref()))?;
+    Ok(ItemList { items, more })
 }
 
 /// Reader groups of a scope, or all.

@@ -23,6 +23,7 @@ use wire::{
 use crate::{
     error::CoordinatorError,
     groups::Groups,
+    library::Libraries,
     placement::{Placed, Store},
     retention::Retained,
     transactions::Transactions,
@@ -68,6 +69,7 @@ pub struct State {
     transactions: Transactions,
     groups: Groups,
     retention: Retained,
+    library: Libraries,
     /// The generation of the last leader.
     leader: Generation,
 }
@@ -89,13 +91,15 @@ struct Kept {
     #[serde(default)]
     retention: Retained,
     #[serde(default)]
+    library: Libraries,
+    #[serde(default)]
     leader: Generation,
 }
 
 impl From<Kept> for State {
     fn from(kept: Kept) -> Self {
         let Kept { container_count, next_stream, streams, by_index, placed, scopes, leader, .. } = kept;
-        let (transactions, groups, retention) = (kept.transactions, kept.groups, kept.retention);
+        let (transactions, groups, retention, library) = (kept.transactions, kept.groups, kept.retention, kept.library);
         let implied = || streams.values().map(|s| (s.summary().scope.clone(), ScopePhase::Live)).collect();
         let scopes = scopes.unwrap_or_else(implied);
         Self {
@@ -108,6 +112,7 @@ impl From<Kept> for State {
             transactions,
             groups,
             retention,
+            library,
             leader,
         }
     }
@@ -197,6 +202,11 @@ impl State {
         &self.retention
     }
 
+    /// Libraries.
+    pub fn library(&self) -> &Libraries {
+        &self.library
+    }
+
     /// Where every container is.
     pub fn placement(&self) -> Placement {
         self.placed.view(self.container_count)
@@ -217,13 +227,14 @@ impl State {
         }
     }
 
-    fn forget(&mut self, stream: u32) {
+    fn forget(&mut self, stream: u32, at: Timestamp) {
         let Some(gone) = self.streams.remove(&stream) else { return };
         let index = &gone.summary().index;
         self.by_index.remove(index);
         self.groups.forget_stream(index);
         self.transactions.forget(stream);
         self.retention.forget(stream);
+        self.library.forget(stream, at);
     }
 
     fn place(&self, stores: &[Store], interval: Duration, now: Timestamp) -> Result<Vec<Event>, CoordinatorError> {
@@ -280,6 +291,7 @@ impl host::ControlState for State {
             }
             Command::Groups(command) => Ok(wrapped(self.groups.decide(self, command, now)?, Event::Groups)),
             Command::Retention(command) => Ok(wrapped(self.retention.decide(self, command, now)?, Event::Retention)),
+            Command::Library(command) => Ok(wrapped(self.library.decide(self, command, now)?, Event::Library)),
         }
     }
 
@@ -298,7 +310,7 @@ impl host::ControlState for State {
             Event::StreamRestored { restore } => self.take_back(restore, at),
             Event::StreamCreated { stream } => self.change(*stream, |s| s.phase = Phase::Live),
             Event::StreamDeletionBegun { stream } => self.change(*stream, |s| s.phase = Phase::Deleting),
-            Event::StreamDeleted { stream } => self.forget(*stream),
+            Event::StreamDeleted { stream } => self.forget(*stream, at),
             Event::ContainersPlaced(changes) => self.placed.apply(changes, at),
             Event::ScopeCreated { scope } => drop(self.scopes.insert(scope.clone(), ScopePhase::Live)),
             Event::ScopeDeletionBegun { scope } => drop(self.scopes.insert(scope.clone(), ScopePhase::Deleting)),
@@ -320,6 +332,7 @@ impl host::ControlState for State {
             Event::Transactions(event) => self.transactions.apply(event, at),
             Event::Groups(event) => self.groups.apply(event, at),
             Event::Retention(event) => self.retention.apply(event, at),
+            Event::Library(event) => self.library.apply(event, at),
         }
     }
 }

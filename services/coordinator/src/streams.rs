@@ -1,5 +1,6 @@
 //! Carries out what is asked of streams and scopes: each begins with an event, has its effects, and ends with an event.
 
+mod keys;
 mod restore;
 mod room;
 mod shown;
@@ -9,10 +10,10 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use bus::{Bucket, Bus};
 use futures::{StreamExt, TryStreamExt, stream};
-use host::Ledger;
+use host::{Host, IndexKeyring, Ledger};
 use parking_lot::Mutex as Cell;
 use tokio::sync::{Mutex, MutexGuard};
-use types::{ContainerId, IndexName, KeyRange, Offset, ScopeName, SegmentId, StreamCut};
+use types::{Clock, ContainerId, IndexName, KeyRange, Offset, ScopeName, SegmentId, StreamCut};
 use wire::{
     Problem,
     coordinator::{NewStream, Scale, StreamDescription, StreamUpdate},
@@ -47,6 +48,9 @@ pub(crate) struct Streams {
     documents: [Bucket; 2],
     /// What the plans of service instances allow.
     quotas: Bucket,
+    /// The keys of encrypted streams.
+    keys: IndexKeyring,
+    clock: Arc<dyn Clock>,
     turns: Arc<Vec<Mutex<()>>>,
     /// Scopes are deleted one at a time.
     scope_turn: Arc<Mutex<()>>,
@@ -55,10 +59,17 @@ pub(crate) struct Streams {
 }
 
 impl Streams {
-    pub(crate) fn new(bus: Bus, ledger: Ledger<State>, views: Views, documents: [Bucket; 2], quotas: Bucket) -> Self {
+    pub(crate) fn new(
+        host: &Host,
+        ledger: Ledger<State>,
+        views: Views,
+        documents: [Bucket; 2],
+        quotas: Bucket,
+    ) -> Self {
+        let (bus, keys, clock) = (host.bus.clone(), host.index_keys.clone(), host.clock.clone());
         let (turns, stores) = (Arc::new((0..TURNS).map(|_| Mutex::new(())).collect()), Stores::new(bus.clone()));
         let (scope_turn, unshown) = (Arc::default(), Arc::default());
-        Self { bus, stores, ledger, views, documents, quotas, turns, scope_turn, unshown }
+        Self { bus, stores, ledger, views, documents, quotas, keys, clock, turns, scope_turn, unshown }
     }
 
     /// The way to segment-store.
@@ -68,6 +79,7 @@ impl Streams {
 
     /// Creates a stream, or finds it; the stream can be used when this returns. Refused while its scope is full.
     pub(crate) async fn create(&self, new: NewStream) -> Result<StreamDescription, Problem> {
+        self.check_master(new.encrypted)?;
         let index = new.index.clone();
         let begin = self.creation(new).await?;
         self.change(&index, begin).await

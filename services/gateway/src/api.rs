@@ -10,7 +10,7 @@ use actix_web::{
     middleware::{DefaultHeaders, from_fn},
     web::{self, Data},
 };
-use host::{Host, Quotas};
+use host::{Host, Places, Quotas};
 use moka::sync::Cache;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -19,14 +19,16 @@ use wire::Problem;
 
 use crate::{
     Config,
+    answers::{self, Memory},
     auth::Auth,
     complete, console, doors,
     error::{HttpError, malformed},
-    histogram, indexes, ingest_lines, jobs, loki,
-    places::Places,
+    explore, flink, histogram, indexes, ingest_lines, jobs, library, loki,
     platform::Platform,
     quota::Turns,
-    request, rules, sql, tail,
+    request, rules, sql,
+    stream::Shown,
+    tail,
 };
 
 /// Ingest requests that are worked on at once, half of them of one index; beyond it 429. Each holds its body in memory.
@@ -56,6 +58,8 @@ pub(crate) struct Door {
     pub(crate) ingests: Places,
     pub(crate) selects: Places,
     pub(crate) tails: Places,
+    /// Room of answers until they are taken.
+    pub(crate) answers: Memory,
     /// What the users of an index may still take.
     pub(crate) quotas: Quotas,
     /// Whose turn it is to begin a continuous query.
@@ -64,6 +68,10 @@ pub(crate) struct Door {
     pub(crate) running: Cache<(), Arc<HashMap<IndexName, u32>>>,
     /// The columns of indexes.
     pub(crate) columns: Cache<IndexName, Arc<Vec<query::Column>>>,
+    /// Where the rows of a streamed answer go; nowhere for others.
+    pub(crate) shown: Option<Shown>,
+    /// Tables of lookups, by what they hold.
+    pub(crate) tables: Cache<String, arrow::array::RecordBatch>,
     /// Values of fields, commonest first.
     pub(crate) values: Cache<(IndexName, String), Arc<Vec<String>>>,
 }
@@ -82,6 +90,11 @@ impl Door {
         Self { quotas, ..door }
     }
 
+    /// The same, for an answer as a whole.
+    pub(crate) fn without_stream(&self) -> Self {
+        Self { shown: None, ..self.clone() }
+    }
+
     /// Without quotas.
     pub(crate) fn of(
         config: Config,
@@ -93,6 +106,7 @@ impl Door {
         queries: Handle,
     ) -> Self {
         Self {
+            answers: Memory::new(config.query_memory.0.saturating_mul(answers::MEMORY_OF_QUERIES)),
             config: Arc::new(config),
             auth,
             platform,
@@ -104,8 +118,13 @@ impl Door {
             tails: Places::new(TAILS_MAX),
             quotas: Quotas::without(Arc::clone(&clock)),
             turns: Turns::default(),
+            shown: None,
             running: Cache::builder().max_capacity(1).time_to_live(RUNNING_TTL).build(),
             columns: Cache::builder().max_capacity(sql::COLUMNS_KEPT_MAX).time_to_live(sql::COLUMNS_TTL).build(),
+            tables: Cache::builder()
+                .max_capacity(library::found::TABLES_BYTES_MAX)
+                .weigher(|_, table| library::found::table_bytes(table))
+                .build(),
             values: Cache::builder().max_capacity(complete::FIELDS_KEPT_MAX).time_to_live(complete::VALUES_TTL).build(),
             clock,
         }
@@ -137,6 +156,7 @@ pub(crate) fn app(
         .app_data(web::PathConfig::default().error_handler(|e, _| malformed(e)))
         .app_data(web::QueryConfig::default().error_handler(|e, _| malformed(e)))
         .wrap(DefaultHeaders::new().add(no_sniff))
+        .wrap(from_fn(answers::bounded))
         .wrap(from_fn(request::identify))
         .service(
             web::scope("/api/v1")
@@ -147,13 +167,12 @@ pub(crate) fn app(
                 .route("/indexes/{index}/tail", web::get().to(tail::tail))
                 .route("/indexes/{index}/histogram", web::get().to(histogram::histogram))
                 .route("/indexes/{index}/usage", web::get().to(indexes::usage))
+                .configure(explore::routes)
+                .configure(library::routes)
                 .route("/query", web::post().to(sql::sql))
                 .route("/sql", web::post().to(sql::sql))
                 .route("/complete", web::post().to(complete::complete))
-                .route("/jobs", web::get().to(jobs::list))
-                .route("/jobs", web::post().to(jobs::submit))
-                .route("/jobs/{job}", web::get().to(jobs::describe))
-                .route("/jobs/{job}", web::delete().to(jobs::cancel))
+                .configure(jobs::routes)
                 .route("/rules", web::get().to(rules::list))
                 .route("/rules/{rule}", web::put().to(rules::put))
                 .route("/rules/{rule}", web::delete().to(rules::delete))
@@ -164,6 +183,7 @@ pub(crate) fn app(
         .route("/", web::get().to(doors::http::root))
         .route("/console/{file}", web::get().to(console::asset))
         .configure(loki::routes)
+        .configure(flink::routes)
         .configure(doors::http::routes)
         .default_service(web::to(nothing_here))
 }

@@ -65,6 +65,14 @@ impl Principal {
         }
     }
 
+    /// The index of a token; none for the admin.
+    pub(crate) fn index(&self) -> Option<&IndexName> {
+        match self {
+            Self::Admin => None,
+            Self::Bound(grant) => Some(&grant.index),
+        }
+    }
+
     /// May publish events to the index.
     pub(crate) fn may_write(&self, index: &IndexName) -> Result<(), HttpError> {
         self.on(index, Role::may_write, "write to")

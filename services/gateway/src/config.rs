@@ -26,6 +26,8 @@ pub struct Config {
     pub query_scan: ByteSize,
     /// Memory for parts of chunks that were read.
     pub chunk_cache: ByteSize,
+    /// Bytes of an index from which its queries run in fragments beside the rows.
+    pub fragments_from: ByteSize,
     /// Token that opens everything without a binding.
     pub admin_token: Secret,
     /// Address of syslog over UDP; empty is off.
@@ -36,7 +38,7 @@ pub struct Config {
     pub syslog_tls_address: String,
     /// Token for messages of syslog that carry none.
     pub syslog_token: Secret,
-    /// Address of OTLP over gRPC; empty is off.
+    /// Address of gRPC: OTLP and Flight SQL; empty is off.
     pub otlp_grpc_address: String,
 }
 
@@ -51,6 +53,7 @@ impl Section for Config {
         found.range("query_memory", self.query_memory, ByteSize(16 << 20)..=ByteSize(1 << 40));
         found.range("query_rows_max", self.query_rows_max, 1..=10_000_000);
         found.range("query_scan", self.query_scan, ByteSize(1 << 20)..=ByteSize(1 << 50));
+        found.range("fragments_from", self.fragments_from, ByteSize(0)..=ByteSize(1 << 50));
         found.range("chunk_cache", self.chunk_cache, ByteSize(1 << 20)..=ByteSize(1 << 40));
     }
 }

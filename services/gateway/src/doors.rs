@@ -11,4 +11,4 @@ mod json;
 mod jsonline;
 mod loki;
 pub(crate) mod otlp;
-mod protobuf;
+pub(crate) mod protobuf;

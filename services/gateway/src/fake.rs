@@ -1,39 +1,46 @@
 //! A platform in memory: indexes whose events are parsed when they are read, for tests of the HTTP door alone.
 
+pub(crate) mod jobs;
+pub(crate) mod library;
 pub(crate) mod segments;
+pub(crate) mod stores;
 pub(crate) mod tls;
 
 use std::{
     collections::{HashMap, VecDeque},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use engine::{BatchStream, Chunks};
 use parking_lot::Mutex;
 use settings::{Layers, Settings};
 use store::Objects;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
-use types::{ContainerId, IndexName, JobId, ManualClock, Offset, RuleId, ScopeName, SegmentId, StreamCut, Timestamp};
+use types::{
+    ContainerId, Generation, IndexName, JobId, ManualClock, Offset, RuleId, ScopeName, SegmentId, StreamCut, Timestamp,
+};
 use wire::{
     Problem, alerter,
-    coordinator::{SegmentNodes, SegmentRange, StreamDescription},
+    coordinator::{self, SegmentNodes, SegmentRange, StreamDescription},
     index_provisioner, job_manager,
     segment_store::{Append, Appended, ChunkMeta, SegmentInfo},
-    views::{Member, Placement, Quota, Role, TokenGrant},
+    views::{Assignment, Member, Placement, Quota, Role, TokenGrant},
 };
 
 use crate::{
     Config,
     api::Door,
     auth::{Auth, Grants},
-    fake::segments::Segments,
+    fake::{segments::Segments, stores::FakeStores},
     platform::Platform,
+    scatter::Stores,
 };
 
 /// 2026-01-02T03:04:05Z
@@ -55,6 +62,7 @@ pub(crate) struct Fake {
     pub(crate) segments: Segments,
     pub(crate) jobs: Mutex<Vec<job_manager::JobDescription>>,
     pub(crate) rules: Mutex<Vec<alerter::RuleDescription>>,
+    pub(crate) orders: jobs::Orders,
     pub(crate) broken: Mutex<Option<Problem>>,
     /// What the plan of every index says.
     pub(crate) quota: Mutex<Quota>,
@@ -68,7 +76,12 @@ pub(crate) struct Fake {
     pub(crate) described_before: Mutex<VecDeque<SegmentInfo>>,
     /// A segment that is sealed after so many appends.
     pub(crate) seal_after: Mutex<Option<(SegmentId, u32)>>,
+    /// Indexes of another back-end.
+    pub(crate) elsewhere: Mutex<Vec<&'static str>>,
     pub(crate) objects: Objects,
+    pub(crate) library: library::Library,
+    /// Segment stores, each of one container.
+    pub(crate) stores: OnceLock<FakeStores>,
     chunks: Chunks,
     _directory: TempDir,
 }
@@ -81,6 +94,7 @@ impl Default for Fake {
             segments: Segments::default(),
             jobs: Mutex::default(),
             rules: Mutex::default(),
+            orders: jobs::Orders::default(),
             broken: Mutex::default(),
             quota: Mutex::default(),
             broken_segments: Mutex::default(),
@@ -88,7 +102,10 @@ impl Default for Fake {
             looks: AtomicU32::default(),
             described_before: Mutex::default(),
             seal_after: Mutex::default(),
+            elsewhere: Mutex::default(),
             chunks: Chunks::new(objects.clone()),
+            library: library::Library::default(),
+            stores: OnceLock::new(),
             objects,
             _directory: directory,
         }
@@ -140,6 +157,10 @@ impl Platform for Fake {
         self.segments.describe(&"shop".parse().unwrap(), segment.segment)
     }
 
+    fn stores(&self) -> Option<&dyn Stores> {
+        self.stores.get().map(|stores| stores as &dyn Stores)
+    }
+
     fn chunks(&self) -> &Chunks {
         &self.chunks
     }
@@ -176,17 +197,19 @@ impl Platform for Fake {
     }
 
     async fn indexes(&self) -> Result<index_provisioner::IndexList, Problem> {
-        let one = |name: &str| index_provisioner::IndexDescription {
+        let one = |name: &str, backend: &str| index_provisioner::IndexDescription {
             instance: name.parse().unwrap(),
             scope: "team".parse().unwrap(),
             index: name.parse().unwrap(),
-            backend: "own".into(),
+            backend: backend.into(),
             segment_count: 2,
             retention_days: None,
             options: index_provisioner::IndexOptions { quota: *self.quota.lock(), ..Default::default() },
             created: Timestamp::default(),
         };
-        Ok(index_provisioner::IndexList { indexes: vec![one("shop"), one("other")], more: false })
+        let mut indexes = vec![one("shop", "own"), one("other", "own")];
+        indexes.extend(self.elsewhere.lock().iter().map(|name| one(name, "s3")));
+        Ok(index_provisioner::IndexList { indexes, more: false })
     }
 
     async fn streams_in(&self, scope: &ScopeName) -> Result<usize, Problem> {
@@ -199,7 +222,12 @@ impl Platform for Fake {
     }
 
     async fn placement(&self) -> Result<Placement, Problem> {
-        Ok(Placement::default())
+        let placed = |container: u16| Assignment {
+            container: ContainerId(container),
+            replica: format!("store-{container}").parse().unwrap(),
+            generation: Generation::default(),
+        };
+        Ok(Placement { assignments: (0..2).map(placed).collect(), ..Placement::default() })
     }
 
     async fn members(&self) -> Result<Vec<Member>, Problem> {
@@ -208,6 +236,38 @@ impl Platform for Fake {
 
     fn is_connected(&self) -> bool {
         true
+    }
+
+    async fn items(&self, of: &coordinator::ItemsOf) -> Result<coordinator::ItemList, Problem> {
+        self.segments.stream(&of.index)?;
+        self.library.items(of)
+    }
+
+    async fn item(&self, place: &coordinator::ItemPlace) -> Result<coordinator::Item, Problem> {
+        self.segments.stream(&place.index)?;
+        self.library.item(place)
+    }
+
+    async fn put_item(&self, change: &coordinator::ItemChange) -> Result<coordinator::Item, Problem> {
+        self.segments.stream(&change.index)?;
+        self.library.put(change)
+    }
+
+    async fn delete_item(&self, removal: &coordinator::ItemRemoval) -> Result<(), Problem> {
+        self.library.delete(removal)
+    }
+
+    async fn reserve_upload(&self, of: &coordinator::UploadOf) -> Result<coordinator::UploadPlace, Problem> {
+        self.segments.stream(&of.index)?;
+        Ok(self.library.reserve())
+    }
+
+    async fn put_object(&self, key: &str, bytes: Bytes) -> Result<(), Problem> {
+        self.objects.put_if_absent(key, bytes).await.map(drop).map_err(|error| Problem::unavailable("Objects", error))
+    }
+
+    async fn object(&self, key: &str) -> Result<Bytes, Problem> {
+        self.objects.get(key).await.map_err(|error| Problem::unavailable("Objects", error))
     }
 
     async fn jobs(&self) -> Result<job_manager::JobList, Problem> {
@@ -227,7 +287,7 @@ impl Platform for Fake {
             job: job.job.clone(),
             text: job.text.clone(),
             sink: job.sink.clone().unwrap(),
-            source: query::parse_continuous(&job.text).unwrap().source,
+            source: Some(query::parse_continuous(&job.text).unwrap().source),
             status: job_manager::JobStatus::Running,
             attempt: 1,
             parallelism: job.parallelism,
@@ -236,6 +296,9 @@ impl Platform for Fake {
             submitted: Timestamp::from_millis(NOW_MS),
             failure: None,
             tasks: vec![],
+            generation: 0,
+            cuts: std::collections::BTreeMap::new(),
+            options: job.options.clone(),
         };
         self.jobs.lock().push(description.clone());
         Ok(description)
@@ -244,6 +307,46 @@ impl Platform for Fake {
     async fn cancel(&self, job: &JobId) -> Result<(), Problem> {
         self.jobs.lock().retain(|known| known.job != *job);
         Ok(())
+    }
+
+    async fn explain(&self, job: &job_manager::NewJob) -> Result<job_manager::JobPlan, Problem> {
+        let known = query::parse_continuous(&job.text);
+        known.map(|_| self.orders.plan()).map_err(|found| Problem::bad_request("InvalidQuery", found.message))
+    }
+
+    async fn plan(&self, job: &JobId) -> Result<job_manager::JobPlan, Problem> {
+        self.job(job).await.map(|_| self.orders.plan())
+    }
+
+    async fn checkpoints(&self, job: &JobId) -> Result<job_manager::CheckpointHistory, Problem> {
+        self.job(job).await.map(|_| self.orders.checkpoints.lock().clone())
+    }
+
+    async fn exceptions(&self, job: &JobId) -> Result<job_manager::JobExceptions, Problem> {
+        self.job(job).await.map(|_| self.orders.exceptions.lock().clone())
+    }
+
+    async fn savepoints(&self, _: &JobId) -> Result<job_manager::Savepoints, Problem> {
+        Ok(job_manager::Savepoints { savepoints: self.orders.savepoints.lock().clone() })
+    }
+
+    async fn take_savepoint(&self, name: &job_manager::SavepointName) -> Result<job_manager::Savepoint, Problem> {
+        self.job(&name.job).await.map(|_| self.orders.take(name))
+    }
+
+    async fn delete_savepoint(&self, name: &job_manager::SavepointName) -> Result<(), Problem> {
+        self.orders.savepoints.lock().retain(|known| known.name != *name);
+        Ok(())
+    }
+
+    async fn stop_job(&self, stop: &job_manager::StopOf) -> Result<job_manager::JobDescription, Problem> {
+        self.orders.take(&stop.savepoint);
+        let over = if stop.drain { job_manager::JobStatus::Finished } else { job_manager::JobStatus::Suspended };
+        self.change_job(&stop.savepoint.job, |job| job.status = over)
+    }
+
+    async fn rescale_job(&self, rescale: &job_manager::RescaleOf) -> Result<job_manager::JobDescription, Problem> {
+        self.change_job(&rescale.job, |job| job.parallelism = rescale.parallelism)
     }
 
     async fn rules(&self) -> Result<alerter::RuleList, Problem> {

@@ -6,27 +6,70 @@ use actix_web::{
     HttpRequest, HttpResponse,
     web::{Data, Path, Query},
 };
+use engine::ResultSet;
+use query::{Diagnostic, Sieve, Sifted};
 use serde::{Deserialize, Serialize};
-use types::{IndexName, Timestamp};
+use types::{DurationText, IndexName, Timestamp};
 use wire::Problem;
 
-use crate::{api::Door, error::HttpError, sql};
+use crate::{
+    api::Door,
+    auth::Principal,
+    error::HttpError,
+    explore::{events, sieve_of},
+    language::Language,
+    sql,
+};
 
 /// Buckets of one answer.
 const BUCKETS_MAX: u32 = 1_000;
-const BUCKETS_DEFAULT: u32 = 60;
+/// Buckets at most where the number is not said.
+const BUCKETS_DEFAULT: i64 = 60;
+/// How long a bucket may last where their number is not said, in milliseconds: what people count in, and from a
+/// minute on what the counters of chunks can tell.
+const WIDTHS_MS: [i64; 24] = [
+    1,
+    10,
+    100,
+    500,
+    1_000,
+    2_000,
+    5_000,
+    10_000,
+    15_000,
+    30_000,
+    60_000,
+    120_000,
+    300_000,
+    600_000,
+    900_000,
+    1_800_000,
+    3_600_000,
+    7_200_000,
+    10_800_000,
+    21_600_000,
+    43_200_000,
+    86_400_000,
+    604_800_000,
+    2_592_000_000,
+];
 /// What is shown when no time is given.
 const SPAN_DEFAULT_MS: i64 = 15 * 60 * 1_000;
 /// Severity of events that have none.
 const NO_SEVERITY: &str = "none";
 
-/// The query string: times are RFC 3339 or milliseconds since 1970.
+/// The query string: times as [`moment`] reads them.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Options {
     from: Option<String>,
     to: Option<String>,
+    /// How many; without it they last a round time.
     buckets: Option<u32>,
+    /// Which events, in steps that look at one at a time.
+    query: Option<String>,
+    /// The language of the query, by default the pipe language.
+    language: Option<Language>,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -45,14 +88,29 @@ struct Row {
 
 /// Equal buckets over a span of time, whole milliseconds each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Grid {
-    from_ms: i64,
-    width_ms: i64,
-    count: i64,
+pub(crate) struct Grid {
+    pub(crate) from_ms: i64,
+    pub(crate) width_ms: i64,
+    pub(crate) count: i64,
 }
 
 impl Grid {
-    fn new(from: Timestamp, to: Timestamp, buckets: u32) -> Result<Self, Problem> {
+    /// Round buckets that begin at multiples of their width.
+    fn round(from: Timestamp, to: Timestamp) -> Result<Self, Problem> {
+        let span = to.millis().saturating_sub(from.millis());
+        if span <= 0 {
+            return Err(Problem::bad_request("BadTimeRange", "from must lie before to"));
+        }
+        let last = WIDTHS_MS[WIDTHS_MS.len() - 1];
+        let wide = || (span / BUCKETS_DEFAULT / last + 1).saturating_mul(last);
+        let width_ms = WIDTHS_MS.into_iter().find(|width| span / width <= BUCKETS_DEFAULT).unwrap_or_else(wide);
+        let from_ms = from.millis().saturating_sub(from.millis().rem_euclid(width_ms));
+        let span = to.millis().saturating_sub(from_ms);
+        Ok(Self { from_ms, width_ms, count: span / width_ms + i64::from(span % width_ms != 0) })
+    }
+
+    /// So many buckets from the begin of the span on.
+    pub(crate) fn new(from: Timestamp, to: Timestamp, buckets: u32) -> Result<Self, Problem> {
         let wrong = |message: &str| Problem::bad_request("BadTimeRange", message);
         if buckets == 0 || buckets > BUCKETS_MAX {
             return Err(wrong("buckets must be from 1 to 1000"));
@@ -71,7 +129,9 @@ impl Grid {
     }
 }
 
-/// `GET /api/v1/indexes/{index}/histogram?from&to&buckets`: counts per bucket and severity, empty buckets included.
+/// `GET /api/v1/indexes/{index}/histogram?from&to&buckets&query`: counts per bucket and severity, empty buckets included.
+///
+/// Without a query the counters of chunks answer, but for the minutes at the edges; `stats` says so.
 pub(crate) async fn histogram(
     request: HttpRequest,
     door: Data<Door>,
@@ -81,19 +141,17 @@ pub(crate) async fn histogram(
     let index = index.into_inner();
     let principal = door.auth.of(&request).await?;
     principal.may_read(&index)?;
-    let to = options.to.as_deref().map_or(Ok(door.clock.now()), instant)?;
-    let from = options.from.as_deref().map_or(Ok(Timestamp::from_millis(to.millis() - SPAN_DEFAULT_MS)), instant)?;
-    let grid = Grid::new(from, to, options.buckets.unwrap_or(BUCKETS_DEFAULT))?;
-    let text = format!(
-        "SELECT date_bin(INTERVAL '{} milliseconds', _time, TIMESTAMP '{}') AS bucket, severity, count(*) AS n \
-         FROM \"{index}\" WHERE _time >= TIMESTAMP '{}' AND _time < TIMESTAMP '{}' GROUP BY 1, 2 ORDER BY 1, 2",
-        grid.width_ms,
-        plain(&grid.start(0)?),
-        plain(&grid.start(0)?),
-        plain(&rfc3339(to.millis())?),
-    );
-    let result = sql::answer(&door, &principal, &text).await?;
-    let rows = result.to_json_rows().map_err(|error| HttpError::engine(error, &text))?;
+    let sieve = sieve_of(options.query.as_deref(), options.language, &index)?;
+    let now = door.clock.now();
+    let to = options.to.as_deref().map_or(Ok(now), |text| moment(text, now))?;
+    let from = Timestamp::from_millis(to.millis() - SPAN_DEFAULT_MS);
+    let from = options.from.as_deref().map_or(Ok(from), |text| moment(text, now))?;
+    let grid = match options.buckets {
+        Some(buckets) => Grid::new(from, to, buckets)?,
+        None => Grid::round(from, to)?,
+    };
+    let result = counted(&door, &principal, (&index, &sieve), (from, to), grid).await?;
+    let rows = result.to_json_rows().map_err(|error| HttpError::engine(error, sieve.text()))?;
     let rows: Result<Vec<Row>, _> = rows.iter().map(|row| serde_json::from_str(row.get())).collect();
     let rows =
         rows.map_err(|error| Problem::internal(format_args!("a row of the histogram cannot be read: {error}")))?;
@@ -107,7 +165,38 @@ pub(crate) async fn histogram(
         "to": rfc3339(to.millis())?,
         "bucket_ms": grid.width_ms,
         "buckets": fill(grid, rows)?,
+        "stats": sql::AnswerStats::of(&result.stats),
     })))
+}
+
+/// Counts by bucket and severity.
+async fn counted(
+    door: &Door,
+    principal: &Principal,
+    (index, sieve): (&IndexName, &Sieve),
+    (from, to): (Timestamp, Timestamp),
+    grid: Grid,
+) -> Result<ResultSet, HttpError> {
+    let origin = plain(&grid.start(0)?);
+    let bucket = format!("date_bin(INTERVAL '{} milliseconds', \"_time\", TIMESTAMP '{origin}')", grid.width_ms);
+    let by = "GROUP BY 1, 2 ORDER BY 1, 2";
+    if sieve.is_everything() {
+        let (from, to) = (plain(&rfc3339(from.millis())?), plain(&rfc3339(to.millis())?));
+        let text = format!(
+            "SELECT {bucket} AS bucket, severity, count(*) AS n FROM \"{index}\" \
+             WHERE _time >= TIMESTAMP '{from}' AND _time < TIMESTAMP '{to}' {by}"
+        );
+        return sql::answer(door, principal, &text).await;
+    }
+    let over = |sifted: &Sifted| {
+        if sifted.column("_time").is_none() {
+            let found = Diagnostic::new(1, 1, "the field _time is needed here");
+            return Err(found.help("keep _time among the fields"));
+        }
+        let severity = sifted.text_of("severity");
+        Ok(format!("SELECT {bucket} AS bucket, {severity} AS severity, count(*) AS n FROM {} {by}", sifted.from))
+    };
+    events(door, principal, (index, sieve), Some((from, to)), &over).await
 }
 
 /// SQL's timestamps without a zone are UTC.
@@ -129,6 +218,19 @@ fn fill(grid: Grid, rows: Vec<Row>) -> Result<Vec<Bucket>, Problem> {
     (0..grid.count).map(bucket).collect()
 }
 
+/// Reads RFC 3339, milliseconds since 1970, or what is said of now: `now`, `now-15m`, `-1h`.
+pub(crate) fn moment(text: &str, now: Timestamp) -> Result<Timestamp, Problem> {
+    let back = text.strip_prefix("now").unwrap_or(text);
+    if back.is_empty() && !text.is_empty() {
+        return Ok(now);
+    }
+    let ago = back.strip_prefix('-').and_then(|span| span.parse::<DurationText>().ok());
+    match ago {
+        Some(ago) => Ok(now - ago.0),
+        None => instant(text),
+    }
+}
+
 /// Reads RFC 3339 or milliseconds since 1970.
 pub(crate) fn instant(text: &str) -> Result<Timestamp, Problem> {
     if let Ok(millis) = text.parse::<i64>() {
@@ -143,7 +245,14 @@ pub(crate) fn instant(text: &str) -> Result<Timestamp, Problem> {
     })
 }
 
-fn rfc3339(millis: i64) -> Result<String, Problem> {
+/// Nanoseconds since 1970 as RFC 3339.
+pub(crate) fn rfc3339_nanos(nanos: i64) -> Result<String, Problem> {
+    let at = jiff::Timestamp::from_nanosecond(i128::from(nanos));
+    at.map(|at| at.to_string()).map_err(|error| Problem::bad_request("BadTime", error))
+}
+
+/// Milliseconds since 1970 as RFC 3339.
+pub(crate) fn rfc3339(millis: i64) -> Result<String, Problem> {
     let at = jiff::Timestamp::from_millisecond(millis);
     at.map(|at| at.to_string()).map_err(|error| Problem::bad_request("BadTime", error))
 }
@@ -169,6 +278,26 @@ mod tests {
     }
 
     #[test]
+    fn round_buckets_begin_at_multiples_of_their_width() {
+        let at = Timestamp::from_millis;
+        for (from, to, expected) in [
+            (0, 60_000, (0, 1_000, 60)),
+            (61_500, 961_500, (60_000, 15_000, 61)),
+            (0, 3_600_000, (0, 60_000, 60)),
+            (30_000, 86_430_000, (0, 1_800_000, 49)),
+            (-1, 10, (-1, 1, 11)),
+            (0, 365 * 86_400_000, (0, 604_800_000, 53)),
+            (0, 600 * 30 * 86_400_000, (0, 11 * 2_592_000_000, 55)),
+        ] {
+            let grid = Grid::round(at(from), at(to)).unwrap();
+            assert_eq!((grid.from_ms, grid.width_ms, grid.count), expected, "{from}..{to}");
+        }
+        assert!(Grid::round(at(5), at(5)).is_err());
+        let ages = Grid::round(Timestamp::MIN, Timestamp::MAX).unwrap();
+        assert!(ages.count <= 62, "{}", ages.count);
+    }
+
+    #[test]
     fn empty_buckets_are_there() {
         let grid = Grid { from_ms: 0, width_ms: 1_000, count: 3 };
         let row = |bucket: &str, severity: Option<&str>, n| Row {
@@ -183,9 +312,16 @@ mod tests {
     }
 
     #[test]
-    fn times_are_read_in_two_ways() {
+    fn times_are_read() {
         assert_eq!(instant("1500").unwrap(), Timestamp::from_millis(1_500));
         assert_eq!(instant("1970-01-01T01:00:00+01:00").unwrap(), Timestamp::from_millis(0));
         assert!(instant("yesterday").is_err());
+        let now = Timestamp::from_millis(10_000_000);
+        for (text, millis) in [("now", 10_000_000), ("now-15m", 9_100_000), ("-1h", 6_400_000), ("-1500", -1_500)] {
+            assert_eq!(moment(text, now).unwrap(), Timestamp::from_millis(millis), "{text}");
+        }
+        for bad in ["", "now+1h", "now-", "-1x", "later"] {
+            assert!(moment(bad, now).is_err(), "{bad}");
+        }
     }
 }

@@ -1,15 +1,17 @@
 //! Continuous jobs over HTTP.
 
+pub(crate) mod control;
+
 use actix_web::{
     HttpRequest, HttpResponse,
-    web::{Data, Json, Path},
+    web::{self, Data, Json, Path, ServiceConfig},
 };
 use query::{Continuous, Ongoing};
 use serde::Deserialize;
-use types::{IndexName, JobId};
+use types::{DurationText, IndexName, JobId};
 use wire::{
     Problem,
-    job_manager::{JobDescription, NewJob, Sink, StartAt},
+    job_manager::{JobDescription, JobOptions, NewJob, RestartPolicy, RestoreFrom, SavepointName, Sink, StartAt},
 };
 
 use crate::{
@@ -37,6 +39,22 @@ pub(crate) struct Submission {
     start: Start,
     #[serde(default)]
     parallelism: u16,
+    /// What follows a failure, for example `{"fixed": {"attempts": 3, "delay": "10s"}}`.
+    #[serde(default)]
+    restart: RestartPolicy,
+    checkpoint_interval: Option<DurationText>,
+    /// The savepoint to begin from.
+    restore: Option<Restored>,
+}
+
+/// A savepoint to begin from.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Restored {
+    job: JobId,
+    savepoint: String,
+    #[serde(default)]
+    drop_state: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -47,26 +65,50 @@ enum Start {
     Latest,
 }
 
+/// The routes below `/api/v1`.
+pub(crate) fn routes(config: &mut ServiceConfig) {
+    config
+        .route("/jobs", web::get().to(list))
+        .route("/jobs", web::post().to(submit))
+        .route("/jobs/{job}", web::get().to(describe))
+        .route("/jobs/{job}", web::delete().to(cancel))
+        .configure(control::routes);
+}
+
 /// Reads a continuous query and makes sure that its expressions can be run.
 pub(crate) fn read_continuous(text: &str) -> Result<Continuous, HttpError> {
     let read = query::parse_continuous(text).map_err(|found| HttpError::query("InvalidQuery", &found, text))?;
-    engine::Stage::for_query(&read).map_err(|error| HttpError::engine(error, text))?;
+    can_run(&read, text)?;
     Ok(read)
 }
 
-fn sink(job: &JobDescription) -> Option<&IndexName> {
-    match &job.sink {
-        Sink::Index(index) => Some(index),
-        Sink::Alerts(_) => None,
+fn can_run(read: &Continuous, text: &str) -> Result<(), HttpError> {
+    engine::Stage::for_query(read).map_err(|error| HttpError::engine(error, text))?;
+    Ok(())
+}
+
+/// Refuses a token that is not for what the job reads; one that reads no index is the platform's.
+pub(crate) fn may_read(principal: &Principal, job: &JobDescription) -> Result<(), HttpError> {
+    match &job.source {
+        Some(source) => principal.may_read(source),
+        None => principal.is_admin(),
+    }
+}
+
+/// The same for whoever changes it.
+pub(crate) fn may_manage(principal: &Principal, job: &JobDescription) -> Result<(), HttpError> {
+    match &job.source {
+        Some(source) => principal.may_manage(source),
+        None => principal.is_admin(),
     }
 }
 
 fn may_see(principal: &Principal, job: &JobDescription) -> bool {
-    principal.may_read(&job.source).is_ok()
+    may_read(principal, job).is_ok()
 }
 
 /// `GET /api/v1/jobs`: the jobs whose source this token may read.
-pub(crate) async fn list(request: HttpRequest, door: Data<Door>) -> Result<HttpResponse, HttpError> {
+async fn list(request: HttpRequest, door: Data<Door>) -> Result<HttpResponse, HttpError> {
     let principal = door.auth.of(&request).await?;
     let mut list = door.platform.jobs().await?;
     list.jobs.retain(|job| may_see(&principal, job));
@@ -74,57 +116,79 @@ pub(crate) async fn list(request: HttpRequest, door: Data<Door>) -> Result<HttpR
 }
 
 /// `GET /api/v1/jobs/{job}`.
-pub(crate) async fn describe(
-    request: HttpRequest,
-    door: Data<Door>,
-    job: Path<JobId>,
-) -> Result<HttpResponse, HttpError> {
+async fn describe(request: HttpRequest, door: Data<Door>, job: Path<JobId>) -> Result<HttpResponse, HttpError> {
     let principal = door.auth.of(&request).await?;
     let job = door.platform.job(&job).await?;
-    principal.may_read(&job.source)?;
+    may_read(&principal, &job)?;
     Ok(HttpResponse::Ok().json(job))
 }
 
 /// `POST /api/v1/jobs`: starts a job; the same id with the same text answers the running job.
-pub(crate) async fn submit(
-    request: HttpRequest,
-    door: Data<Door>,
-    body: Json<Submission>,
-) -> Result<HttpResponse, HttpError> {
+async fn submit(request: HttpRequest, door: Data<Door>, body: Json<Submission>) -> Result<HttpResponse, HttpError> {
     let principal = door.auth.of(&request).await?;
-    let Submission { job, text, language, index, start, parallelism } = body.into_inner();
+    let Submission { job, text, language, index, start, parallelism, restart, checkpoint_interval, restore } =
+        body.into_inner();
     let Ongoing { text, .. } = Question::new(text, language, index).ongoing(&door, &principal).await?;
-    let read = read_continuous(&text)?;
-    let Some(target) = &read.insert_into else {
-        let found = query::Diagnostic::new(1, 1, "the job does not say where its rows go");
-        return Err(HttpError::query("InvalidQuery", &found.help(language.target()), &text));
+    let (reads, sink) = match query::parse_continuous(&text) {
+        Ok(read) => {
+            can_run(&read, &text)?;
+            let Some(target) = read.insert_into else {
+                let found = query::Diagnostic::new(1, 1, "the job does not say where its rows go");
+                return Err(HttpError::query("InvalidQuery", &found.help(language.target()), &text));
+            };
+            principal.may_manage(&read.source)?;
+            principal.may_write(&target)?;
+            (Some(read.source), Some(Sink::Index(target)))
+        }
+        // What an index is not read by or written to by alone is the platform's; the job manager says what is wrong with it.
+        Err(found) => match planned(&door, &principal, &text, parallelism).await {
+            true => (None, None),
+            false => return Err(HttpError::query("InvalidQuery", &found, &text)),
+        },
     };
-    principal.may_manage(&read.source)?;
-    principal.may_write(target)?;
     let made_up = || format!("job-{}", uuid::Uuid::new_v4().simple()).parse();
     let job = job.map_or_else(made_up, Ok).map_err(|error| Problem::internal(format_args!("job id: {error}")))?;
     let start = match start {
         Start::Earliest => StartAt::Earliest,
         Start::Latest => StartAt::Latest,
     };
-    let _turn = door.begin_continuous(&principal, &read.source, Begun::Job(&job)).await?;
-    let sink = Some(Sink::Index(target.clone()));
-    let started = door.platform.submit(&NewJob { job, text, sink, start, parallelism, early: None }).await?;
+    let options = JobOptions { restart, checkpoint_interval, restore: restored(&door, &principal, restore).await? };
+    let _turn = match &reads {
+        Some(index) => Some(door.begin_continuous(&principal, index, Begun::Job(&job)).await?),
+        None => None,
+    };
+    let started = door.platform.submit(&NewJob { job, text, sink, start, parallelism, early: None, options }).await?;
     door.continuous_changed();
     Ok(HttpResponse::Created().json(started))
 }
 
+/// Whether this token may run any text, and the job manager can run this one.
+async fn planned(door: &Door, principal: &Principal, text: &str, parallelism: u16) -> bool {
+    let Ok(job) = "plan".parse() else { return false };
+    let options = JobOptions::default();
+    let (text, start) = (text.to_owned(), StartAt::Earliest);
+    let new = NewJob { job, text, sink: None, start, parallelism, early: None, options };
+    principal.is_admin().is_ok() && door.platform.explain(&new).await.is_ok()
+}
+
+/// The savepoint to begin from, if this token may change the job of which it was taken.
+async fn restored(
+    door: &Door,
+    principal: &Principal,
+    restore: Option<Restored>,
+) -> Result<Option<RestoreFrom>, HttpError> {
+    let Some(Restored { job, savepoint, drop_state }) = restore else { return Ok(None) };
+    may_manage(principal, &door.platform.job(&job).await?)?;
+    Ok(Some(RestoreFrom { savepoint: SavepointName { job, name: savepoint }, drop_state }))
+}
+
 /// `DELETE /api/v1/jobs/{job}`: ends a job; ending what is not there succeeds.
-pub(crate) async fn cancel(
-    request: HttpRequest,
-    door: Data<Door>,
-    job: Path<JobId>,
-) -> Result<HttpResponse, HttpError> {
+async fn cancel(request: HttpRequest, door: Data<Door>, job: Path<JobId>) -> Result<HttpResponse, HttpError> {
     let principal = door.auth.of(&request).await?;
     match door.platform.job(&job).await {
         Ok(found) => {
-            principal.may_manage(&found.source)?;
-            if sink(&found).is_none() {
+            may_manage(&principal, &found)?;
+            if matches!(found.sink, Sink::Alerts(_)) {
                 let message = "the job belongs to an alert rule; delete the rule instead";
                 return Err(Problem::conflict("JobOfRule", message).into());
             }

@@ -4,15 +4,15 @@ use std::{collections::BTreeMap, time::Duration};
 
 use engine::ResultSet;
 use query::{
-    Diagnostic, Logql, Ongoing, Surroundings, TABLES_MAX,
+    Column, Diagnostic, Logql, Ongoing, Surroundings, TABLES_MAX, TableName,
     logql::{LogqlRange, lower_logs, lower_metric},
-    plan::Step,
+    plan::{Moment, Span, Step},
 };
 use serde::Deserialize;
-use types::{DurationText, IndexName, Timestamp};
+use types::{DurationText, IndexName, Timestamp, Token};
 use wire::Problem;
 
-use crate::{api::Door, auth::Principal, error::HttpError, histogram::instant, loki, sql};
+use crate::{api::Door, auth::Principal, error::HttpError, export::Form, histogram::moment, into, loki, sql};
 
 /// How far back LogQL looks where nothing else is said.
 const SPAN_DEFAULT: Duration = Duration::from_secs(3_600);
@@ -45,10 +45,18 @@ pub(crate) struct Manner {
     language: Option<Language>,
     /// What is read where the text names no index; without it the index of the token.
     index: Option<IndexName>,
-    /// Of LogQL: where the range begins and ends, and how far its points are apart.
+    /// Where the range begins and ends: of LogQL, and of a search that says neither itself.
     from: Option<String>,
     to: Option<String>,
+    /// Of LogQL: how far its points are apart.
     step: Option<String>,
+    /// In which form the answer is; it goes before `Accept`.
+    #[serde(rename = "format")]
+    pub(crate) form: Option<Form>,
+    /// The name of the file as which a browser keeps the answer.
+    pub(crate) download: Option<String>,
+    /// Of a query that writes into an index: by what a repeat is known.
+    run: Option<String>,
 }
 
 impl Manner {
@@ -60,6 +68,9 @@ impl Manner {
             from: self.from.or(other.from),
             to: self.to.or(other.to),
             step: self.step.or(other.step),
+            form: self.form.or(other.form),
+            download: self.download.or(other.download),
+            run: self.run.or(other.run),
         }
     }
 
@@ -76,9 +87,18 @@ impl Manner {
         })
     }
 
+    /// The time of a search that says none itself.
+    fn span(&self, now: Timestamp) -> Result<Span, Problem> {
+        let at = |text: &Option<String>| {
+            let at = text.as_deref().map(|text| moment(text, now)).transpose();
+            at.map(|at| at.map(Moment::At))
+        };
+        Ok(Span { since: at(&self.from)?, until: at(&self.to)? })
+    }
+
     fn range(&self, index: Option<IndexName>, now: Timestamp) -> Result<LogqlRange, Problem> {
-        let end = self.to.as_deref().map_or(Ok(now), instant)?;
-        let start = self.from.as_deref().map_or(Ok(end - SPAN_DEFAULT), instant)?;
+        let end = self.to.as_deref().map_or(Ok(now), |text| moment(text, now))?;
+        let start = self.from.as_deref().map_or(Ok(end - SPAN_DEFAULT), |text| moment(text, now))?;
         let step = match &self.step {
             Some(step) => {
                 let step: Result<DurationText, _> = step.parse();
@@ -132,15 +152,38 @@ impl Question {
         let wrong = |found: Diagnostic| HttpError::query("InvalidQuery", &found, text);
         let index = self.manner.index(principal);
         match self.manner.language.unwrap_or_default() {
-            Language::Sql => sql::answer(door, principal, text).await,
+            Language::Sql => match query::parse_insert(text).map_err(wrong)? {
+                None => sql::answer(door, principal, text).await,
+                Some((target, select)) => {
+                    principal.may_write(&target)?;
+                    let result = sql::answer_select(&door.without_stream(), principal, text, &select).await?;
+                    self.write(door, principal, &target, result).await
+                }
+            },
             Language::Pipe => {
                 let mut plan = query::parse_pipe(text).map_err(wrong)?;
                 plan.default_indexes(index.as_slice());
+                if plan.span == Span::default() {
+                    plan.span = self.manner.span(door.clock.now())?;
+                }
                 let explained = plan.steps.pop_if(|step| matches!(step, Step::Explain)).is_some();
-                let indexes = plan.all_indexes();
-                let lower = |around: &Surroundings| query::lower(&plan, text, around);
-                let result = sql::answer_plan(door, principal, &indexes, text, &lower).await?;
-                if explained { result.explain().map_err(|error| HttpError::engine(error, text)) } else { Ok(result) }
+                let target = match plan.steps.pop_if(|step| matches!(step, Step::Into(_)) && !explained) {
+                    Some(Step::Into(target)) => Some(target),
+                    _ => None,
+                };
+                target.iter().try_for_each(|target| principal.may_write(target))?;
+                let named = (plan.all_indexes(), plan.all_items());
+                let lower = |around: &Surroundings, tables: &BTreeMap<TableName, Vec<Column>>| {
+                    query::lower_over(&plan, text, around, tables)
+                };
+                let whole = (explained || target.is_some()).then(|| door.without_stream());
+                let door = whole.as_ref().unwrap_or(door);
+                let result = sql::answer_over(door, principal, (&named.0, &named.1), text, &lower).await?;
+                match target {
+                    Some(target) => self.write(door, principal, &target, result).await,
+                    None if explained => result.explain().map_err(|error| HttpError::engine(error, text)),
+                    None => Ok(result),
+                }
             }
             Language::Logql => {
                 let query = query::parse_logql(text).map_err(wrong)?;
@@ -160,5 +203,20 @@ impl Question {
                 sql::answer_plan(door, principal, &range.indexes, text, &lower).await
             }
         }
+    }
+
+    /// Writes the rows of a result into an index.
+    async fn write(
+        &self,
+        door: &Door,
+        principal: &Principal,
+        target: &IndexName,
+        result: ResultSet,
+    ) -> Result<ResultSet, HttpError> {
+        let run = match &self.manner.run {
+            Some(run) => Token::new(run).map_err(|wrong| Problem::bad_request("MalformedRequest", wrong))?.to_string(),
+            None => uuid::Uuid::new_v4().simple().to_string(),
+        };
+        Box::pin(into::write(door, principal, target, &run, result)).await
     }
 }

@@ -4,7 +4,7 @@
 //! Deliberately does not know: where events are kept, how jobs run, what a rule means. It keeps no state: any number of
 //! replicas may stand behind one address, and a restart loses nothing but open connections.
 //!
-//! Doors: HTTP on `gateway.address`, and where they are set OTLP over gRPC and syslog; none on the bus. Bounds, failures and how to look inside: see `README.md`.
+//! Doors: HTTP on `gateway.address`, and where they are set gRPC (OTLP, Flight SQL) and syslog; none on the bus. Bounds, failures and how to look inside: see `README.md`.
 //!
 //! ```no_run
 //! let settings = settings::Settings::load(settings::Layers::default())?;
@@ -12,6 +12,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod answers;
 mod api;
 mod auth;
 mod body;
@@ -19,22 +20,30 @@ mod complete;
 mod config;
 mod console;
 mod doors;
+mod elastic;
 mod error;
+mod explore;
+mod export;
+mod flight;
+mod flink;
 mod grpc;
 mod histogram;
 mod indexes;
 mod ingest_lines;
+mod into;
 mod jobs;
 mod language;
+mod library;
 mod loki;
 mod metrics;
-mod places;
 mod platform;
 mod quota;
 mod request;
 mod rules;
+mod scatter;
 mod sockets;
 mod sql;
+mod stream;
 mod syslog;
 mod table;
 mod tail;
@@ -43,6 +52,7 @@ use std::{sync::Arc, time::Duration};
 
 use actix_web::HttpServer;
 use host::{Host, Quotas, Running, StartError};
+use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 pub use config::Config;
@@ -78,22 +88,29 @@ impl host::Service for Gateway {
         let auth = Auth::new(admin.as_deref(), Arc::new(tokens), Arc::clone(&host.clock));
         let runtime = sql::runtime()
             .map_err(|source| StartError::Io { what: "threads for queries cannot be started".to_owned(), source })?;
-        let threads = QueryThreads(Some(runtime));
+        let threads = Threads(Some(runtime));
         let platform = Arc::new(Remote::new(&host, config.chunk_cache).await?);
         let quotas = Quotas::open(&host).await?;
         let door = Door::new(config.clone(), (auth, quotas), platform, &host, threads.handle()?);
-        let listening = listen(&door, &host).await?;
-        let server = HttpServer::new(move || api::app(door.clone()))
+        let runtime = grpc::threads()
+            .map_err(|source| StartError::Io { what: "threads for gRPC cannot be started".to_owned(), source })?;
+        let grpc_threads = Threads(Some(runtime));
+        let listening = listen(&door, &host, grpc_threads.handle()?).await?;
+        let unusable = |source| StartError::Address { address: config.address.clone(), source };
+        let listeners = answers::listeners(&config.address).map_err(unusable)?;
+        let mut server = HttpServer::new(move || api::app(door.clone()))
             .workers(HTTP_THREADS)
             .max_connections(CONNECTIONS_MAX)
             .keep_alive(KEEP_ALIVE)
             .shutdown_timeout(DRAIN_SECONDS)
             .disable_signals();
-        let server = match host.https() {
-            Some(tls) => server.bind_rustls_0_23(&config.address, tls),
-            None => server.bind(&config.address),
-        };
-        let server = server.map_err(|source| StartError::Address { address: config.address.clone(), source })?;
+        for listener in listeners {
+            server = match host.https() {
+                Some(tls) => server.listen_rustls_0_23(listener, tls),
+                None => server.listen(listener),
+            }
+            .map_err(unusable)?;
+        }
         for bound in server.addrs() {
             host.listens("gateway", bound);
         }
@@ -107,36 +124,36 @@ impl host::Service for Gateway {
             if ended.is_err() {
                 tracing::warn!(tasks = listening.len(), "connections of syslog or gRPC did not end in time");
             }
-            // In-flight queries have been answered or cut off.
-            drop(threads);
+            // In-flight queries and calls have been answered or cut off.
+            drop((grpc_threads, threads));
         }))
     }
 }
 
 /// Opens what is not HTTP; what it does ends soon after the host stops.
-async fn listen(door: &Door, host: &Host) -> Result<TaskTracker, StartError> {
+async fn listen(door: &Door, host: &Host, grpc_threads: Handle) -> Result<TaskTracker, StartError> {
     let (tasks, tls) = (TaskTracker::new(), host.tls.server());
     let failed = |error| match error {
         ListenError::Address { address, source } => StartError::Address { address, source },
         error @ ListenError::NoCertificate(_) => StartError::other(error),
     };
-    grpc::open(door, tls.clone(), &tasks).await.map_err(failed)?;
+    grpc::open(door, tls.clone(), &tasks, grpc_threads).await.map_err(failed)?;
     syslog::open(door, host.secret(&door.config.syslog_token)?, tls, &tasks).await.map_err(failed)?;
     Ok(tasks)
 }
 
-/// The threads that run queries. They end without being waited for: a runtime must not block the thread that drops it,
+/// Threads of their own, for queries or for gRPC. They end without being waited for: a runtime must not block the thread that drops it,
 /// neither after a drain nor when a start goes wrong.
-struct QueryThreads(Option<tokio::runtime::Runtime>);
+struct Threads(Option<tokio::runtime::Runtime>);
 
-impl QueryThreads {
-    fn handle(&self) -> Result<tokio::runtime::Handle, StartError> {
-        let runtime = self.0.as_ref().ok_or_else(|| StartError::other("the threads for queries have ended"))?;
+impl Threads {
+    fn handle(&self) -> Result<Handle, StartError> {
+        let runtime = self.0.as_ref().ok_or_else(|| StartError::other("the threads have ended"))?;
         Ok(runtime.handle().clone())
     }
 }
 
-impl Drop for QueryThreads {
+impl Drop for Threads {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();

@@ -6,7 +6,6 @@
 mod answer;
 mod ask;
 mod fields;
-mod frames;
 pub(crate) mod labels;
 mod parameters;
 mod patterns;

@@ -1,13 +1,15 @@
 //! The rest of the platform as the gateway needs it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bus::{Bucket, Bus};
+use bytes::Bytes;
 use client::Client;
 use engine::{BatchStream, Chunks};
 use futures::StreamExt;
 use host::{Host, StartError};
+use store::{Objects, StoreError};
 use types::{ByteSize, ContainerId, IndexName, JobId, Offset, RuleId, ScopeName, SegmentId, StreamCut};
 use wire::{
     Empty, Problem, alerter, coordinator,
@@ -19,12 +21,18 @@ use wire::{
     views::{MEMBERS, Member, Placement},
 };
 
+use crate::scatter::Stores;
+
 /// Segments of an index that one query or tail looks at; an index that scaled more often must be truncated first.
 pub(crate) const SEGMENTS_MAX: usize = 10_000;
 /// Segments asked for at once; the coordinator answers no more.
 const PAGE_SEGMENTS: u32 = 1_000;
+/// The back-end whose indexes are here; those of others have no stream.
+const BACKEND: &str = "own";
 /// How long one append may take, repeats included.
 const APPEND_WITHIN: Duration = Duration::from_secs(20);
+/// How long a savepoint is waited for; asking again with its name goes on waiting.
+const SAVEPOINT_WITHIN: Duration = Duration::from_secs(20);
 /// How long a reader waits at the end of a segment before it says that there is nothing.
 const READ_WAIT: Duration = Duration::from_secs(5);
 
@@ -41,6 +49,10 @@ pub(crate) trait Platform: Send + Sync + 'static {
     async fn successors(&self, index: &IndexName, segment: SegmentId) -> Result<SegmentNodes, Problem>;
     /// A segment at this instant. NotFound: `UnknownSegment`.
     async fn describe(&self, segment: SegmentRange) -> Result<SegmentInfo, Problem>;
+    /// Where fragments of queries run beside the rows; `None` where nothing does that.
+    fn stores(&self) -> Option<&dyn Stores> {
+        None
+    }
     /// Where chunks are read.
     fn chunks(&self) -> &Chunks;
     /// Appends one block; durable when it returns.
@@ -62,6 +74,20 @@ pub(crate) trait Platform: Send + Sync + 'static {
     async fn members(&self) -> Result<Vec<Member>, Problem>;
     /// Whether the bus is there.
     fn is_connected(&self) -> bool;
+    /// Items of the library of an index.
+    async fn items(&self, of: &coordinator::ItemsOf) -> Result<coordinator::ItemList, Problem>;
+    /// One item. NotFound: `UnknownItem`, `UnknownIndex`.
+    async fn item(&self, place: &coordinator::ItemPlace) -> Result<coordinator::Item, Problem>;
+    /// Puts an item into a library.
+    async fn put_item(&self, change: &coordinator::ItemChange) -> Result<coordinator::Item, Problem>;
+    /// Takes an item out of a library.
+    async fn delete_item(&self, removal: &coordinator::ItemRemoval) -> Result<(), Problem>;
+    /// Where the table of a lookup may be put.
+    async fn reserve_upload(&self, of: &coordinator::UploadOf) -> Result<coordinator::UploadPlace, Problem>;
+    /// Puts an object into storage, where none is.
+    async fn put_object(&self, key: &str, bytes: Bytes) -> Result<(), Problem>;
+    /// An object of storage.
+    async fn object(&self, key: &str) -> Result<Bytes, Problem>;
     /// Every job.
     async fn jobs(&self) -> Result<job_manager::JobList, Problem>;
     /// One job.
@@ -70,6 +96,24 @@ pub(crate) trait Platform: Send + Sync + 'static {
     async fn submit(&self, job: &job_manager::NewJob) -> Result<job_manager::JobDescription, Problem>;
     /// Ends a job.
     async fn cancel(&self, job: &JobId) -> Result<(), Problem>;
+    /// What a text would run as.
+    async fn explain(&self, job: &job_manager::NewJob) -> Result<job_manager::JobPlan, Problem>;
+    /// What a job runs. NotFound: `UnknownJob`, also of all that follow.
+    async fn plan(&self, job: &JobId) -> Result<job_manager::JobPlan, Problem>;
+    /// The last checkpoints of a job.
+    async fn checkpoints(&self, job: &JobId) -> Result<job_manager::CheckpointHistory, Problem>;
+    /// What ended attempts of a job.
+    async fn exceptions(&self, job: &JobId) -> Result<job_manager::JobExceptions, Problem>;
+    /// The savepoints of a job.
+    async fn savepoints(&self, job: &JobId) -> Result<job_manager::Savepoints, Problem>;
+    /// Takes a savepoint, or answers the one of that name.
+    async fn take_savepoint(&self, name: &job_manager::SavepointName) -> Result<job_manager::Savepoint, Problem>;
+    /// Drops a savepoint.
+    async fn delete_savepoint(&self, name: &job_manager::SavepointName) -> Result<(), Problem>;
+    /// Stops a job at a savepoint.
+    async fn stop_job(&self, stop: &job_manager::StopOf) -> Result<job_manager::JobDescription, Problem>;
+    /// Gives a job another parallelism.
+    async fn rescale_job(&self, rescale: &job_manager::RescaleOf) -> Result<job_manager::JobDescription, Problem>;
     /// Every rule.
     async fn rules(&self) -> Result<alerter::RuleList, Problem>;
     /// Creates or replaces a rule.
@@ -98,11 +142,18 @@ pub(crate) async fn all_segments(platform: &dyn Platform, index: &IndexName) -> 
     }
 }
 
+/// The indexes that can be asked.
+pub(crate) async fn askable(platform: &dyn Platform) -> Result<BTreeSet<IndexName>, Problem> {
+    let all = platform.indexes().await?.indexes.into_iter();
+    Ok(all.filter(|one| one.backend == BACKEND).map(|one| one.index).collect())
+}
+
 /// The platform over the bus.
 pub(crate) struct Remote {
     bus: Bus,
     client: Client,
     chunks: Chunks,
+    objects: Objects,
     members: Bucket,
 }
 
@@ -114,9 +165,14 @@ impl Remote {
             bus: host.bus.clone(),
             client: Client::new(host.bus.clone(), host.objects.clone()),
             chunks: Chunks::with_cache(host.objects.clone(), usize::try_from(chunk_cache.0).unwrap_or(usize::MAX)),
+            objects: host.objects.clone(),
             members: host.bus.bucket(MEMBERS, ttl, host.common.journal_replicas).await?,
         })
     }
+}
+
+fn objects(error: StoreError) -> Problem {
+    Problem::unavailable("ObjectsUnavailable", error)
 }
 
 #[async_trait]
@@ -145,6 +201,10 @@ impl Platform for Remote {
 
     async fn describe(&self, segment: SegmentRange) -> Result<SegmentInfo, Problem> {
         self.client.describe(segment).await
+    }
+
+    fn stores(&self) -> Option<&dyn Stores> {
+        Some(&self.bus)
     }
 
     fn chunks(&self) -> &Chunks {
@@ -221,6 +281,35 @@ impl Platform for Remote {
         self.bus.is_connected()
     }
 
+    async fn items(&self, of: &coordinator::ItemsOf) -> Result<coordinator::ItemList, Problem> {
+        self.bus.call::<coordinator::ListItems>(&(), of).await
+    }
+
+    async fn item(&self, place: &coordinator::ItemPlace) -> Result<coordinator::Item, Problem> {
+        self.bus.call::<coordinator::DescribeItem>(&(), place).await
+    }
+
+    async fn put_item(&self, change: &coordinator::ItemChange) -> Result<coordinator::Item, Problem> {
+        self.bus.call::<coordinator::PutItem>(&(), change).await
+    }
+
+    async fn delete_item(&self, removal: &coordinator::ItemRemoval) -> Result<(), Problem> {
+        self.bus.call::<coordinator::DeleteItem>(&(), removal).await.map(|_| ())
+    }
+
+    async fn reserve_upload(&self, of: &coordinator::UploadOf) -> Result<coordinator::UploadPlace, Problem> {
+        self.bus.call::<coordinator::ReserveUpload>(&(), of).await
+    }
+
+    async fn put_object(&self, key: &str, bytes: Bytes) -> Result<(), Problem> {
+        // What an attempt whose answer was lost has put there is the same.
+        self.objects.put_if_absent(key, bytes).await.map(drop).map_err(objects)
+    }
+
+    async fn object(&self, key: &str) -> Result<Bytes, Problem> {
+        self.objects.get(key).await.map_err(objects)
+    }
+
     async fn jobs(&self) -> Result<job_manager::JobList, Problem> {
         let (mut all, mut wanted) = (job_manager::JobList::default(), job_manager::JobsOf::default());
         // As many steps as there are pages: each begins behind the one before.
@@ -245,6 +334,43 @@ impl Platform for Remote {
 
     async fn cancel(&self, job: &JobId) -> Result<(), Problem> {
         self.bus.call::<job_manager::CancelJob>(&(), &job_manager::JobName { job: job.clone() }).await.map(|_| ())
+    }
+
+    async fn explain(&self, job: &job_manager::NewJob) -> Result<job_manager::JobPlan, Problem> {
+        self.bus.call::<job_manager::ExplainJob>(&(), job).await
+    }
+
+    async fn plan(&self, job: &JobId) -> Result<job_manager::JobPlan, Problem> {
+        self.bus.call::<job_manager::ShowPlan>(&(), &job_manager::JobName { job: job.clone() }).await
+    }
+
+    async fn checkpoints(&self, job: &JobId) -> Result<job_manager::CheckpointHistory, Problem> {
+        self.bus.call::<job_manager::ShowCheckpoints>(&(), &job_manager::JobName { job: job.clone() }).await
+    }
+
+    async fn exceptions(&self, job: &JobId) -> Result<job_manager::JobExceptions, Problem> {
+        self.bus.call::<job_manager::ShowExceptions>(&(), &job_manager::JobName { job: job.clone() }).await
+    }
+
+    async fn savepoints(&self, job: &JobId) -> Result<job_manager::Savepoints, Problem> {
+        self.bus.call::<job_manager::ListSavepoints>(&(), &job_manager::SavepointsOf { job: job.clone() }).await
+    }
+
+    async fn take_savepoint(&self, name: &job_manager::SavepointName) -> Result<job_manager::Savepoint, Problem> {
+        let savepoint = job_manager::SavepointOf { savepoint: name.clone() };
+        self.bus.call_within::<job_manager::TakeSavepoint>(&(), &savepoint, SAVEPOINT_WITHIN).await
+    }
+
+    async fn delete_savepoint(&self, name: &job_manager::SavepointName) -> Result<(), Problem> {
+        self.bus.call::<job_manager::DeleteSavepoint>(&(), name).await.map(|_| ())
+    }
+
+    async fn stop_job(&self, stop: &job_manager::StopOf) -> Result<job_manager::JobDescription, Problem> {
+        self.bus.call::<job_manager::StopJob>(&(), stop).await
+    }
+
+    async fn rescale_job(&self, rescale: &job_manager::RescaleOf) -> Result<job_manager::JobDescription, Problem> {
+        self.bus.call::<job_manager::RescaleJob>(&(), rescale).await
     }
 
     async fn rules(&self) -> Result<alerter::RuleList, Problem> {

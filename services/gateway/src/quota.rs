@@ -171,7 +171,9 @@ fn is_live(job: &JobDescription) -> bool {
 fn by_source(jobs: &[JobDescription]) -> HashMap<IndexName, u32> {
     let mut by_source = HashMap::new();
     for job in jobs.iter().filter(|job| is_live(job)) {
-        *by_source.entry(job.source.clone()).or_default() += 1;
+        if let Some(source) = &job.source {
+            *by_source.entry(source.clone()).or_default() += 1;
+        }
     }
     by_source
 }
@@ -180,7 +182,7 @@ fn by_source(jobs: &[JobDescription]) -> HashMap<IndexName, u32> {
 fn continuous(jobs: &[JobDescription], rules: &[RuleDescription], index: &IndexName) -> u32 {
     let of_rule = |job: &JobDescription| match &job.sink {
         Sink::Alerts(rule) if is_live(job) => Some(rule.clone()),
-        Sink::Alerts(_) | Sink::Index(_) => None,
+        Sink::Alerts(_) | Sink::Index(_) | Sink::Elsewhere(_) => None,
     };
     let with_job: BTreeSet<RuleId> = jobs.iter().filter_map(of_rule).collect();
     let reads = |text: &str| query::parse_continuous(text).is_ok_and(|read| read.source == *index);

@@ -46,9 +46,9 @@ impl ListenError {
 }
 
 /// A connection, whether inside TLS or not.
-pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin {}
+pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl<T: AsyncRead + AsyncWrite + Unpin> Socket for T {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
 
 /// Places for connections; clones share them.
 #[derive(Clone)]

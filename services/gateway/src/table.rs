@@ -22,6 +22,7 @@ use types::{IndexName, Offset};
 use wire::{
     Problem,
     coordinator::{SegmentNode, SegmentRange},
+    segment_store::SegmentInfo,
 };
 
 use crate::platform::{Platform, all_segments};
@@ -43,12 +44,51 @@ impl IndexTable {
     /// Bounds: `SEGMENTS_MAX`, then BadRequest `TooManySegments`; 512 MiB of tails, then Throttled `TailTooLarge`.
     /// Errors: NotFound `UnknownIndex`; `UnknownSegment` and `Truncated` when something was truncated meanwhile.
     pub(crate) async fn open(platform: &dyn Platform, index: &IndexName) -> Result<Self, Problem> {
-        let held = &AtomicUsize::new(0);
-        let open = |node: SegmentNode| pieces(platform, node.segment_range(), held);
-        let nodes = stream::iter(all_segments(platform, index).await?);
-        let segments: Vec<Vec<Piece>> = nodes.map(open).buffered(SEGMENTS_AT_ONCE).try_collect().await?;
-        Ok(Self(segments.into_iter().flatten().collect()))
+        Self::read(platform, &noted(platform, index).await?, &AtomicUsize::new(0)).await
     }
+
+    /// Reads what is not in chunks yet of segments whose ends are noted; `held` counts the bytes of all tails of the query.
+    ///
+    /// Bounds, errors: as [`Self::open`].
+    pub(crate) async fn read(platform: &dyn Platform, segments: &[Noted], held: &AtomicUsize) -> Result<Self, Problem> {
+        let open = |segment: Noted| pieces(platform, segment, held);
+        let segments = stream::iter(segments.to_vec()).map(open).buffered(SEGMENTS_AT_ONCE);
+        let pieces: Vec<Vec<Piece>> = segments.try_collect().await?;
+        Ok(Self(pieces.into_iter().flatten().collect()))
+    }
+}
+
+/// A segment that has rows, and where they begin and end.
+#[derive(Debug, Clone)]
+pub(crate) struct Noted {
+    pub(crate) range: SegmentRange,
+    pub(crate) info: SegmentInfo,
+}
+
+impl Noted {
+    /// The bytes that a query of all its rows reads, about: of chunks as they lie there, and of the tail.
+    pub(crate) fn bytes(&self) -> u64 {
+        let chunks = self.info.chunks.iter().filter(|chunk| chunk.to > self.info.start);
+        chunks.map(|chunk| chunk.bytes).sum::<u64>().saturating_add(self.tail_bytes())
+    }
+
+    /// The bytes of the tail as it was sent, about.
+    pub(crate) fn tail_bytes(&self) -> u64 {
+        let SegmentInfo { start, tail_from, end, bytes, .. } = self.info;
+        let events = u128::from(end.saturating_sub(tail_from.max(start)));
+        u64::try_from(events * u128::from(bytes) / u128::from(end.max(1))).unwrap_or(u64::MAX)
+    }
+}
+
+/// Notes the starts and ends of all segments of an index that have rows. Bounds, errors: as [`IndexTable::open`].
+pub(crate) async fn noted(platform: &dyn Platform, index: &IndexName) -> Result<Vec<Noted>, Problem> {
+    let note = |node: SegmentNode| async move {
+        let range = node.segment_range();
+        platform.describe(range).await.map(|info| Noted { range, info })
+    };
+    let nodes = stream::iter(all_segments(platform, index).await?);
+    let all: Vec<Noted> = nodes.map(note).buffered(SEGMENTS_AT_ONCE).try_collect().await?;
+    Ok(all.into_iter().filter(|noted| !noted.info.transactional && noted.info.start < noted.info.end).collect())
 }
 
 impl TableSource for IndexTable {
@@ -57,12 +97,9 @@ impl TableSource for IndexTable {
     }
 }
 
-/// Notes one segment's ends and reads its tail; `held` counts the bytes of all tails of the query.
-async fn pieces(platform: &dyn Platform, range: SegmentRange, held: &AtomicUsize) -> Result<Vec<Piece>, Problem> {
-    let info = platform.describe(range).await?;
-    if info.transactional || info.start >= info.end {
-        return Ok(Vec::new());
-    }
+/// Reads one segment's tail; `held` counts the bytes of all tails of the query.
+async fn pieces(platform: &dyn Platform, noted: Noted, held: &AtomicUsize) -> Result<Vec<Piece>, Problem> {
+    let Noted { range, info } = noted;
     let mut tail = Vec::new();
     let mut at = info.tail_from.max(info.start);
     if at < info.end {

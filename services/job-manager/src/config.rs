@@ -16,6 +16,8 @@ pub struct Config {
     pub checkpoint_interval: DurationText,
     /// Time after which an incomplete checkpoint is given up.
     pub checkpoint_timeout: DurationText,
+    /// Complete checkpoints of a job that are kept.
+    pub checkpoints_kept: u8,
     /// Restarts without a complete checkpoint between them.
     pub restarts_max: u32,
     /// What gives more task workers.
@@ -51,6 +53,7 @@ impl settings::Section for Config {
         let ms = |d: DurationText| u64::try_from(d.0.as_millis()).unwrap_or(u64::MAX);
         found.range("checkpoint_interval", ms(self.checkpoint_interval), 100..=3_600_000);
         found.range("checkpoint_timeout", ms(self.checkpoint_timeout), 1_000..=3_600_000);
+        found.range("checkpoints_kept", usize::from(self.checkpoints_kept), 1..=crate::history::CHECKPOINTS_MAX);
         found.range("restarts_max", self.restarts_max, 0..=1_000_000);
         found.require(!self.resources_stateful_set.is_empty(), "resources_stateful_set", "must not be empty");
         found.range("resources_workers_min", self.resources_workers_min, 1..=WORKERS_MAX);

@@ -14,15 +14,22 @@
 //! ```
 
 mod actor;
+mod command;
 mod config;
 mod driver;
 mod error;
+mod history;
+mod job;
 mod lead;
 mod manifest;
 mod metrics;
+mod orders;
 mod plan;
 mod resources;
+mod restart;
+mod savepoints;
 mod state;
+mod workers;
 
 use actix::Actor;
 use client::Client;
@@ -31,7 +38,10 @@ use wire::job_manager::{NewJob, StartAt};
 
 pub use config::{Config, Resources};
 pub use error::Error;
-pub use state::{CANCELLED_MAX, CHECKPOINTS_RESERVED, Checkpoint, Command, Event, JOBS_MAX, Job, PlannedJob, State};
+pub use history::Failure;
+pub use state::{
+    CANCELLED_MAX, CHECKPOINTS_RESERVED, Checkpoint, Command, Event, JOBS_MAX, Job, PlannedJob, State, Stop,
+};
 
 /// The service.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +61,13 @@ impl host::Service for JobManager {
             host.spawn("resources", manage);
         }
         let drivers = lead::Drivers::default();
-        let desk = actor::Desk { ledger: ledger.clone(), client: client.clone(), drivers: drivers.clone() }.start();
+        let desk = actor::Desk {
+            ledger: ledger.clone(),
+            client: client.clone(),
+            drivers: drivers.clone(),
+            objects: host.objects.clone(),
+        }
+        .start();
         let leader = lead::Leader { host: host.clone(), config, ledger: ledger.clone(), drivers, desk, client };
         host.spawn("leading", async move { host::while_leading(&ledger, |token| leader.clone().lead(token)).await });
         Ok(Running::idle())
@@ -69,6 +85,7 @@ pub fn explain(text: &str, parallelism: u16) -> Result<String, Error> {
         start: StartAt::Earliest,
         parallelism,
         early: None,
+        options: wire::job_manager::JobOptions::default(),
     };
     let plan = plan::plan(&new, parallelism)?;
     serde_json::to_string_pretty(&plan.graph).map_err(|e| Error::InvalidQuery(e.to_string()))

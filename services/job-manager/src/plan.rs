@@ -1,8 +1,8 @@
 //! From the text of a continuous query to a job graph. Pure.
 
 use flow::{
-    AggregateFunction, AggregateSpec, EarlyFire, EarlyOp, Edge, JobGraph, OperatorSpec, Partition, Projection,
-    SourceStart, Vertex, WindowSpec,
+    AggregateFunction, AggregateSpec, EarlyFire, EarlyOp, Edge, JobGraph, OperatorSpec, Projection, SourceStart,
+    Vertex, WindowSpec,
 };
 use query::{Continuous, Shape, Windowed, parse_continuous};
 use types::DurationText;
@@ -15,7 +15,8 @@ use crate::error::Error;
 pub(crate) struct Plan {
     pub(crate) graph: JobGraph,
     pub(crate) sink: Sink,
-    pub(crate) source: types::IndexName,
+    /// The first index that is read.
+    pub(crate) source: Option<types::IndexName>,
 }
 
 /// A split without rows and without lag for this long holds no watermark back.
@@ -41,11 +42,11 @@ pub(crate) fn plan(job: &NewJob, parallelism: u16) -> Result<Plan, Error> {
                 let columns = columns.iter().map(|c| Projection { sql: c.expr.clone(), name: c.name.clone() });
                 operators.push(OperatorSpec::Project { columns: columns.collect() });
             }
-            operators.push(sink_operator(&sink));
-            JobGraph { vertices: vec![vertex("rows", operators, parallelism)], edges: Vec::new() }
+            operators.push(sink_operator(&sink)?);
+            JobGraph { vertices: vec![vertex("rows", operators, parallelism)], ..JobGraph::default() }
         }
     };
-    Ok(Plan { graph: graph.with_uids()?, sink, source: read.source })
+    Ok(Plan { graph: graph.with_uids()?, sink, source: Some(read.source) })
 }
 
 fn vertex(name: &str, operators: Vec<OperatorSpec>, parallelism: u32) -> Vertex {
@@ -66,11 +67,12 @@ fn source(read: &Continuous, window: Option<&Windowed>) -> Vec<OperatorSpec> {
     operators
 }
 
-fn sink_operator(sink: &Sink) -> OperatorSpec {
-    match sink {
+fn sink_operator(sink: &Sink) -> Result<OperatorSpec, Error> {
+    Ok(match sink {
         Sink::Index(index) => OperatorSpec::SinkIndex { index: index.clone() },
         Sink::Alerts(rule) => OperatorSpec::SinkAlerts { rule: rule.clone() },
-    }
+        Sink::Elsewhere(_) => return Err(Error::NotBuilt("a sink outside the platform")),
+    })
 }
 
 fn windowed_graph(
@@ -94,7 +96,7 @@ fn windowed_graph(
             (query::AggregateFunction::Max, _) => AggregateFunction::Max,
             (query::AggregateFunction::Avg, _) => AggregateFunction::Avg,
         };
-        aggregates.push(AggregateSpec { function, column, name: aggregate.name.clone() });
+        aggregates.push(AggregateSpec { function, column, name: aggregate.name.clone(), kind: None });
     }
     let mut feeding = source(read, Some(windowed));
     feeding.push(OperatorSpec::Project { columns });
@@ -108,12 +110,13 @@ fn windowed_graph(
     if matches!(sink, Sink::Index(_)) {
         fed.push(OperatorSpec::Project { columns: output(windowed) });
     }
-    fed.push(sink_operator(sink));
+    fed.push(sink_operator(sink)?);
     // Without a key there is one group, and one subtask that owns it.
     let fed_parallelism = if keys.is_empty() { 1 } else { parallelism };
     Ok(JobGraph {
         vertices: vec![vertex("source", feeding, parallelism), vertex("window", fed, fed_parallelism)],
-        edges: vec![Edge { from: 0, to: 1, partition: Partition::Hash { columns: keys } }],
+        edges: vec![Edge::hash(0, 1, keys)],
+        ..JobGraph::default()
     })
 }
 
@@ -143,8 +146,10 @@ fn output(windowed: &Windowed) -> Vec<Projection> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use flow::Partition;
     use wire::job_manager::StartAt;
+
+    use super::*;
 
     fn job(text: &str) -> NewJob {
         NewJob {
@@ -154,6 +159,7 @@ mod tests {
             start: StartAt::Earliest,
             parallelism: 2,
             early: None,
+            options: wire::job_manager::JobOptions::default(),
         }
     }
 

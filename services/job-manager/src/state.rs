@@ -1,189 +1,47 @@
 //! What the job manager knows, and how it decides. Pure: no clock, no socket.
 
-use std::{collections::BTreeMap, ops::Bound};
+use std::{collections::BTreeMap, ops::Bound, time::Duration};
 
-use flow::{ExecutionGraph, JobGraph, TaskId};
 use serde::{Deserialize, Serialize};
-use types::{IndexName, JobId, ReplicaId, StreamCut, Timestamp};
+use types::{JobId, ReplicaId, Timestamp};
 use wire::{
     Problem,
-    job_manager::{JobDescription, JobList, JobStatus, JobsOf, NewJob, PartRef, Sink},
+    job_manager::{CheckpointHistory, JobList, JobStatus, JobsOf, NewJob, Savepoint},
 };
 
-use crate::{error::Error, plan::Plan};
+pub use crate::{
+    command::{Command, Event, PlannedJob},
+    job::{Checkpoint, Job},
+};
+use crate::{
+    error::Error,
+    history::{Board, Failure, History},
+    plan::Plan,
+    restart::{self, Verdict},
+};
+
+mod stopping;
+
+pub use stopping::Stop;
+pub(crate) use stopping::savepoint_key;
 
 /// Most jobs that are not cancelled; beyond it `SubmitJob` is refused.
 pub const JOBS_MAX: usize = 10_000;
 /// Cancelled jobs that are remembered, so that a list shows what was.
 pub const CANCELLED_MAX: usize = 100;
+/// Savepoints that a job can have; beyond it one more is refused until another is deleted.
+pub(crate) const SAVEPOINTS_MAX: usize = 20;
 /// Checkpoint numbers taken in advance with one event, so that no two leaders use one number.
 pub const CHECKPOINTS_RESERVED: u64 = 1_000;
-/// Longest failure text kept.
-const FAILURE_CHARS_MAX: usize = 1_000;
 
 /// Everything durable of the job manager.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct State {
     pub(crate) jobs: BTreeMap<JobId, Job>,
     submissions: u64,
-}
-
-/// One job.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Job {
-    pub(crate) new: NewJob,
-    pub(crate) graph: JobGraph,
-    pub(crate) sink: Sink,
-    pub(crate) source: IndexName,
-    /// Where the job began to read.
-    pub(crate) start: StreamCut,
-    pub(crate) status: JobStatus,
-    pub(crate) attempt: u32,
-    /// The running attempt, with its placement.
-    pub(crate) execution: Option<ExecutionGraph>,
-    /// When each of its workers started: a worker that starts again has lost its tasks.
-    pub(crate) workers: BTreeMap<ReplicaId, Timestamp>,
-    pub(crate) checkpoint: Option<Checkpoint>,
-    /// Numbers up to here may have been used.
-    pub(crate) reserved: u64,
-    /// Failures since the last complete checkpoint.
-    pub(crate) failures: u32,
-    failure: Option<String>,
-    submitted: Timestamp,
-    /// The number of this submission: names what must not be mixed up with another job of the same id.
-    pub(crate) order: u64,
-}
-
-/// A complete checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Checkpoint {
-    pub(crate) number: u64,
-    pub(crate) parts: Vec<(TaskId, PartRef)>,
-    pub(crate) cut: StreamCut,
-}
-
-/// What the job manager can be asked to do.
-#[derive(Debug)]
-pub enum Command {
-    /// Start a planned job at a stream cut.
-    Submit(Box<(NewJob, PlannedJob)>),
-    /// End a job.
-    Cancel(JobId),
-    /// An attempt is placed.
-    Place(JobId, Box<ExecutionGraph>, BTreeMap<ReplicaId, Timestamp>),
-    /// All tasks of an attempt run.
-    Run(JobId, u32),
-    /// An attempt failed.
-    Fail {
-        /// The job.
-        job: JobId,
-        /// The attempt.
-        attempt: u32,
-        /// Why, for people.
-        reason: String,
-        /// Failures without a complete checkpoint between them before the job is given up.
-        restarts_max: u32,
-    },
-    /// An attempt came to the end of segments; the next one begins with their successors. No failure.
-    Replan {
-        /// The job.
-        job: JobId,
-        /// The attempt.
-        attempt: u32,
-        /// Why, for people.
-        reason: String,
-    },
-    /// Take more checkpoint numbers.
-    Reserve(JobId),
-    /// A checkpoint's manifest is stored.
-    Complete {
-        /// The job.
-        job: JobId,
-        /// The attempt.
-        attempt: u32,
-        /// The checkpoint.
-        checkpoint: Checkpoint,
-    },
-}
-
-/// A plan with its beginning.
-#[derive(Debug, Clone)]
-pub struct PlannedJob {
-    pub(crate) plan: Plan,
-    pub(crate) start: StreamCut,
-}
-
-/// One durable step.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum Event {
-    /// A job exists from now on.
-    Submitted {
-        /// As asked for.
-        new: NewJob,
-        /// As planned.
-        graph: JobGraph,
-        /// Where rows go.
-        sink: Sink,
-        /// What is read.
-        source: IndexName,
-        /// Where it begins.
-        start: StreamCut,
-    },
-    /// A job ends.
-    Cancelled {
-        /// The job.
-        job: JobId,
-    },
-    /// A new attempt is placed.
-    Placed {
-        /// The job.
-        job: JobId,
-        /// The attempt.
-        execution: ExecutionGraph,
-        /// When each worker started.
-        workers: BTreeMap<ReplicaId, Timestamp>,
-    },
-    /// All tasks of the attempt run.
-    Running {
-        /// The job.
-        job: JobId,
-    },
-    /// The attempt failed; the job begins again.
-    AttemptFailed {
-        /// The job.
-        job: JobId,
-        /// Why.
-        reason: String,
-    },
-    /// The attempt ended where its segments did; the job goes on with what follows them.
-    Replanned {
-        /// The job.
-        job: JobId,
-        /// Why.
-        #[serde(default)]
-        reason: String,
-    },
-    /// The job is given up.
-    GivenUp {
-        /// The job.
-        job: JobId,
-        /// Why.
-        reason: String,
-    },
-    /// Checkpoint numbers up to here may be used.
-    Reserved {
-        /// The job.
-        job: JobId,
-        /// The last one.
-        until: u64,
-    },
-    /// A checkpoint is complete.
-    Checkpointed {
-        /// The job.
-        job: JobId,
-        /// The checkpoint.
-        checkpoint: Checkpoint,
-    },
+    /// By `<job>/<name>`; they outlive their jobs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) savepoints: BTreeMap<String, Savepoint>,
 }
 
 impl host::ControlState for State {
@@ -192,7 +50,7 @@ impl host::ControlState for State {
     type Event = Event;
     type Error = Error;
 
-    fn decide(&self, command: Command, _now: Timestamp) -> Result<Vec<Event>, Error> {
+    fn decide(&self, command: Command, now: Timestamp) -> Result<Vec<Event>, Error> {
         match command {
             Command::Submit(submitted) => self.submit(*submitted),
             Command::Cancel(job) => Ok(match self.live(&job) {
@@ -209,9 +67,8 @@ impl host::ControlState for State {
                 Some(known) if known.status != JobStatus::Running => vec![Event::Running { job }],
                 _ => Vec::new(),
             }),
-            Command::Fail { job, attempt, reason, restarts_max } => Ok(match self.current(&job, attempt) {
-                Some(known) if known.failures >= restarts_max => vec![Event::GivenUp { job, reason }],
-                Some(_) => vec![Event::AttemptFailed { job, reason }],
+            Command::Fail { job, attempt, failure, restarts_max } => Ok(match self.current(&job, attempt) {
+                Some(known) => vec![fail(known, failure, restarts_max, now)],
                 None => Vec::new(),
             }),
             Command::Replan { job, attempt, reason } => Ok(match self.current(&job, attempt) {
@@ -225,35 +82,42 @@ impl host::ControlState for State {
                 }
                 None => Vec::new(),
             }),
-            Command::Complete { job, attempt, checkpoint } => Ok(match self.current(&job, attempt) {
-                Some(known) if known.checkpoint.as_ref().is_none_or(|c| c.number < checkpoint.number) => {
-                    vec![Event::Checkpointed { job, checkpoint }]
+            Command::Complete { job, attempt, checkpoint, began } => Ok(match self.current(&job, attempt) {
+                Some(known) if known.begins_at() < checkpoint.number => {
+                    vec![Event::Checkpointed { job, checkpoint, began: Some(began) }]
                 }
                 _ => Vec::new(),
             }),
+            command => Ok(self.decide_stop(command)),
         }
     }
 
     fn apply(&mut self, event: &Event, at: Timestamp) {
         match event {
-            Event::Submitted { new, graph, sink, source, start } => {
+            Event::Submitted { new, graph, sink, source, start, starts, restored } => {
                 self.submissions += 1;
                 let job = Job {
-                    new: new.clone(),
+                    new: NewJob::clone(new),
                     graph: graph.clone(),
                     sink: sink.clone(),
                     source: source.clone(),
                     start: start.clone(),
+                    starts: starts.clone(),
                     status: JobStatus::Scheduling,
                     attempt: 0,
                     execution: None,
                     workers: BTreeMap::new(),
-                    checkpoint: None,
+                    checkpoint: restored.clone(),
                     reserved: 0,
                     failures: 0,
+                    failed_at: Vec::new(),
+                    not_before: at,
+                    history: History::default(),
                     failure: None,
                     submitted: at,
                     order: self.submissions,
+                    generation: 0,
+                    stop: None,
                 };
                 self.jobs.insert(new.job.clone(), job);
             }
@@ -269,27 +133,42 @@ impl host::ControlState for State {
                 j.workers = workers.clone();
                 j.execution = Some(execution.clone());
             }),
-            Event::Running { job } => self.update(job, |j| j.status = JobStatus::Running),
-            Event::AttemptFailed { job, reason } => self.update(job, |j| {
-                j.status = JobStatus::Restarting;
-                j.execution = None;
-                j.failures += 1;
-                j.failure = Some(reason.chars().take(FAILURE_CHARS_MAX).collect());
+            Event::Running { job } => self.update(job, |j| {
+                j.status = if j.stop.is_some() { JobStatus::Stopping } else { JobStatus::Running };
             }),
-            Event::Replanned { job, reason: _ } => self.update(job, |j| {
-                j.status = JobStatus::Restarting;
-                j.execution = None;
+            Event::AttemptFailed { job, reason, cause, task, worker, pause_ms } => self.update(job, |j| {
+                let (reason, task, worker) = (reason.clone(), *task, worker.clone());
+                j.failed(Failure { cause: *cause, reason, task, worker }, at);
+                j.again();
+                j.not_before = at + Duration::from_millis(*pause_ms);
             }),
-            Event::GivenUp { job, reason } => self.update(job, |j| {
+            Event::Replanned { job, reason: _ } => self.update(job, Job::again),
+            Event::GivenUp { job, reason, cause, task, worker } => self.update(job, |j| {
+                let (reason, task, worker) = (reason.clone(), *task, worker.clone());
+                j.failed(Failure { cause: *cause, reason, task, worker }, at);
                 j.status = JobStatus::Failed;
-                j.execution = None;
-                j.failure = Some(reason.chars().take(FAILURE_CHARS_MAX).collect());
             }),
             Event::Reserved { job, until } => self.update(job, |j| j.reserved = *until),
-            Event::Checkpointed { job, checkpoint } => self.update(job, |j| {
-                j.checkpoint = Some(checkpoint.clone());
-                j.failures = 0;
-            }),
+            Event::Checkpointed { job, checkpoint, began } => {
+                self.update(job, |j| j.completed(checkpoint, *began, at));
+            }
+            event => self.apply_stop(event),
+        }
+    }
+}
+
+/// What a failure of the running attempt makes happen.
+fn fail(known: &Job, failure: Failure, restarts_max: u32, now: Timestamp) -> Event {
+    let job = known.new.job.clone();
+    let verdict = restart::decide(&known.new.options.restart, restarts_max, failure.cause, known.past(), now);
+    let Failure { cause, reason, task, worker } = failure;
+    match verdict {
+        Verdict::Again(pause) => {
+            let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+            Event::AttemptFailed { job, reason, cause, task, worker, pause_ms }
+        }
+        Verdict::GiveUp(why) => {
+            Event::GivenUp { job, reason: format!("{reason} (given up: {why})"), cause, task, worker }
         }
     }
 }
@@ -297,7 +176,11 @@ impl host::ControlState for State {
 impl State {
     fn submit(&self, (new, planned): (NewJob, PlannedJob)) -> Result<Vec<Event>, Error> {
         match self.live(&new.job) {
-            Some(known) if known.new.text == new.text && known.new.sink == new.sink => return Ok(Vec::new()),
+            Some(known) if known.new.text == new.text && known.new.sink == new.sink => {
+                // A suspended job goes on from its savepoint.
+                let suspended = known.status == JobStatus::Suspended;
+                return Ok(if suspended { vec![Event::Resumed { job: new.job }] } else { Vec::new() });
+            }
             Some(_) => return Err(Error::JobDiffers(new.job)),
             None => {}
         }
@@ -305,7 +188,30 @@ impl State {
             return Err(Error::TooManyJobs);
         }
         let Plan { graph, sink, source } = planned.plan;
-        Ok(vec![Event::Submitted { new, graph, sink, source, start: planned.start }])
+        Ok(vec![Event::Submitted {
+            new: Box::new(new),
+            graph,
+            sink,
+            source,
+            start: planned.start,
+            starts: planned.starts,
+            restored: planned.restored,
+        }])
+    }
+
+    /// A job, whatever became of it.
+    pub(crate) fn job(&self, job: &JobId) -> Result<&Job, Error> {
+        self.jobs.get(job).ok_or_else(|| Error::UnknownJob(job.clone()))
+    }
+
+    /// The last checkpoints of a job.
+    pub(crate) fn checkpoints(&self, job: &JobId, board: &Board) -> Result<CheckpointHistory, Error> {
+        let known = self.job(job)?;
+        let named = |number| {
+            let mut of_job = self.savepoints.values().filter(|s| s.name.job == *job && s.checkpoint == number);
+            of_job.next().map(|savepoint| savepoint.name.name.clone())
+        };
+        Ok(known.history.shown(board, named))
     }
 
     /// A job that is neither cancelled nor given up.
@@ -320,7 +226,7 @@ impl State {
 
     /// Slots that all live jobs want, with or without having them.
     pub(crate) fn wanted_slots(&self) -> u32 {
-        let live = self.jobs.values().filter(|job| job.is_live());
+        let live = self.jobs.values().filter(|job| job.status.wants_slots());
         live.fold(0, |all, job| all.saturating_add(job.graph.slots()))
     }
 
@@ -360,40 +266,6 @@ impl State {
         let behind = self.jobs.range::<JobId, _>((after, Bound::Unbounded));
         let (jobs, more) = wanted.limit.fill(behind.map(|(_, job)| job.describe()))?;
         Ok(JobList { jobs, more })
-    }
-}
-
-impl Job {
-    /// Whether it is neither cancelled nor given up.
-    pub(crate) fn is_live(&self) -> bool {
-        !matches!(self.status, JobStatus::Cancelled | JobStatus::Failed)
-    }
-
-    /// Where an attempt begins: at the last checkpoint, else where the job began.
-    pub(crate) fn begin(&self) -> (StreamCut, Vec<(TaskId, PartRef)>) {
-        match &self.checkpoint {
-            Some(checkpoint) => (checkpoint.cut.clone(), checkpoint.parts.clone()),
-            None => (self.start.clone(), Vec::new()),
-        }
-    }
-
-    /// The job as people see it.
-    pub(crate) fn describe(&self) -> JobDescription {
-        let tasks = self.execution.iter().flat_map(|e| &e.tasks);
-        JobDescription {
-            job: self.new.job.clone(),
-            text: self.new.text.clone(),
-            sink: self.sink.clone(),
-            source: self.source.clone(),
-            status: self.status,
-            attempt: self.attempt,
-            parallelism: u16::try_from(self.graph.slots()).unwrap_or(u16::MAX),
-            checkpoint: self.checkpoint.as_ref().map(|c| c.number),
-            cut: self.checkpoint.as_ref().map_or_else(|| self.start.clone(), |c| c.cut.clone()),
-            submitted: self.submitted,
-            failure: self.failure.clone(),
-            tasks: tasks.map(|t| (t.id.to_string(), t.worker.to_string())).collect(),
-        }
     }
 }
 

@@ -1,5 +1,8 @@
-use flow::FreeSlots;
-use wire::job_manager::StartAt;
+use std::collections::BTreeMap;
+
+use flow::{ExecutionGraph, FreeSlots};
+use types::StreamCut;
+use wire::job_manager::{Cause, StartAt};
 
 use host::ControlState;
 
@@ -15,6 +18,7 @@ fn new(job: &str) -> NewJob {
         start: StartAt::Earliest,
         parallelism: 2,
         early: None,
+        options: wire::job_manager::JobOptions::default(),
     }
 }
 
@@ -30,7 +34,13 @@ fn submit(state: &mut State, job: &str) -> JobId {
     let new = new(job);
     let plan = crate::plan::plan(&new, 2).unwrap();
     let id = new.job.clone();
-    run(state, Command::Submit(Box::new((new, PlannedJob { plan, start: StreamCut::default() }))));
+    run(
+        state,
+        Command::Submit(Box::new((
+            new,
+            PlannedJob { plan, start: StreamCut::default(), starts: BTreeMap::new(), restored: None },
+        ))),
+    );
     id
 }
 
@@ -43,11 +53,15 @@ fn place(state: &mut State, job: &JobId) -> Vec<Event> {
 }
 
 fn fail(job: &JobId, attempt: u32) -> Command {
-    Command::Fail { job: job.clone(), attempt, reason: "worker w0 is gone".into(), restarts_max: 2 }
+    of_cause(job, attempt, Cause::WorkerLost)
+}
+
+fn of_cause(job: &JobId, attempt: u32, cause: Cause) -> Command {
+    Command::Fail { job: job.clone(), attempt, failure: Failure::new(cause, "worker w0 is gone"), restarts_max: 2 }
 }
 
 fn checkpoint(number: u64) -> Checkpoint {
-    Checkpoint { number, parts: Vec::new(), cut: StreamCut::default() }
+    Checkpoint { number, ..Checkpoint::default() }
 }
 
 #[test]
@@ -59,7 +73,10 @@ fn a_job_is_placed_runs_and_begins_again_from_its_checkpoint() {
     run(&mut state, Command::Run(job.clone(), 1));
     assert_eq!(state.jobs[&job].status, JobStatus::Running);
     assert_eq!(state.used_slots().values().sum::<u32>(), 2, "two subtasks of two vertices share two slots");
-    run(&mut state, Command::Complete { job: job.clone(), attempt: 1, checkpoint: checkpoint(7) });
+    run(
+        &mut state,
+        Command::Complete { job: job.clone(), attempt: 1, checkpoint: checkpoint(7), began: Timestamp::MIN },
+    );
     run(&mut state, fail(&job, 1));
     assert_eq!(state.jobs[&job].status, JobStatus::Restarting);
     assert!(state.used_slots().is_empty());
@@ -79,7 +96,7 @@ fn news_of_an_old_attempt_changes_nothing() {
     for command in [
         Command::Run(job.clone(), 1),
         fail(&job, 1),
-        Command::Complete { job: job.clone(), attempt: 1, checkpoint: checkpoint(9) },
+        Command::Complete { job: job.clone(), attempt: 1, checkpoint: checkpoint(9), began: Timestamp::MIN },
     ] {
         assert!(run(&mut state, command).is_empty());
     }
@@ -94,7 +111,10 @@ fn failures_in_a_row_end_a_job_and_a_checkpoint_forgives_them() {
         run(&mut state, fail(&job, attempt));
     }
     place(&mut state, &job);
-    run(&mut state, Command::Complete { job: job.clone(), attempt: 3, checkpoint: checkpoint(1) });
+    run(
+        &mut state,
+        Command::Complete { job: job.clone(), attempt: 3, checkpoint: checkpoint(1), began: Timestamp::MIN },
+    );
     run(&mut state, fail(&job, 3));
     assert_eq!(state.jobs[&job].status, JobStatus::Restarting);
     for attempt in 4..=5 {
@@ -102,6 +122,45 @@ fn failures_in_a_row_end_a_job_and_a_checkpoint_forgives_them() {
         run(&mut state, fail(&job, attempt));
     }
     assert_eq!(state.jobs[&job].status, JobStatus::Failed);
+}
+
+#[test]
+fn a_users_failure_ends_a_job_at_once() {
+    let mut state = State::default();
+    let job = submit(&mut state, "a");
+    place(&mut state, &job);
+    run(&mut state, of_cause(&job, 1, Cause::User));
+    let known = &state.jobs[&job];
+    assert_eq!(known.status, JobStatus::Failed);
+    assert!(known.failure.as_ref().unwrap().contains("given up: it would fail again"), "{:?}", known.failure);
+    assert_eq!((known.history.failed, known.history.exceptions[0].attempt), (1, 1));
+}
+
+#[test]
+fn the_pause_before_the_next_attempt_is_in_the_journal() {
+    let mut state = State::default();
+    let job = submit(&mut state, "a");
+    for (attempt, pause) in [(1, 100), (2, 200)] {
+        place(&mut state, &job);
+        let events = run(&mut state, fail(&job, attempt));
+        assert!(matches!(events[..], [Event::AttemptFailed { pause_ms, .. }] if pause_ms == pause), "{events:?}");
+        assert_eq!(state.jobs[&job].not_before, Timestamp::from_nanos(1) + Duration::from_millis(pause));
+    }
+}
+
+#[test]
+fn checkpoints_are_kept_by_their_count_however_their_numbers_jump() {
+    let mut state = State::default();
+    let job = submit(&mut state, "a");
+    place(&mut state, &job);
+    for number in [3, 4, 1_001, 1_002, 2_001] {
+        let began = Timestamp::MIN;
+        run(&mut state, Command::Complete { job: job.clone(), attempt: 1, checkpoint: checkpoint(number), began });
+    }
+    let kept = |count| state.jobs[&job].kept(count).into_iter().collect::<Vec<_>>();
+    assert_eq!(kept(1), [2_001]);
+    assert_eq!(kept(3), [1_001, 1_002, 2_001]);
+    assert_eq!(state.jobs[&job].history.completed, 5);
 }
 
 #[test]
@@ -113,7 +172,7 @@ fn the_same_submission_twice_is_one_job() {
     let mut other = new("a");
     other.text = other.text.replace("10 seconds", "20 seconds");
     let plan = crate::plan::plan(&other, 2).unwrap();
-    let planned = PlannedJob { plan, start: StreamCut::default() };
+    let planned = PlannedJob { plan, start: StreamCut::default(), starts: BTreeMap::new(), restored: None };
     let refused = state.decide(Command::Submit(Box::new((other, planned))), Timestamp::from_nanos(1));
     assert!(matches!(refused, Err(Error::JobDiffers(_))));
     run(&mut state, Command::Cancel(job.clone()));

@@ -9,8 +9,8 @@ use crate::{
     screen::Screen,
     standalone,
     tools::{
-        AdminArgs, BindingsCommand, BrokerArgs, Connection, IndexCommand, JobCommand, PublishArgs, QueryArgs,
-        RuleCommand, StatusArgs, TailArgs, ToolError,
+        AdminArgs, BindingsCommand, BrokerArgs, Connection, IndexCommand, JobCommand, LibraryCommand, PublishArgs,
+        QueryArgs, RuleCommand, StatusArgs, TailArgs, ToolError,
     },
     walk,
 };
@@ -73,6 +73,9 @@ enum Command {
     Tail(TailArgs),
     /// Run one query
     Query(QueryArgs),
+    /// Views, saved searches and lookups of an index
+    #[command(subcommand)]
+    Library(LibraryCommand),
     /// Continuous jobs
     #[command(subcommand)]
     Job(JobCommand),
@@ -149,6 +152,7 @@ impl Cli {
             Command::Publish(c) => tool(c.run(&connection, screen)).map(done),
             Command::Tail(c) => tool(c.run(&connection, screen)).map(done),
             Command::Query(c) => tool(c.run(&connection, screen)).map(done),
+            Command::Library(c) => tool(c.run(&connection, screen)).map(done),
             Command::Job(c) => tool(c.run(&connection, screen)).map(done),
             Command::Rule(c) => tool(c.run(&connection, screen)).map(done),
             Command::Bindings(c) => tool(c.run(&connection, screen)).map(done),

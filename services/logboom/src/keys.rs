@@ -14,6 +14,7 @@ use bus::{
         server_config,
     },
 };
+use data_encoding::BASE64;
 use tls::Files;
 use types::Clock;
 use wire::delegation::OUTER_FILTER;
@@ -191,6 +192,9 @@ pub(crate) fn local_url(scheme: &str, address: &str) -> String {
     }
 }
 
+/// The file of the master keys, which wrap the keys of encrypted indexes.
+pub(crate) const ENCRYPTION_KEYS: &str = "encryption.keys";
+
 /// The nats-server default of 1 MiB is less than an event of 1 MiB with its headers.
 const MAX_PAYLOAD: u64 = 8 << 20;
 
@@ -264,6 +268,7 @@ impl KeyDir {
         for name in ["binding.secret", "broker.password", "admin.token"] {
             keys.keep(name, || Ok(random_hex()))?;
         }
+        keys.keep(ENCRYPTION_KEYS, master_key)?;
         // Fails early, and in words, when a ring was damaged by hand.
         public_key(&ring.tenants_seed).context("keyring.json is damaged")?;
         Ok(keys)
@@ -333,6 +338,7 @@ impl KeyDir {
         format!(
             "# Written by `logboom keys init`; the secrets stand in the files named here.\n\
              [common]\nnats_url = \"{url}\"\nnats_creds = {platform}\ntenants_creds = {tenants}\n\
+             encryption_keys = {encryption}\n\
              container_count = {containers}\n{tls}\n\
              [gateway]\nadmin_token = {admin}\n\n\
              [broker]\npassword = {password}\nnats_public_url = \"{url}\"\n{gateway}\n\
@@ -344,6 +350,7 @@ impl KeyDir {
             containers = server.container_count,
             platform = file("platform.creds"),
             tenants = file("tenants.creds"),
+            encryption = file(ENCRYPTION_KEYS),
             admin = file("admin.token"),
             password = file("broker.password"),
             operator = file("operator.seed"),
@@ -356,6 +363,12 @@ impl KeyDir {
     fn write_settings(&self, server: &NatsServer) -> anyhow::Result<()> {
         write_private(&self.path("logboom.toml"), &self.settings_toml(server))
     }
+}
+
+/// A keyring of one master key.
+fn master_key() -> anyhow::Result<String> {
+    let bytes: [u8; 32] = rand::random();
+    Ok(format!("k1:{}\n", BASE64.encode(&bytes)))
 }
 
 /// 256 random bits as text.

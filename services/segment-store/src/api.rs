@@ -6,9 +6,9 @@ use bus::{BusError, Door, Doors, Incoming};
 use wire::{
     Call, Empty,
     segment_store::{
-        AdoptSegment, AppendEvents, CreateSegment, DeleteSegment, DescribeContainer, DescribeSegment, DescribeWriter,
-        DescribeWriters, FlushContainer, ListContainerSegments, ListGarbage, MergeSegment, QuarantineObjects,
-        ReadSegment, SealSegment, TruncateSegment,
+        AdoptSegment, AppendEvents, CreateSegment, DeleteSegment, DescribeContainer, DescribeRows, DescribeSegment,
+        DescribeWriter, DescribeWriters, FlushContainer, ListContainerSegments, ListGarbage, MergeSegment,
+        QuarantineObjects, ReadFragment, ReadSegment, RunFragment, SealSegment, TruncateSegment,
     },
 };
 
@@ -20,6 +20,7 @@ use crate::{
         seeds::Peers,
     },
     error::Error,
+    queries::Queries,
 };
 
 /// Opens every door of a container; closed in reverse by [`close`].
@@ -28,9 +29,10 @@ pub(crate) async fn open(
     container: &Container,
     peers: &Peers,
     keeper: &Keeper,
-    outside: &Outside,
+    (outside, queries): (&Outside, &Queries),
 ) -> Result<Vec<Door>, BusError> {
     let mut open = looks(doors, container, &outside.lender).await?;
+    open.extend(fragments(doors, container, queries).await?);
     open.extend(care(doors, container, keeper).await?);
     open.extend(changes(doors, container, peers).await?);
     let quotas = outside.quotas.clone();
@@ -76,6 +78,30 @@ async fn looks(doors: &Doors, container: &Container, lender: &Lender) -> Result<
         }
     };
     open.push(serve(doors, container, read).await?);
+    Ok(open)
+}
+
+/// Parts of queries: of all containers of this replica, whichever is asked.
+async fn fragments(doors: &Doors, container: &Container, queries: &Queries) -> Result<Vec<Door>, BusError> {
+    let mut open = Vec::new();
+    let all = queries.clone();
+    let describe = move |_: Container, i: Incoming<DescribeRows>| {
+        let queries = all.clone();
+        async move { queries.describe(i.request).await }
+    };
+    open.push(serve(doors, container, describe).await?);
+    let all = queries.clone();
+    let run = move |_: Container, i: Incoming<RunFragment>| {
+        let queries = all.clone();
+        async move { queries.run(i.request).await }
+    };
+    open.push(serve(doors, container, run).await?);
+    let all = queries.clone();
+    let part = move |_: Container, i: Incoming<ReadFragment>| {
+        let queries = all.clone();
+        async move { queries.part(i.request).await }
+    };
+    open.push(serve(doors, container, part).await?);
     Ok(open)
 }
 

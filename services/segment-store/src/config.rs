@@ -28,6 +28,10 @@ pub struct Config {
     pub load_interval: DurationText,
     /// How long an object of Tier 2 stays that nothing names any more.
     pub garbage_delay: DurationText,
+    /// Memory that one fragment of a query may use.
+    pub fragment_memory: ByteSize,
+    /// Memory for parts of chunks that fragments have read.
+    pub chunk_cache: ByteSize,
     /// For fault tests only: where this process dies.
     pub crash_point: String,
     /// Our own key to the buckets of archives.
@@ -67,6 +71,8 @@ impl Section for Config {
         found.require(both, "archive.access_secret", "must be set together with archive.access_key_id");
         let known = crate::crash::is_valid(&self.crash_point);
         found.require(known, "crash_point", "must be \"\", or a point of crash.rs as name:N");
+        found.range("fragment_memory", self.fragment_memory, ByteSize(16 << 20)..=ByteSize(1 << 40));
+        found.range("chunk_cache", self.chunk_cache, ByteSize(1 << 20)..=ByteSize(1 << 40));
         found.range("appends_in_flight_max", self.appends_in_flight_max, 1..=65_536);
         found.range("load_interval", self.load_interval, span(100, 600_000));
     }
@@ -98,6 +104,8 @@ mod tests {
             "segment_store.appends_in_flight_max=0",
             "segment_store.load_interval=1ms",
             "segment_store.garbage_delay=1ms",
+            "segment_store.fragment_memory=1MiB",
+            "segment_store.chunk_cache=1KiB",
             "segment_store.crash_point=nowhere:1",
             "segment_store.archive.access_secret=env:SOME_SECRET",
         ] {

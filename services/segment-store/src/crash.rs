@@ -9,7 +9,7 @@ use std::sync::{
 };
 
 /// Every point, in the order in which an event meets them.
-pub const POINTS: [&str; 15] = [
+pub const POINTS: [&str; 16] = [
     "after_owner_record",
     "after_frame_append",
     "after_apply",
@@ -25,6 +25,7 @@ pub const POINTS: [&str; 15] = [
     "after_manifest",
     "before_purge",
     "after_purge",
+    "fragment_begun",
 ];
 
 static ARMED: OnceLock<Option<Armed>> = OnceLock::new();

@@ -189,6 +189,12 @@ pub enum Error {
     /// Object storage failed.
     #[error("object storage: {0}")]
     Objects(String),
+    /// An object of an encrypted index cannot be sealed or opened.
+    #[error("{0}")]
+    Sealed(String),
+    /// A fragment of a query did not come to its end.
+    #[error("{0}")]
+    Fragment(Problem),
     /// A chunk or batch could not be built.
     #[error("columns could not be built: {0}")]
     Columns(String),
@@ -276,9 +282,11 @@ impl From<Error> for Problem {
             Error::Truncated { .. } => (Code::NotFound, "Truncated"),
             Error::Fenced(_) | Error::Superseded { .. } => (Code::Fenced, "Fenced"),
             Error::OverQuota(over) => return over.clone().into(),
+            Error::Fragment(problem) => return problem.clone(),
             Error::Throttled { .. } => return Self::throttled("Throttled", &error),
             Error::Unavailable { .. } => return Self::unavailable("ContainerUnavailable", &error),
             Error::Objects(_) => return Self::unavailable("ObjectsUnavailable", &error),
+            Error::Sealed(_) => return Self::unavailable("IndexKeyUnavailable", &error),
             Error::Deadline(_) => (Code::Deadline, "Deadline"),
             Error::AppendUnknown(_) => return Self::new(Code::Deadline, "AppendUnknown", &error).unknown(),
             Error::FlushUnfinished(_) => return Self::new(Code::Deadline, "FlushUnfinished", &error).unknown(),

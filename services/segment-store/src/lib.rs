@@ -5,13 +5,14 @@
 //!
 //! Doors, of each owned container: `AppendEvents`, `ReadSegment`; `CreateSegment`, `SealSegment`, `TruncateSegment`,
 //! `MergeSegment`, `DeleteSegment`; `DescribeSegment`, `DescribeWriter`, `DescribeWriters`, `DescribeContainer`,
-//! `ListContainerSegments`, `FlushContainer`; the lane of the same number in the tenants' account. It tells
+//! `ListContainerSegments`, `FlushContainer`; `DescribeRows`, `RunFragment`, `ReadFragment`; the lane of the same number in
+//! the tenants' account. It tells
 //! `ContainerLoaded`.
 //!
 //! State: follows from each container's log, is snapshotted to object storage, and is nowhere else.
 //!
 //! Deliberately does not know: which containers it should own (the coordinator's placement says), what a stream is beyond
-//! its segments' key ranges, queries, and who may read.
+//! its segments' key ranges, queries beyond the fragments that it is given, and who may read.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -30,6 +31,7 @@ pub mod crash;
 mod error;
 mod lane;
 mod metrics;
+mod queries;
 mod readiness;
 mod tenure;
 
@@ -46,7 +48,13 @@ pub use error::{Damage, Error};
 pub use readiness::{CONTAINERS, LOG_SPACE};
 
 use crate::{
-    actor::Store, archives::Archives, container::Limits, lane::streams::Streams, readiness::Readiness, tenure::Owned,
+    actor::Store,
+    archives::Archives,
+    container::Limits,
+    lane::streams::Streams,
+    queries::{Queries, Threads},
+    readiness::Readiness,
+    tenure::Owned,
 };
 
 /// The service.
@@ -70,7 +78,10 @@ impl Service for SegmentStore {
         let quotas = Quotas::open(&host).await?;
         let keeper = Gatekeeper::open(&host.bus, &tenants, host.common.journal_replicas).await?;
         let client = client::Client::new(host.bus.clone(), host.objects.clone());
-        let lanes = lane::Context { host: host.clone(), tenants, owned: Owned::default(), streams, quotas, client };
+        let owned = Owned::default();
+        let threads = Threads::new().map_err(StartError::other)?;
+        let queries = Queries::new(&config, host.objects.clone(), owned.clone(), &threads);
+        let lanes = lane::Context { host: host.clone(), tenants, owned, streams, quotas, client };
         let limits = Limits::of(&config, host.common.snapshot_interval.0);
         let tenures = TaskTracker::new();
         let readiness = Readiness::new(&host);
@@ -78,7 +89,7 @@ impl Service for SegmentStore {
         let archives = Archives::open(&config.archive, &host)?;
         let view = host.bus.bucket(ARCHIVES, None, host.common.journal_replicas).await?;
         background(&host, "archives", archives.clone().follow(view, host.clone()));
-        let shared = tenure::Shared::new(host.clone(), limits, lanes, keeper, readiness, archives);
+        let shared = tenure::Shared::new(host.clone(), limits, lanes, keeper, (readiness, archives), queries);
         let store = Store::new(shared, tenures.clone()).start();
         background(&host, "placement", actor::follow_placement(views, store));
 
@@ -88,6 +99,7 @@ impl Service for SegmentStore {
         Ok(Running::new(async move {
             tenures.close();
             tenures.wait().await;
+            drop(threads);
             // Only now: whoever takes the containers over finds snapshots and no owner that still writes.
             announcement.withdraw().await;
         }))

@@ -29,6 +29,7 @@ telemetry::metrics! {
     ARCHIVE_LAG_BYTES: Gauge["container"] = "lb_segment_store_archive_lag_bytes", "Bytes of chunks of archived indexes that are not known to be in their archives.";
     ARCHIVE_FAILURES: Counter = "lb_segment_store_archive_failures_total", "Attempts to copy a chunk to an archive that failed and are repeated.";
     ARCHIVE_LOST_EVENTS: Counter = "lb_segment_store_archive_lost_events_total", "Events that were truncated before they were archived.";
+    FRAGMENTS: Counter["outcome"] = "lb_segment_store_fragments_total", "Fragments of queries that ended here, by how.";
     LANE_MESSAGES: Counter = "lb_segment_store_lane_messages_total", "Messages that front-door lanes received.";
     LANE_REFUSED: Counter["reason"] = "lb_segment_store_lane_refused_total", "Messages that front-door lanes refused.";
 }

@@ -30,6 +30,7 @@ use crate::{
     crash,
     lane::{self, Title},
     metrics,
+    queries::Queries,
     readiness::Readiness,
 };
 
@@ -71,6 +72,7 @@ pub(crate) struct Shared {
     pub(crate) lender: Lender,
     pub(crate) readiness: Readiness,
     archives: Archives,
+    queries: Queries,
     recoveries: Arc<Semaphore>,
     /// The lanes of all tenures.
     open_lanes: TaskTracker,
@@ -82,14 +84,14 @@ impl Shared {
         limits: Limits,
         lanes: lane::Context,
         keeper: Gatekeeper,
-        readiness: Readiness,
-        archives: Archives,
+        (readiness, archives): (Readiness, Archives),
+        queries: Queries,
     ) -> Self {
         let doors = Doors::new(&host.bus, host.service, &host.replica).with_outer(keeper);
         let lender = Lender::new(host.objects.clone());
         let recoveries = Arc::new(Semaphore::new(RECOVERIES_MAX));
         let (answers, open_lanes) = (Answers::new(), TaskTracker::new());
-        Self { host, limits, doors, lanes, answers, lender, readiness, archives, recoveries, open_lanes }
+        Self { host, limits, doors, lanes, answers, lender, readiness, archives, queries, recoveries, open_lanes }
     }
 }
 
@@ -197,7 +199,7 @@ async fn serve(shared: &Shared, ready: Ready, stop: CancellationToken) -> Ended 
     let peers = Peers { bus: shared.host.bus.clone() };
     let keeper = Keeper::new(container.clone(), shared.host.clone());
     let outside = Outside { lender: shared.lender.clone(), quotas: shared.lanes.quotas.clone() };
-    let opening = || api::open(&shared.doors, &container, &peers, &keeper, &outside);
+    let opening = || api::open(&shared.doors, &container, &peers, &keeper, (&outside, &shared.queries));
     let doors = insist(&stop, "open doors", &container, opening).await.unwrap_or_default();
     shared.lanes.owned.add(container.clone());
     shared.readiness.served(container.id);

@@ -3,20 +3,24 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use exchange::{Gate, Receiver};
-use flow::{Channel, ExecutionGraph, Partition, TaskId};
-use futures::future::BoxFuture;
-use tokio::{sync::mpsc, task::JoinSet};
+use flow::{Channel, ExecutionGraph, Partition, TaskId, Uid};
+use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use types::{JobId, ReplicaId, StreamCut};
 use wire::{
     Service,
-    job_manager::{PartRef, TaskReport, TaskStatus},
+    job_manager::{Cause, SourceCut, TaskReport, TaskStatus},
+    task_worker::Restore,
     views::Member,
 };
 
 use crate::{
-    chain::{Chain, Head, Tail},
+    chain::{Chain, Head, Plan, Tail},
     edges::{Edge, Edges},
     error::TaskError,
     metrics::TASKS_FAILED,
@@ -24,9 +28,10 @@ use crate::{
     part::Part,
     report,
     retry::persist,
+    run::{self, Begin},
     sink::{AlertSink, IndexSink, Sink},
-    source::{Beginning, Output, Parts, Source},
-    task::{Context, Shared, channel_id},
+    source::{Beginning, Output, Source},
+    task::{Context, Order, Shared, channel_id},
     window::Window,
 };
 
@@ -40,13 +45,17 @@ pub(crate) struct Attempt {
     pub(crate) shared: Shared,
     pub(crate) submitted: Submitted,
     pub(crate) execution: ExecutionGraph,
-    pub(crate) chains: Vec<Chain>,
-    pub(crate) restore: BTreeMap<u32, PartRef>,
+    pub(crate) plans: Vec<Plan>,
+    pub(crate) restore: Vec<Restore>,
     pub(crate) cut: StreamCut,
+    /// Where each source begins, by its vertex.
+    pub(crate) cuts: BTreeMap<u32, SourceCut>,
+    /// The last committed checkpoint.
+    pub(crate) commits: watch::Receiver<u64>,
     /// Cancelled from outside.
     pub(crate) token: CancellationToken,
     /// The barriers of each source task, by its number.
-    pub(crate) barriers: BTreeMap<u32, mpsc::Receiver<u64>>,
+    pub(crate) barriers: BTreeMap<u32, mpsc::Receiver<Order>>,
 }
 
 struct Failure {
@@ -54,13 +63,19 @@ struct Failure {
     error: TaskError,
 }
 
+/// Parts that are fetched at once.
+const PARTS_AT_ONCE: usize = 8;
+
+/// The parts of the vertices that have tasks here, by vertex.
+type Parts = BTreeMap<u32, Vec<Part>>;
+
 type Work = BoxFuture<'static, Result<(), TaskError>>;
 
 impl Attempt {
     /// Runs the worker's tasks until the token is cancelled or one of them fails; when it returns all of them have ended.
     pub(crate) async fn run(mut self) {
         let token = self.token.child_token();
-        let failure = match token.run_until_cancelled(self.open()).await {
+        let failure = match token.run_until_cancelled(self.open().boxed()).await {
             None => None,
             Some(Err(failure)) => Some(failure),
             Some(Ok(tasks)) => self.run_all(tasks, &token).await,
@@ -123,7 +138,8 @@ impl Attempt {
     }
 
     fn report(&self, task: u32, status: TaskStatus) {
-        let report = TaskReport { job: self.submitted.job.clone(), attempt: self.execution.attempt, task, status };
+        let (job, attempt, cause) = (self.submitted.job.clone(), self.execution.attempt, Cause::default());
+        let report = TaskReport { job, attempt, task, status, cause };
         report::tell(&self.shared.bus, report);
     }
 
@@ -140,11 +156,15 @@ impl Attempt {
             inputs.insert(context.number, receivers.map_err(|error| Failure { task: context.number, error })?);
         }
         let peers = self.peers().await.map_err(|error| Failure { task: first, error })?;
+        let parts = self.parts(&contexts).await.map_err(|error| Failure { task: first, error })?;
         let mut tasks = Vec::with_capacity(contexts.len());
         for context in contexts {
             let number = context.number;
             let receivers = inputs.remove(&number).unwrap_or_default();
-            let work = self.task(context, &channels, receivers, &peers).await;
+            let of_vertex = parts.get(&context.id.vertex).map_or(&[][..], Vec::as_slice);
+            let edges = self.edges(&channels, context.id, &peers).await;
+            let edges = edges.map_err(|error| Failure { task: number, error })?;
+            let work = self.task(context, receivers, edges, of_vertex).boxed().await;
             tasks.push((number, work.map_err(|error| Failure { task: number, error })?));
         }
         Ok(tasks)
@@ -160,6 +180,7 @@ impl Attempt {
             uid: task.uid.clone(),
             parallelism: self.vertex(task.id).map_or(1, |vertex| vertex.parallelism),
             label: format!("{}/{}", self.submitted.job, task.id),
+            commits: self.commits.clone(),
         }
     }
 
@@ -195,55 +216,69 @@ impl Attempt {
     async fn task(
         &mut self,
         context: Arc<Context>,
-        channels: &JobId,
         receivers: Vec<Receiver>,
-        peers: &BTreeMap<ReplicaId, SocketAddr>,
+        edges: Edges,
+        parts: &[Part],
     ) -> Result<Work, TaskError> {
         let lost = || TaskError::Plan(format!("vertex {} does not exist", context.id.vertex));
-        let chain =
-            usize::try_from(context.id.vertex).ok().and_then(|v| self.chains.get(v)).cloned().ok_or_else(lost)?;
-        let restored = match self.restore.get(&context.number) {
-            Some(part) => Some(Part::fetch(&self.shared.objects, part, context.id, &context.uid).await?),
-            None => None,
-        };
-        let Chain { head, stages, tail } = chain;
-        match (head, tail) {
-            (Head::Source(spec), tail) => {
+        let plan = usize::try_from(context.id.vertex).ok().and_then(|v| self.plans.get(v)).cloned();
+        let orders = self.barriers.remove(&context.number);
+        match plan.ok_or_else(lost)? {
+            Plan::Free(free) => {
+                let begin = Begin { parts, cut: self.cuts.get(&context.id.vertex) };
+                let run = run::open(&context, &self.execution.graph, &free, receivers, edges, begin).await?;
+                Ok(Box::pin(run.run(context, orders)))
+            }
+            Plan::Fixed(Chain { head: Head::Source(spec), stages, tail }) => {
                 let output = match tail {
                     Tail::Index(index) => {
-                        Output::Index(Box::new(IndexSink::open(&context, &index, restored.as_ref()).await?))
+                        let mine = run::own(&context, parts);
+                        Output::Index(Box::new(IndexSink::open(&context, &index, mine).await?))
                     }
-                    Tail::Edges => Output::Edges(self.edges(channels, context.id, peers).await?),
+                    Tail::Edges => Output::Edges(edges),
                     Tail::Alerts(_) => return Err(TaskError::Plan("a source cannot feed a rule".to_owned())),
                 };
-                let barriers = self.barriers.remove(&context.number).ok_or_else(lost)?;
-                let parts = self.parts_of(context.id.vertex);
-                let beginning = Beginning { cut: &self.cut, restored, parts };
+                let cut = match self.cuts.get(&context.id.vertex) {
+                    Some(SourceCut::Index { cut, .. }) => cut,
+                    _ => &self.cut,
+                };
+                let beginning = Beginning { cut, parts };
+                let orders = orders.ok_or_else(lost)?;
                 let source = Source::open(context, spec, stages, beginning, output).await?;
-                Ok(Box::pin(source.run(self.shared.client.clone(), barriers)))
+                Ok(Box::pin(source.run(self.shared.client.clone(), orders)))
             }
-            (Head::Window(spec), tail) => {
+            Plan::Fixed(Chain { head: Head::Window(spec), stages, tail }) => {
+                let restored = whole(&context, parts)?;
                 let sink = match tail {
                     Tail::Index(index) => {
-                        Sink::Index(Box::new(IndexSink::open(&context, &index, restored.as_ref()).await?))
+                        let mine = run::own(&context, parts);
+                        Sink::Index(Box::new(IndexSink::open(&context, &index, mine).await?))
                     }
                     Tail::Alerts(rule) => {
                         Sink::Alerts(Box::new(AlertSink::new(Arc::clone(&context), rule, spec.clone())))
                     }
                     Tail::Edges => return Err(TaskError::Plan("a window ends with a sink".to_owned())),
                 };
-                let window = Window::open(&context, spec, stages, Gate::new(receivers), restored.as_ref(), sink)?;
+                let window = Window::open(&context, spec, stages, Gate::new(receivers), restored, sink)?;
                 Ok(Box::pin(window.run()))
             }
         }
     }
 
-    /// The parts from which the subtasks of a vertex begin.
-    fn parts_of(&self, vertex: u32) -> Parts {
-        let numbered = (0u32..).zip(&self.execution.tasks).filter(|(_, task)| task.id.vertex == vertex);
-        numbered
-            .filter_map(|(number, task)| Some((self.restore.get(&number)?.clone(), task.id, task.uid.clone())))
-            .collect()
+    /// Fetches the parts of every subtask of the vertices that have tasks here: splits and keys may have moved between them.
+    async fn parts(&self, contexts: &[Arc<Context>]) -> Result<Parts, TaskError> {
+        let uids: BTreeMap<u32, &Uid> = contexts.iter().map(|context| (context.id.vertex, &context.uid)).collect();
+        let wanted = self.restore.iter().filter_map(|restore| {
+            let task = usize::try_from(restore.task).ok().and_then(|number| self.execution.tasks.get(number))?;
+            let (vertex, objects, part) = (task.id.vertex, self.shared.objects.clone(), restore.part.clone());
+            let uid = Uid::clone(uids.get(&vertex)?);
+            Some(async move { Ok((vertex, Part::fetch(&objects, &part, &uid).await?)) }.boxed())
+        });
+        let fetches: Vec<BoxFuture<'static, Result<(u32, Part), TaskError>>> = wanted.collect();
+        let fetched: Vec<(u32, Part)> = stream::iter(fetches).buffered(PARTS_AT_ONCE).try_collect().await?;
+        let mut parts = Parts::new();
+        fetched.into_iter().for_each(|(vertex, part)| parts.entry(vertex).or_default().push(part));
+        Ok(parts)
     }
 
     async fn edges(
@@ -264,8 +299,24 @@ impl Attempt {
                 Some(Partition::Hash { columns }) => columns.clone(),
                 Some(Partition::Forward) | None => Vec::new(),
             };
-            edges.entry(channel.edge).or_insert_with(|| Edge { keys, senders: Vec::new() }).senders.push(sender);
+            let port = partition.map(|edge| edge.port).unwrap_or_default();
+            let edge = edges.entry(channel.edge).or_insert_with(|| Edge { keys, port, senders: Vec::new() });
+            edge.senders.push(sender);
         }
         Ok(Edges(edges.into_values().collect()))
     }
+}
+
+/// The part of a window whose state is one block, which no other number of subtasks can share.
+fn whole<'a>(context: &Context, parts: &'a [Part]) -> Result<Option<&'a Part>, TaskError> {
+    let others = u32::try_from(parts.len()).is_ok_and(|count| count != context.parallelism);
+    if others && parts.iter().any(|part| part.window.is_some()) {
+        let problem = format!(
+            "the windows of {} subtasks are whole and cannot be shared by {}: keep the parallelism, or submit the job anew",
+            parts.len(),
+            context.parallelism
+        );
+        return Err(TaskError::Plan(problem));
+    }
+    Ok(parts.iter().find(|part| part.task == context.id))
 }

@@ -8,9 +8,31 @@ use flow::{ExecutionGraph, JobGraph, OperatorSpec, Vertex, WindowSpec};
 use query::RESERVED_COLUMNS;
 use types::{DurationText, IndexName, RuleId};
 
-use crate::error::{Error, TaskError};
+use crate::{
+    error::{Error, TaskError},
+    run::Free,
+};
 
 /// What one subtask runs; subtasks of one vertex share it.
+#[derive(Debug, Clone)]
+pub(crate) enum Plan {
+    /// One of the shapes of the first releases, whose state and whose numbers of rows go on as they are.
+    Fixed(Chain),
+    /// Any other.
+    Free(Arc<Free>),
+}
+
+impl Plan {
+    /// Whether barriers begin here.
+    pub(crate) fn is_source(&self) -> bool {
+        match self {
+            Self::Fixed(chain) => matches!(chain.head, Head::Source(_)),
+            Self::Free(free) => free.source.is_some(),
+        }
+    }
+}
+
+/// A source of an index with filters and projections, or a tumbling window before a sink.
 #[derive(Debug, Clone)]
 pub(crate) struct Chain {
     pub(crate) head: Head,
@@ -46,18 +68,32 @@ pub(crate) struct SourceSpec {
     pub(crate) window: Option<DurationText>,
 }
 
-/// The chains of a graph's vertices.
+/// What a graph's vertices run.
 ///
 /// Errors: `BadPlan` says which vertex cannot run and why.
-pub(crate) fn chains(execution: &ExecutionGraph) -> Result<Vec<Chain>, Error> {
+pub(crate) fn plans(execution: &ExecutionGraph) -> Result<Vec<Plan>, Error> {
     let graph = &execution.graph;
     graph.validate().map_err(|e| Error::BadPlan(e.to_string()))?;
     one_writer_per_index(graph)?;
-    graph
-        .vertices
-        .iter()
-        .map(|vertex| chain(vertex).map_err(|why| Error::BadPlan(format!("vertex {:?}: {why}", vertex.name))))
-        .collect()
+    let plan = |(number, vertex): (usize, &Vertex)| {
+        let plan = if is_fixed(vertex) {
+            chain(vertex).map(Plan::Fixed)
+        } else {
+            Free::plan(graph, number).map(|free| Plan::Free(Arc::new(free)))
+        };
+        plan.map_err(|why| Error::BadPlan(format!("vertex {:?}: {why}", vertex.name)))
+    };
+    graph.vertices.iter().enumerate().map(plan).collect()
+}
+
+fn is_fixed(vertex: &Vertex) -> bool {
+    match (vertex.operators.first(), vertex.operators.last()) {
+        (Some(OperatorSpec::Source { .. }), _) => true,
+        (Some(OperatorSpec::WindowAggregate(_)), Some(last)) => {
+            last.is_sink() && !matches!(last, OperatorSpec::Write(_))
+        }
+        _ => false,
+    }
 }
 
 /// Writers are named by job and subtask, so two vertices that write to one index would take each other's rows for repeats.
@@ -168,7 +204,7 @@ mod tests {
     use std::time::Duration;
 
     use arrow::array::{ArrayRef, Int64Array, StringArray, TimestampNanosecondArray};
-    use flow::{AggregateSpec, Edge, Partition, Projection, Uid};
+    use flow::{AggregateSpec, Edge, Projection, Uid};
 
     use super::*;
 
@@ -231,14 +267,18 @@ mod tests {
     #[test]
     fn two_writers_of_one_index_are_refused() {
         let both = || vertex(vec![source(), into_index("out")]);
-        let graph = JobGraph { vertices: vec![both(), both()], edges: Vec::new() };
+        let graph = JobGraph { vertices: vec![both(), both()], ..JobGraph::default() };
         assert!(one_writer_per_index(&graph).unwrap_err().to_string().contains("two vertices write"));
-        let edges = vec![Edge { from: 0, to: 1, partition: Partition::Hash { columns: vec!["k".into()] } }];
-        let graph =
-            JobGraph { vertices: vec![vertex(vec![source()]), vertex(vec![window(), into_index("out")])], edges };
+        let edges = vec![Edge::hash(0, 1, vec!["k".into()])];
+        let graph = JobGraph {
+            vertices: vec![vertex(vec![source()]), vertex(vec![window(), into_index("out")])],
+            edges,
+            ..JobGraph::default()
+        };
         let execution = ExecutionGraph { attempt: 1, graph, tasks: Vec::new() };
-        let chains = chains(&execution).unwrap();
-        assert_eq!((&chains[0].tail, &chains[1].tail), (&Tail::Edges, &Tail::Index("out".parse().unwrap())));
+        let plans = plans(&execution).unwrap();
+        let [Plan::Fixed(first), Plan::Fixed(second)] = &plans[..] else { panic!("{plans:?}") };
+        assert_eq!((&first.tail, &second.tail), (&Tail::Edges, &Tail::Index("out".parse().unwrap())));
     }
 
     fn rows() -> RecordBatch {

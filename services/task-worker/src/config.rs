@@ -16,6 +16,8 @@ pub struct Config {
     pub exchange_address: String,
     /// Address that other workers are told; empty is the bound one.
     pub exchange_advertise: String,
+    /// The directory below which jobs read and write files; empty is none.
+    pub files_dir: String,
 }
 
 impl Config {

@@ -32,6 +32,14 @@ pub(crate) enum TaskError {
         /// The answer.
         problem: Problem,
     },
+    /// What a source reads or a sink writes besides an index.
+    #[error("{what}: {problem}")]
+    Source {
+        /// The file, or what was to be done.
+        what: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// Stored state that is not what the checkpoint says.
     #[error("state {key} cannot be restored: {problem}")]
     Part {
@@ -109,6 +117,9 @@ pub enum Error {
         /// The attempt.
         attempt: u32,
     },
+    /// This release does not do that.
+    #[error("not built: {0}")]
+    NotBuilt(&'static str),
     /// Earlier barriers still wait.
     #[error("{limit} barriers wait already in a source of job {job}", limit = crate::attempt::BARRIERS_MAX)]
     TooManyBarriers {
@@ -124,6 +135,7 @@ impl From<Error> for Problem {
             Error::BadPlan(_) => Self::bad_request("BadPlan", error),
             Error::NoSlots { .. } => Self::conflict("NoSlots", error),
             Error::AttemptOver { .. } => Self::conflict("AttemptOver", error),
+            Error::NotBuilt(_) => Self::bad_request("NotBuilt", error),
             Error::TooManyBarriers { .. } => Self::throttled("TooManyBarriers", error),
         }
     }

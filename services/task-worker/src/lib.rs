@@ -17,6 +17,7 @@
 
 mod api;
 mod attempt;
+mod blocks;
 mod chain;
 mod checkpoint;
 mod config;
@@ -27,6 +28,7 @@ mod name;
 mod part;
 mod report;
 mod retry;
+mod run;
 mod sink;
 mod source;
 mod split;
@@ -68,7 +70,11 @@ impl host::Service for TaskWorker {
             objects: host.objects.clone(),
             client: Client::new(host.bus.clone(), host.objects.clone()),
             exchange: exchange.clone(),
+            files_dir: config.files_dir.clone().into(),
+            board: metrics::Board::default(),
         };
+        let figures = report::figures(host.bus.clone(), host.replica.clone(), shared.board.clone());
+        let figures = tokio_util::task::AbortOnDropHandle::new(threads.handle().spawn(figures));
         let worker = worker::Worker::new(shared, host.started(), config.slots, threads.handle());
         let (doors, open) = api::open(&host, &worker).await?;
         let member = Member {
@@ -86,6 +92,7 @@ impl host::Service for TaskWorker {
             doors.close_all().await;
             drop(open);
             worker.stop().await;
+            drop(figures);
             if let Err(error) = threads.run(exchange.shutdown()).await {
                 tracing::warn!(%error, "exchange not shut down in order");
             }

@@ -12,15 +12,21 @@ use crate::error::TaskError;
 pub(crate) struct Submitted {
     pub(crate) job: JobId,
     pub(crate) submission: u64,
+    /// Grows with every change of parallelism: writers of another generation are others.
+    pub(crate) generation: u32,
+    /// The attempt, for writers whose rows have no order that another attempt could repeat.
+    pub(crate) unordered: Option<u32>,
 }
 
 impl Submitted {
     /// The writer of a subtask's results, or of those of one of its splits.
     ///
-    /// The same in every attempt, so that the target recognises what a new attempt repeats.
+    /// The same in every attempt of a generation, so that the target recognises what a new attempt repeats.
     pub(crate) fn writer(&self, subtask: u32, split: Option<SegmentId>) -> Result<WriterId, TaskError> {
         let split = split.map(|segment| format!("-{segment}")).unwrap_or_default();
-        fitted("job-", &format!("{}-{}-{subtask}{split}", self.job, self.submission))
+        let generation = Some(self.generation).filter(|g| *g > 0).map(|g| format!("-g{g}")).unwrap_or_default();
+        let attempt = self.unordered.map(|attempt| format!("-a{attempt}")).unwrap_or_default();
+        fitted("job-", &format!("{}-{}{generation}{attempt}-{subtask}{split}", self.job, self.submission))
     }
 
     /// The job's name in the exchange, where attempts of two submissions must not meet.
@@ -31,6 +37,16 @@ impl Submitted {
     /// The key of a task's part; of its own for each attempt, for a part is never overwritten.
     pub(crate) fn part_key(&self, checkpoint: u64, task: TaskId, attempt: u32) -> String {
         format!("ckpt/{}-{}/{checkpoint:020}/{task}-{attempt}.lb", self.job, self.submission)
+    }
+
+    /// The key of the part that a task leaves at its end.
+    pub(crate) fn last_part_key(&self, task: TaskId, attempt: u32) -> String {
+        format!("ckpt/{}-{}/ended/{task}-{attempt}.lb", self.job, self.submission)
+    }
+
+    /// The key of a block of state.
+    pub(crate) fn block_key(&self, name: &str) -> String {
+        format!("ckpt/{}-{}/blocks/{name}", self.job, self.submission)
     }
 }
 
@@ -51,7 +67,12 @@ pub(crate) fn exchange_secret(credentials: Option<&str>) -> String {
 }
 
 fn sha256(text: &str) -> String {
-    HEXLOWER.encode(digest(&SHA256, text.as_bytes()).as_ref())
+    sha256_hex(text.as_bytes())
+}
+
+/// The SHA-256 of bytes, in hex.
+pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
+    HEXLOWER.encode(digest(&SHA256, bytes).as_ref())
 }
 
 #[cfg(test)]
@@ -59,7 +80,7 @@ mod tests {
     use super::*;
 
     fn of(job: &str) -> Submitted {
-        Submitted { job: job.parse().unwrap(), submission: 12 }
+        Submitted { job: job.parse().unwrap(), submission: 12, generation: 0, unordered: None }
     }
 
     #[test]
@@ -68,6 +89,10 @@ mod tests {
         assert_eq!(of("sums").writer(3, None).unwrap().as_str(), "job-sums-12-3");
         assert_eq!(of("sums").writer(3, Some(split)).unwrap().as_str(), "job-sums-12-3-4-0-1");
         assert_eq!(of("sums").channels().unwrap().as_str(), "sums-12");
+        let rescaled = Submitted { generation: 2, ..of("sums") };
+        assert_eq!(rescaled.writer(3, None).unwrap().as_str(), "job-sums-12-g2-3");
+        let by_chance = Submitted { unordered: Some(5), ..rescaled };
+        assert_eq!(by_chance.writer(3, Some(split)).unwrap().as_str(), "job-sums-12-g2-a5-3-4-0-1");
         let long = of(&"x".repeat(TOKEN_BYTES_MAX));
         let names: Vec<String> = (0..3).map(|subtask| long.writer(subtask, None).unwrap().to_string()).collect();
         assert!(names.iter().all(|name| name.len() == 4 + 64) && names[0] != names[1] && names[1] != names[2]);

@@ -3,18 +3,17 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use flow::{TaskId, Uid};
+use flow::{OperatorState, TaskId, Uid};
 use serde::{Deserialize, Serialize};
 use store::Objects;
 use types::SegmentId;
 use wire::job_manager::PartRef;
 
-use crate::{error::TaskError, retry::Pauses, split::Split};
+use crate::{blocks, error::TaskError, split::Split};
 
-/// The version of the format; a reader refuses another one.
-const VERSION: u32 = 1;
-/// Tries to fetch a part before the attempt is given up; the next one tries again.
-const FETCHES_MAX: u32 = 5;
+/// The version of the format. Version 1 knew no blocks of state, no generations and no sources but indexes; it is read for
+/// ever, and a newer one is refused.
+const VERSION: u32 = 2;
 
 /// The last event number of a writer in each of its targets.
 pub(crate) type Numbers = BTreeMap<SegmentId, u64>;
@@ -38,13 +37,44 @@ pub(crate) struct Part {
     /// The targets with which an index sink's writers begin; a writer that begins behind the checkpoint needs them.
     #[serde(default)]
     pub(crate) targets: Vec<SegmentId>,
+    /// The generation in whose names the writers count.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) generation: u32,
+    /// The state of operators, which lies in blocks.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) state: Vec<OperatorState>,
+    /// The splits of a source of anything else, each as its source writes it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) positions: BTreeMap<String, Bytes>,
+    /// Whatever else a sink must know.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) sink: Option<Bytes>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Part {
     /// An empty part.
     pub(crate) fn new(task: TaskId, uid: Uid, checkpoint: u64) -> Self {
         let (splits, writers, targets) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Self { version: VERSION, task, uid, checkpoint, splits, window: None, writers, targets }
+        let (generation, state, positions, sink) = (0, Vec::new(), BTreeMap::new(), None);
+        let version = VERSION;
+        Self {
+            version,
+            task,
+            uid,
+            checkpoint,
+            splits,
+            window: None,
+            writers,
+            targets,
+            generation,
+            state,
+            positions,
+            sink,
+        }
     }
 
     /// The bytes to store, and how a checkpoint refers to them under that key.
@@ -55,8 +85,9 @@ impl Part {
         (bytes, PartRef { key, bytes: size, crc32c })
     }
 
-    /// The part in these bytes, if they are what `reference` says and belong to that task.
-    fn open(bytes: &[u8], reference: &PartRef, task: TaskId, uid: &Uid) -> Result<Self, TaskError> {
+    /// The part in these bytes, if they are what `reference` says and of that vertex. It may be another subtask's: the
+    /// parallelism may have been another.
+    fn open(bytes: &[u8], reference: &PartRef, uid: &Uid) -> Result<Self, TaskError> {
         let wrong = |problem: String| TaskError::Part { key: reference.key.clone(), problem };
         let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let crc32c = crc32c::crc32c(bytes);
@@ -65,40 +96,26 @@ impl Part {
             return Err(wrong(format!("it has {size} bytes and checksum {crc32c:08x}, not {wanted} and {sum:08x}")));
         }
         let part: Self = wire::decode(bytes).map_err(|problem| wrong(problem.to_string()))?;
-        if part.version != VERSION {
-            return Err(wrong(format!(
-                "its version {} is not {VERSION}: restore it with its own release",
-                part.version
-            )));
+        if part.version == 0 || part.version > VERSION {
+            let problem = format!("its version {} is above {VERSION}: restore it with its own release", part.version);
+            return Err(wrong(problem));
         }
-        if part.task != task || part.uid != *uid {
-            return Err(wrong(format!("it belongs to task {} ({}), not to {task} ({uid})", part.task, part.uid)));
+        if part.uid != *uid {
+            return Err(wrong(format!("it belongs to task {} ({}), not to {uid}", part.task, part.uid)));
         }
         Ok(part)
     }
 
     /// Fetches and checks a part.
-    pub(crate) async fn fetch(
-        objects: &Objects,
-        reference: &PartRef,
-        task: TaskId,
-        uid: &Uid,
-    ) -> Result<Self, TaskError> {
-        let mut pauses = Pauses::default();
-        let mut failed = String::new();
-        for _ in 0..FETCHES_MAX {
-            match objects.get(&reference.key).await {
-                Ok(bytes) => return Self::open(&bytes, reference, task, uid),
-                Err(error) => failed = error.to_string(),
-            }
-            tokio::time::sleep(pauses.next()).await;
-        }
-        Err(TaskError::Part { key: reference.key.clone(), problem: failed })
+    pub(crate) async fn fetch(objects: &Objects, reference: &PartRef, uid: &Uid) -> Result<Self, TaskError> {
+        Self::open(&blocks::get(objects, &reference.key).await?, reference, uid)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use types::Timestamp;
+
     use super::*;
 
     fn part() -> Part {
@@ -107,6 +124,9 @@ mod tests {
             window: Some(Bytes::from_static(b"state")),
             writers: vec![(None, Numbers::from([(segment, 9)])), (Some(segment), Numbers::new())],
             targets: vec![segment],
+            generation: 2,
+            state: vec![OperatorState { operator: "window".into(), watermark: Timestamp::MIN, blocks: Vec::new() }],
+            positions: BTreeMap::from([("a.ndjson".to_owned(), Bytes::from_static(b"7"))]),
             ..Part::new(TaskId { vertex: 1, subtask: 2 }, Uid("u".into()), 7)
         }
     }
@@ -114,16 +134,15 @@ mod tests {
     #[test]
     fn a_part_reads_what_it_writes_and_nothing_else() {
         let (bytes, reference) = part().seal("k".into());
-        let open = |bytes: &[u8], task, uid: &str| Part::open(bytes, &reference, task, &Uid(uid.into()));
-        assert_eq!(open(&bytes, part().task, "u").unwrap(), part());
+        let open = |bytes: &[u8], uid: &str| Part::open(bytes, &reference, &Uid(uid.into()));
+        assert_eq!(open(&bytes, "u").unwrap(), part());
         for at in 0..bytes.len() {
             let mut damaged = bytes.to_vec();
             damaged[at] ^= 1;
-            assert!(open(&damaged, part().task, "u").unwrap_err().to_string().contains("checksum"), "{at}");
+            assert!(open(&damaged, "u").unwrap_err().to_string().contains("checksum"), "{at}");
         }
-        assert!(open(&bytes[1..], part().task, "u").is_err());
-        assert!(open(&bytes, TaskId { vertex: 1, subtask: 3 }, "u").unwrap_err().to_string().contains("belongs"));
-        assert!(open(&bytes, part().task, "v").unwrap_err().to_string().contains("belongs"));
+        assert!(open(&bytes[1..], "u").is_err());
+        assert!(open(&bytes, "v").unwrap_err().to_string().contains("belongs"));
     }
 
     #[test]
@@ -135,8 +154,11 @@ mod tests {
 
     #[test]
     fn another_version_is_refused() {
-        let (bytes, reference) = Part { version: 2, ..part() }.seal("k".into());
-        let refused = Part::open(&bytes, &reference, part().task, &part().uid).unwrap_err().to_string();
-        assert!(refused.contains("its own release"), "{refused}");
+        for (version, taken) in [(0, false), (1, true), (2, true), (3, false)] {
+            let (bytes, reference) = Part { version, ..part() }.seal("k".into());
+            let opened = Part::open(&bytes, &reference, &part().uid);
+            assert_eq!(opened.is_ok(), taken, "version {version}");
+            assert!(taken || opened.unwrap_err().to_string().contains("its own release"));
+        }
     }
 }

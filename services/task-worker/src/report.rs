@@ -2,11 +2,18 @@
 
 use std::time::Duration;
 
-use bus::Bus;
+use bus::{Bus, SystemClock};
 use tracing::{info, warn};
-use wire::job_manager::{ReportTask, TaskReport};
+use types::{Clock, ReplicaId};
+use wire::{
+    job_manager::{ReportTask, TaskReport},
+    task_worker::{FiguresTold, WorkerFigures},
+};
 
-use crate::retry::persist;
+use crate::{metrics::Board, retry::persist};
+
+/// Between two reports of figures.
+const FIGURES_EACH: Duration = Duration::from_secs(1);
 
 /// How long a report is repeated; afterwards the job manager learns it when it deploys the attempt again.
 const REPORT_WITHIN: Duration = Duration::from_secs(300);
@@ -22,4 +29,17 @@ pub(crate) fn tell(bus: &Bus, report: TaskReport) {
             Err(_) => warn!(job = %report.job, "task report given up"),
         }
     }));
+}
+
+/// Tells the figures of all tasks each second, while there are any, until it is dropped.
+pub(crate) async fn figures(bus: Bus, replica: ReplicaId, board: Board) {
+    let mut each = tokio::time::interval(FIGURES_EACH);
+    each.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        each.tick().await;
+        let tasks = board.read(SystemClock.now());
+        if !tasks.is_empty() {
+            bus.tell::<FiguresTold>(&replica, &WorkerFigures { replica: replica.clone(), tasks }).await;
+        }
+    }
 }

@@ -1,6 +1,12 @@
 //! A source task: reads its splits in turn, drops what is late, filters, projects and gives on.
 
 mod begin;
+mod files;
+pub(crate) mod folder;
+mod generated;
+mod open;
+mod pulled;
+mod segments;
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,11 +18,11 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::{sync::mpsc, time::Instant};
 use tracing::info;
 use types::{IndexName, RoutingKey, SegmentId, StreamCut, Timestamp};
-use wire::{Problem, coordinator::SegmentRange, job_manager::TaskStatus};
+use wire::{Problem, coordinator::SegmentRange, job_manager::TaskStatus, task_worker::BarrierKind};
 
 use crate::{
     chain::{SourceSpec, Stages},
-    checkpoint::Checkpointer,
+    checkpoint::{Checkpointer, Snapshot},
     edges::Edges,
     error::TaskError,
     metrics::{Meter, rows},
@@ -24,7 +30,7 @@ use crate::{
     retry::{Pauses, is_final},
     sink::{IndexSink, index::events_at},
     split::Split,
-    task::Context,
+    task::{Context, Order},
 };
 
 /// Rows that are handled between two points at which other tasks can have the thread.
@@ -36,16 +42,14 @@ const LINGER: Duration = Duration::from_millis(5);
 /// The longest that a read is parked at the tail.
 const PARK_MAX: Duration = Duration::from_secs(1);
 
-pub(crate) use begin::Parts;
+pub(crate) use open::open;
 
 /// From where a source goes on.
 pub(crate) struct Beginning<'a> {
     /// Names exactly the segments that the job reads.
     pub(crate) cut: &'a StreamCut,
-    /// The task's own part.
-    pub(crate) restored: Option<Part>,
-    /// Those of all subtasks.
-    pub(crate) parts: Parts,
+    /// The parts of all subtasks, whatever their number was.
+    pub(crate) parts: &'a [Part],
 }
 
 /// Where a source's rows go.
@@ -97,10 +101,9 @@ impl Source {
         beginning: Beginning<'_>,
         output: Output,
     ) -> Result<Self, TaskError> {
-        let Beginning { cut, restored, parts } = beginning;
-        let checkpoint = restored.as_ref().map_or(0, |part| part.checkpoint);
-        let known = restored.map(|part| part.splits).unwrap_or_default();
-        let splits = begin::splits(&context, &spec, cut, known, parts).await?;
+        let Beginning { cut, parts } = beginning;
+        let checkpoint = parts.iter().map(|part| part.checkpoint).max().unwrap_or(0);
+        let splits = begin::splits(&context, &spec, cut, parts).await?;
         let reading = |(segment, split)| {
             let (fed, idle, pauses) = (Instant::now(), false, Pauses::default());
             Reading { segment, split, fed, idle, pauses }
@@ -111,14 +114,14 @@ impl Source {
             combined.watermark(number, reading.split.watermark());
         }
         info!(task = %context.label, index = %spec.index, splits = splits.len(), checkpoint, "source begins");
-        let meter = Meter::of(&context.label);
+        let meter = Meter::of(&context);
         let checkpoints = Checkpointer::new(Arc::clone(&context), checkpoint);
         let (told_idle, told_end) = (false, false);
         Ok(Self { context, spec, stages, splits, combined, told_idle, told_end, output, checkpoints, meter })
     }
 
-    /// Reads for ever; barriers come between batches.
-    pub(crate) async fn run(mut self, client: Client, mut barriers: mpsc::Receiver<u64>) -> Result<(), TaskError> {
+    /// Reads until a barrier says that nothing follows it; barriers come between batches.
+    pub(crate) async fn run(mut self, client: Client, mut barriers: mpsc::Receiver<Order>) -> Result<(), TaskError> {
         let park = (self.spec.idle_after.0 / 2).clamp(Duration::from_millis(10), PARK_MAX);
         self.rose(Some(self.combined.current()).filter(|w| *w > Timestamp::MIN)).await?;
         self.tell_if_idle().await?;
@@ -130,9 +133,11 @@ impl Source {
             // A barrier first: rows are there without end, and a checkpoint has to end.
             let Read { split, reader, rows } = tokio::select! {
                 biased;
-                Some(checkpoint) = barriers.recv() => {
+                Some(order) = barriers.recv() => {
                     self.meter.waited();
-                    self.barrier(checkpoint).await?;
+                    if self.barrier(order).await? {
+                        return self.end().await;
+                    }
                     continue;
                 }
                 Some((split, last)) = ends.next() => {
@@ -162,7 +167,7 @@ impl Source {
             if reader.at_end() {
                 // The task lives on for the barriers.
                 if !std::mem::replace(&mut self.told_end, true) {
-                    self.context.report(TaskStatus::Finished);
+                    self.context.report(TaskStatus::EndOfSplit);
                 }
                 let segment = self.splits[split].segment.segment;
                 ends.push(end(split, client.clone(), self.spec.index.clone(), segment));
@@ -191,9 +196,9 @@ impl Source {
         let segment = self.splits[number].segment.segment;
         let in_time = self.splits[number].split.take(slice, self.spec.window)?;
         let passed = self.stages.apply_and_shed(&in_time)?;
-        self.meter.rows_in.add(rows(slice.num_rows()));
-        self.meter.rows_late.add(rows(slice.num_rows() - in_time.num_rows()));
-        self.meter.rows_out.add(rows(passed.num_rows()));
+        self.meter.took(rows(slice.num_rows()), 0);
+        self.meter.late(rows(slice.num_rows() - in_time.num_rows()));
+        self.meter.gave_rows(rows(passed.num_rows()), 0);
         self.meter.ran();
         if passed.num_rows() > 0 {
             self.give(segment, &passed).await?;
@@ -258,6 +263,9 @@ impl Source {
     }
 
     async fn rose(&mut self, risen: Option<Timestamp>) -> Result<(), TaskError> {
+        if let Some(watermark) = risen {
+            self.meter.watermark(watermark);
+        }
         match risen {
             Some(watermark) => self.tell(Message::Watermark(watermark)).await,
             None => Ok(()),
@@ -280,9 +288,14 @@ impl Source {
         }
     }
 
-    async fn barrier(&mut self, checkpoint: u64) -> Result<(), TaskError> {
+    /// Takes an order; true if nothing follows its barrier.
+    async fn barrier(&mut self, order: Order) -> Result<bool, TaskError> {
+        let Order { checkpoint, kind, .. } = order;
         if !self.checkpoints.is_new(checkpoint) {
-            return Ok(());
+            return Ok(false);
+        }
+        if kind == BarrierKind::Drain {
+            self.tell(Message::Watermark(Timestamp::MAX)).await?;
         }
         self.tell(Message::Barrier(checkpoint)).await?;
         let mut part = self.checkpoints.part(checkpoint);
@@ -291,7 +304,13 @@ impl Source {
             sink.note(&mut part);
         }
         let cut = StreamCut(part.splits.iter().map(|(segment, split)| (*segment, split.offset)).collect());
-        self.checkpoints.store(&part, cut);
+        self.checkpoints.store(checkpoint, Snapshot { cut: cut.into(), ..Snapshot::of(part) });
+        Ok(matches!(kind, BarrierKind::Stop | BarrierKind::Drain))
+    }
+
+    async fn end(&mut self) -> Result<(), TaskError> {
+        self.tell(Message::Eos).await?;
+        self.checkpoints.reported().await;
         Ok(())
     }
 }

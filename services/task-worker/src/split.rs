@@ -12,7 +12,7 @@ use types::{DurationText, Offset, Timestamp};
 
 use crate::{chain::SourceSpec, error::TaskError};
 
-const RECEIVED_COLUMN: &str = "_received";
+pub(crate) const RECEIVED_COLUMN: &str = "_received";
 
 /// Where a split stands; a checkpoint stores exactly this.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +54,22 @@ impl Split {
             return Ok(batch.clone());
         }
         Ok(filter_record_batch(batch, &BooleanArray::new(in_time.finish(), None))?)
+    }
+
+    /// Takes the next rows as [`Split::take`] does and answers the watermark before each of them, by which others judge lateness.
+    pub(crate) fn mark(&mut self, batch: &RecordBatch) -> Result<Vec<i64>, TaskError> {
+        let (times, received) = (instants(batch, TIME_COLUMN)?, instants(batch, RECEIVED_COLUMN)?);
+        let mut before = Vec::with_capacity(times.len());
+        for (time, received) in times.iter().zip(received.iter()) {
+            before.push(self.watermark.watermark().nanos());
+            self.watermark.observe(Timestamp::from_nanos(*time), Timestamp::from_nanos(*received));
+        }
+        Ok(before)
+    }
+
+    /// Rows too far in the future to move the watermark, so far.
+    pub(crate) fn skewed(&self) -> u64 {
+        self.watermark.skewed_rows()
     }
 
     /// The watermark after the rows taken so far.
@@ -127,6 +143,16 @@ mod tests {
     fn without_a_window_nothing_is_late() {
         let mut split = Split::new(&spec(), 0);
         assert_eq!(split.take(&rows(&[(100, 100), (1, 100)]), None).unwrap().num_rows(), 2);
+    }
+
+    #[test]
+    fn marks_are_what_lateness_is_judged_by() {
+        let events = [(12, 12), (9, 12), (3_600, 12), (15, 12)];
+        let (mut split, mut other) = (Split::new(&spec(), 0), Split::new(&spec(), 0));
+        let seconds: Vec<i64> = split.mark(&rows(&events)).unwrap().iter().map(|w| w / SECOND).collect();
+        assert_eq!(seconds, [i64::MIN / SECOND, 10, 10, 10]);
+        other.take(&rows(&events), None).unwrap();
+        assert_eq!((split.watermark(), split.skewed()), (other.watermark(), 1));
     }
 
     #[test]

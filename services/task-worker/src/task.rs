@@ -5,10 +5,14 @@ use client::Client;
 use exchange::{ChannelId, Exchange};
 use flow::{Channel, TaskId, Uid};
 use store::Objects;
+use tokio::{sync::watch, time::Instant};
 use types::{JobId, ReplicaId};
-use wire::job_manager::{TaskReport, TaskStatus};
+use wire::{
+    job_manager::{Cause, TaskReport, TaskStatus},
+    task_worker::BarrierKind,
+};
 
-use crate::name::Submitted;
+use crate::{metrics::Board, name::Submitted};
 
 /// What the tasks of a worker share.
 #[derive(Clone)]
@@ -19,6 +23,18 @@ pub(crate) struct Shared {
     pub(crate) objects: Objects,
     pub(crate) client: Client,
     pub(crate) exchange: Exchange,
+    /// Below which jobs read and write files; empty: nowhere.
+    pub(crate) files_dir: std::path::PathBuf,
+    pub(crate) board: Board,
+}
+
+/// A barrier that a source is to emit.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Order {
+    pub(crate) checkpoint: u64,
+    pub(crate) kind: BarrierKind,
+    /// When the worker got it.
+    pub(crate) came: Instant,
 }
 
 impl std::fmt::Debug for Shared {
@@ -28,7 +44,7 @@ impl std::fmt::Debug for Shared {
 }
 
 /// One task of one attempt.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Context {
     pub(crate) shared: Shared,
     pub(crate) submitted: Submitted,
@@ -41,13 +57,15 @@ pub(crate) struct Context {
     pub(crate) parallelism: u32,
     /// `<job>/<vertex>-<subtask>`, for people.
     pub(crate) label: String,
+    /// The last committed checkpoint, as far as the job manager told.
+    pub(crate) commits: watch::Receiver<u64>,
 }
 
 impl Context {
     /// Tells the job manager what became of the task, without waiting for it.
     pub(crate) fn report(&self, status: TaskStatus) {
         let (job, attempt, task) = (self.submitted.job.clone(), self.attempt, self.number);
-        crate::report::tell(&self.shared.bus, TaskReport { job, attempt, task, status });
+        crate::report::tell(&self.shared.bus, TaskReport { job, attempt, task, status, cause: Cause::default() });
     }
 }
 

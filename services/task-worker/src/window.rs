@@ -6,11 +6,11 @@ use arrow::array::RecordBatch;
 use exchange::{Gate, Message};
 use flow::{Aligner, Alignment, Combined, EARLY_COLUMN, TIME_COLUMN, TumblingState, WINDOW_START_COLUMN, WindowSpec};
 use tracing::{debug, info};
-use types::{StreamCut, Timestamp};
+use types::Timestamp;
 
 use crate::{
     chain::Stages,
-    checkpoint::Checkpointer,
+    checkpoint::{Checkpointer, Snapshot},
     error::TaskError,
     metrics::{Meter, rows},
     part::Part,
@@ -59,7 +59,7 @@ impl Window {
             combined,
             sink,
             checkpoints: Checkpointer::new(Arc::clone(context), checkpoint),
-            meter: Meter::of(&context.label),
+            meter: Meter::of(context),
         })
     }
 
@@ -75,7 +75,11 @@ impl Window {
                     continue;
                 }
             };
-            self.meter.waited();
+            // What waits for the barriers of other inputs is not without work.
+            match self.aligner.pending() {
+                Some(_) => self.meter.gave(),
+                None => self.meter.waited(),
+            }
             match message {
                 Some((input, message)) => self.take(input, message).await?,
                 None => return self.end().await,
@@ -103,9 +107,8 @@ impl Window {
                 let alignment = self.aligner.barrier(input, checkpoint);
                 self.aligned(input, alignment)
             }
+            // A source of an index ends at a stop alone, and nothing may close behind its barrier.
             Message::Eos => {
-                let risen = self.combined.finish(input);
-                self.advance(risen).await?;
                 let alignment = self.aligner.end(input);
                 self.aligned(input, alignment)
             }
@@ -115,8 +118,8 @@ impl Window {
     async fn rows(&mut self, batch: &RecordBatch) -> Result<(), TaskError> {
         let late = self.state.late_rows();
         let early = self.state.update(batch)?;
-        self.meter.rows_in.add(rows(batch.num_rows()));
-        self.meter.rows_late.add(self.state.late_rows() - late);
+        self.meter.took(rows(batch.num_rows()), 0);
+        self.meter.late(self.state.late_rows() - late);
         self.meter.ran();
         // Early rows come in the order of arrival, which no sink that numbers rows may see.
         if let (Some(early), Sink::Alerts(sink)) = (early, &mut self.sink) {
@@ -129,7 +132,8 @@ impl Window {
     async fn advance(&mut self, risen: Option<Timestamp>) -> Result<(), TaskError> {
         let Some(watermark) = risen else { return Ok(()) };
         let fired = self.state.advance(watermark)?;
-        self.meter.rows_out.add(fired.iter().map(|batch| rows(batch.num_rows())).sum());
+        self.meter.watermark(watermark);
+        self.meter.gave_rows(fired.iter().map(|batch| rows(batch.num_rows())).sum(), 0);
         self.meter.ran();
         match &mut self.sink {
             // After a restore the inputs begin behind what has fired already.
@@ -169,12 +173,13 @@ impl Window {
         if let Sink::Index(sink) = &self.sink {
             sink.note(&mut part);
         }
-        self.checkpoints.store(&part, StreamCut::default());
+        self.checkpoints.store(checkpoint, Snapshot::of(part));
         self.meter.ran();
         Ok(())
     }
 
     async fn end(&mut self) -> Result<(), TaskError> {
+        self.checkpoints.reported().await;
         match &mut self.sink {
             Sink::Alerts(sink) => sink.tell_watermark().await,
             Sink::Index(_) => Ok(()),

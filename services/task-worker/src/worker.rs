@@ -8,24 +8,25 @@ use std::{
 use flow::ExecutionGraph;
 use tokio::{
     runtime::Handle,
-    sync::{Mutex, mpsc},
+    sync::{Mutex, mpsc, watch},
     task::JoinHandle,
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use types::{JobId, Timestamp};
 use wire::{
     Empty, Problem,
-    task_worker::{AttemptName, Barrier, Deployment},
+    task_worker::{AttemptName, Barrier, Commit, Deployment, StateOf, StateRows},
 };
 
 use crate::{
     attempt::{Attempt, BARRIERS_MAX},
-    chain::{Chain, Head, chains},
+    chain::{Plan, plans},
     error::Error,
     metrics::SLOTS_USED,
     name::Submitted,
-    task::Shared,
+    task::{Order, Shared},
 };
 
 /// Ended attempts that are remembered, the latest of each job; beyond it the one of the first job by name is forgotten.
@@ -48,17 +49,18 @@ struct Inner {
 struct Attempts {
     running: BTreeMap<JobId, Running>,
     /// The last attempt of a job that ended here; it and older ones never begin again.
-    ended: BTreeMap<JobId, Order>,
+    ended: BTreeMap<JobId, Place>,
 }
 
 /// Submission and attempt: what was submitted again counts its attempts anew.
-type Order = (u64, u32);
+type Place = (u64, u32);
 
 struct Running {
-    order: Order,
+    order: Place,
     slots: usize,
     token: CancellationToken,
-    barriers: Vec<mpsc::Sender<u64>>,
+    barriers: Vec<mpsc::Sender<Order>>,
+    commits: watch::Sender<u64>,
     done: JoinHandle<()>,
 }
 
@@ -85,14 +87,14 @@ impl Worker {
             _ if over => return Err(self.over(&deployment).into()),
             _ => {}
         }
-        let (execution, chains) = self.read(&deployment)?;
+        let (execution, plans) = self.read(&deployment)?;
         attempts.end(job).await;
         let needed = execution.tasks_on(&self.0.shared.replica).map(|t| t.slot).collect::<BTreeSet<_>>().len();
         let free = usize::from(self.0.slots).saturating_sub(attempts.slots());
         if needed > free {
             return Err(Error::NoSlots { needed, free, slots: self.0.slots }.into());
         }
-        let running = self.start(deployment, execution, chains, needed);
+        let running = self.start(deployment, execution, plans, needed);
         attempts.running.insert(running.0, running.1);
         SLOTS_USED.set(attempts.slots());
         Ok(Empty {})
@@ -102,7 +104,7 @@ impl Worker {
         Error::AttemptOver { job: deployment.job.clone(), attempt: deployment.attempt }
     }
 
-    fn read(&self, deployment: &Deployment) -> Result<(ExecutionGraph, Vec<Chain>), Error> {
+    fn read(&self, deployment: &Deployment) -> Result<(ExecutionGraph, Vec<Plan>), Error> {
         let bad = |why: String| Error::BadPlan(why);
         let execution: ExecutionGraph = wire::decode(&deployment.graph).map_err(|problem| bad(problem.to_string()))?;
         if execution.attempt != deployment.attempt {
@@ -111,22 +113,22 @@ impl Worker {
         if execution.tasks_on(&self.0.shared.replica).next().is_none() {
             return Err(bad(format!("no task is placed on worker {}", self.0.shared.replica)));
         }
-        let chains = chains(&execution)?;
-        Ok((execution, chains))
+        let plans = plans(&execution)?;
+        Ok((execution, plans))
     }
 
     fn start(
         &self,
         deployment: Deployment,
         execution: ExecutionGraph,
-        chains: Vec<Chain>,
+        plans: Vec<Plan>,
         slots: usize,
     ) -> (JobId, Running) {
-        let Deployment { job, attempt, restore, cut, submission, .. } = deployment;
+        let Deployment { job, attempt, restore, cut, cuts, submission, generation, checkpoint, .. } = deployment;
         let replica = &self.0.shared.replica;
         let is_source = |vertex: u32| {
-            let chain = usize::try_from(vertex).ok().and_then(|vertex| chains.get(vertex));
-            chain.is_some_and(|chain| matches!(chain.head, Head::Source(_)))
+            let plan = usize::try_from(vertex).ok().and_then(|vertex| plans.get(vertex));
+            plan.is_some_and(Plan::is_source)
         };
         let mine = (0u32..).zip(&execution.tasks).filter(|(_, task)| task.worker == *replica);
         let (mut senders, mut barriers) = (Vec::new(), BTreeMap::new());
@@ -136,19 +138,22 @@ impl Worker {
             barriers.insert(number, receiver);
         }
         let token = CancellationToken::new();
+        let (commits, committed) = watch::channel(checkpoint);
         let work = Attempt {
             shared: self.0.shared.clone(),
-            submitted: Submitted { job: job.clone(), submission },
+            submitted: Submitted { job: job.clone(), submission, generation, unordered: None },
             execution,
-            chains,
-            restore: restore.into_iter().map(|restore| (restore.task, restore.part)).collect(),
+            plans,
+            restore,
             cut,
+            cuts,
+            commits: committed,
             token: token.clone(),
             barriers,
         };
         info!(%job, attempt, slots, "attempt begins");
         let done = self.0.tasks.spawn(work.run());
-        (job, Running { order: (submission, attempt), slots, token, barriers: senders, done })
+        (job, Running { order: (submission, attempt), slots, token, barriers: senders, commits, done })
     }
 
     /// Ends the tasks of a job up to an attempt; when it returns they have ended.
@@ -166,18 +171,41 @@ impl Worker {
     pub(crate) async fn trigger(&self, barrier: Barrier) -> Result<Empty, Problem> {
         let mut attempts = self.0.attempts.lock().await;
         attempts.sweep();
-        let Barrier { job, attempt, checkpoint, submission } = barrier;
+        let Barrier { job, attempt, checkpoint, submission, kind } = barrier;
+        let order = Order { checkpoint, kind, came: Instant::now() };
         let Some(running) = attempts.running.get(&job).filter(|running| running.order == (submission, attempt)) else {
             return Err(Error::AttemptOver { job, attempt }.into());
         };
         for source in &running.barriers {
-            match source.try_send(checkpoint) {
+            match source.try_send(order) {
                 Ok(()) => {}
                 Err(mpsc::error::TrySendError::Full(_)) => return Err(Error::TooManyBarriers { job }.into()),
-                Err(mpsc::error::TrySendError::Closed(_)) => return Err(Error::AttemptOver { job, attempt }.into()),
+                // It came to its end: its last part stands for it. Where the attempt is over, the job manager hears it.
+                Err(mpsc::error::TrySendError::Closed(_)) => {}
             }
         }
         Ok(Empty {})
+    }
+
+    /// Tells the tasks of an attempt that a checkpoint is committed.
+    pub(crate) async fn commit(&self, commit: Commit) -> Result<Empty, Problem> {
+        let mut attempts = self.0.attempts.lock().await;
+        attempts.sweep();
+        let Commit { job, attempt, submission, checkpoint } = commit;
+        let Some(running) = attempts.running.get(&job).filter(|running| running.order == (submission, attempt)) else {
+            return Err(Error::AttemptOver { job, attempt }.into());
+        };
+        running.commits.send_if_modified(|known| {
+            let newer = checkpoint > *known;
+            *known = checkpoint.max(*known);
+            newer
+        });
+        Ok(Empty {})
+    }
+
+    /// Reads rows of live state.
+    pub(crate) fn state(_: &StateOf) -> Result<StateRows, Problem> {
+        Err(Error::NotBuilt("reading live state").into())
     }
 
     /// Ends everything.
@@ -196,7 +224,7 @@ impl Worker {
 impl Attempts {
     /// Forgets attempts whose tasks have ended by themselves.
     fn sweep(&mut self) {
-        let over: Vec<(JobId, Order)> =
+        let over: Vec<(JobId, Place)> =
             self.running.iter().filter(|(_, r)| r.done.is_finished()).map(|(job, r)| (job.clone(), r.order)).collect();
         for (job, order) in over {
             self.running.remove(&job);
@@ -215,7 +243,7 @@ impl Attempts {
         self.remember(job.clone(), running.order);
     }
 
-    fn remember(&mut self, job: JobId, order: Order) {
+    fn remember(&mut self, job: JobId, order: Place) {
         self.ended.insert(job, order);
         while self.ended.len() > ENDED_MAX {
             self.ended.pop_first();

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| logboom_fuzz::chunk_read(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| logboom_fuzzed::chunk_read(data));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| logboom_fuzz::door_hec(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| logboom_fuzzed::door_hec(data));

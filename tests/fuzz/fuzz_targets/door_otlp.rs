@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| logboom_fuzz::door_otlp(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| logboom_fuzzed::door_otlp(data));

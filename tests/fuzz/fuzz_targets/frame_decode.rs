@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| logboom_fuzz::frame_decode(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| logboom_fuzzed::frame_decode(data));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| logboom_fuzz::ingest_lines(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| logboom_fuzzed::ingest_lines(data));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| logboom_fuzz::osb_body(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| logboom_fuzzed::osb_body(data));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| logboom_fuzz::query_parse(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| logboom_fuzzed::query_parse(data));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| logboom_fuzz::syslog_stream(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| logboom_fuzzed::syslog_stream(data));

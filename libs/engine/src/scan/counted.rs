@@ -4,15 +4,20 @@
 //! rewritten to a sum over cells: a table of times, severities and how many events there were. A chunk gives its cells where
 //! the filters hold for all of a cell, and rows (of which each counts as one) where they do not.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, fmt, sync::Arc};
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::{
+    array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampNanosecondArray},
+    compute::{and, kernels::cmp::not_distinct},
+    datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
+};
 use async_trait::async_trait;
 use datafusion::{
     catalog::{Session, TableProvider},
     common::{Column, DFSchema, TableReference, tree_node::Transformed},
     datasource::{provider_as_source, source_as_provider},
     error::Result,
+    execution::TaskContext,
     functions_aggregate::expr_fn::sum,
     logical_expr::{
         Aggregate, BinaryExpr, Expr, LogicalPlan, LogicalPlanBuilder, Operator, Projection, SubqueryAlias,
@@ -20,14 +25,30 @@ use datafusion::{
         lit, utils::split_conjunction, when,
     },
     optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule},
-    physical_plan::{ExecutionPlan, streaming::StreamingTableExec},
+    physical_expr::PhysicalExpr,
+    physical_plan::{
+        ExecutionPlan, SendableRecordBatchStream,
+        stream::RecordBatchStreamAdapter,
+        streaming::{PartitionStream, StreamingTableExec},
+    },
+};
+use futures::stream;
+use types::{IndexName, Severity};
+
+use super::{
+    Scan,
+    counting::{Cell, Cells, Counting, SEVERITIES},
+    filter::{Conjunct, meet_all},
+    needs::TIME,
+    walk::Walk,
+};
+use crate::{
+    Piece,
+    provider::{SourceTable, Tables},
 };
 
-use super::{Scan, Scanned, counting::Counting, needs::TIME};
-use crate::{Piece, provider::SourceTable};
-
 /// The column of severities.
-pub(super) const SEVERITY: &str = "severity";
+pub(crate) const SEVERITY: &str = "severity";
 
 /// How many events a row stands for.
 const COUNT: &str = "_count";
@@ -108,7 +129,7 @@ fn sum_of(
 }
 
 /// Whether times and severities are what counters count.
-fn has_counted_columns(schema: &Schema) -> bool {
+pub(super) fn has_counted_columns(schema: &Schema) -> bool {
     let of = |name| schema.field_with_name(name).map(Field::data_type).ok();
     of(TIME) == Some(&DataType::Timestamp(TimeUnit::Nanosecond, None)) && of(SEVERITY) == Some(&DataType::Utf8)
 }
@@ -171,11 +192,10 @@ fn is_of_cells(filter: &Expr) -> bool {
 /// An index as cells: a time, a severity, and how many events.
 #[derive(Debug)]
 struct Counted {
+    index: IndexName,
     schema: SchemaRef,
     table: SchemaRef,
-    pieces: Vec<Piece>,
     groups: Vec<Expr>,
-    scanned: Arc<Scanned>,
 }
 
 impl Counted {
@@ -184,8 +204,7 @@ impl Counted {
         let more = [Field::new(SEVERITY, DataType::Utf8, true), Field::new(COUNT, DataType::Int64, false)];
         let schema = Arc::new(Schema::new(fields.into_iter().chain(more).collect::<Vec<_>>()));
         let groups = groups.iter().map(|group| unnormalize_col(bare(group).clone())).collect();
-        let (pieces, scanned) = table.read();
-        Self { schema, table: table.schema(), pieces, groups, scanned }
+        Self { index: table.index.clone(), schema, table: table.schema(), groups }
     }
 }
 
@@ -215,17 +234,145 @@ impl TableProvider for Counted {
             let of = DFSchema::try_from(Arc::clone(of))?;
             all.iter().map(|one| state.create_physical_expr(one.clone(), &of)).collect::<Result<Vec<_>>>()
         };
+        let (pieces, scanned) = Tables::of(state, &self.index)?;
         let places = [self.table.index_of(TIME)?, self.table.index_of(SEVERITY)?];
-        let on_rows = physical(filters, &self.table)?;
-        let rows = Scan::new(&self.table, Vec::new(), &places, &on_rows, Arc::clone(&self.scanned))?;
+        let rows = Scan::new(&self.table, Vec::new(), &places, &physical(filters, &self.table)?, scanned)?;
         let (on_cells, groups) = (physical(filters, &self.schema)?, physical(&self.groups, &self.schema)?);
-        let counting = Arc::new(Counting::new(Arc::clone(&self.schema), rows, &on_cells, groups)?);
-        let parts = self.pieces.len().clamp(1, state.config().target_partitions().max(1));
+        let asked = Asked::new(&self.schema, &on_cells, groups)?;
+        let counting = Arc::new(Counting::new(rows, Box::new(asked)));
+        let parts = pieces.len().clamp(1, state.config().target_partitions().max(1));
         let parts = (0..parts).map(|part| {
-            let pieces = self.pieces.iter().skip(part).step_by(parts).cloned().collect();
-            Counting::part(&counting, pieces)
+            let pieces = pieces.iter().skip(part).step_by(parts).cloned().collect();
+            let (counting, schema) = (Arc::clone(&counting), Arc::clone(&self.schema));
+            Arc::new(Part { counting, schema, pieces }) as Arc<dyn PartitionStream>
         });
         let schema = Arc::clone(&self.schema);
         Ok(Arc::new(StreamingTableExec::try_new(schema, parts.collect(), projection, [], false, limit)?))
+    }
+}
+
+/// Filters and groups, asked of cells as if each were an event.
+#[derive(Debug)]
+struct Asked {
+    /// Time, severity, count.
+    schema: SchemaRef,
+    by_time: Vec<Conjunct>,
+    by_severity: Vec<Conjunct>,
+    groups: Vec<Arc<dyn PhysicalExpr>>,
+}
+
+impl Asked {
+    fn new(schema: &SchemaRef, filters: &[Arc<dyn PhysicalExpr>], groups: Vec<Arc<dyn PhysicalExpr>>) -> Result<Self> {
+        let conjuncts = Conjunct::all(filters, schema)?;
+        let (by_time, by_severity) =
+            conjuncts.into_iter().partition(|one| one.view.schema.field_with_name(TIME).is_ok());
+        Ok(Self { schema: Arc::clone(schema), by_time, by_severity, groups })
+    }
+
+    fn at(&self, times: impl Iterator<Item = i64>) -> Result<RecordBatch> {
+        batch(&self.schema, times.map(|time| (time, NO_SEVERITY, 0)))
+    }
+}
+
+impl Cells for Asked {
+    fn whole(&self, spans: &[(i64, i64)]) -> Result<BooleanArray> {
+        let firsts = self.at(spans.iter().map(|(first, _)| *first))?;
+        let lasts = self.at(spans.iter().map(|(_, last)| *last))?;
+        let mut whole = and(&meet_all(&firsts, &self.by_time)?, &meet_all(&lasts, &self.by_time)?)?;
+        for group in &self.groups {
+            let of = |batch: &RecordBatch| group.evaluate(batch)?.into_array(batch.num_rows());
+            whole = and(&whole, &not_distinct(&of(&firsts)?, &of(&lasts)?)?)?;
+        }
+        Ok(whole)
+    }
+
+    fn severities(&self) -> Result<[bool; 7]> {
+        let all = batch(&self.schema, (0..SEVERITIES.len()).map(|severity| (0, severity, 0)))?;
+        let met = meet_all(&all, &self.by_severity)?;
+        Ok(std::array::from_fn(|severity| met.value(severity)))
+    }
+}
+
+/// The place of events without a severity.
+const NO_SEVERITY: usize = SEVERITIES.len() - 1;
+
+/// Cells as rows.
+fn batch(schema: &SchemaRef, cells: impl Iterator<Item = Cell>) -> Result<RecordBatch> {
+    let (mut times, mut severities, mut counts) = (Vec::new(), Vec::new(), Vec::new());
+    for (time, severity, count) in cells {
+        times.push(time);
+        severities.push(SEVERITIES.get(severity).copied().flatten().map(Severity::as_str));
+        counts.push(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(TimestampNanosecondArray::from(times)),
+        Arc::new(StringArray::from(severities)),
+        Arc::new(Int64Array::from(counts)),
+    ];
+    Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
+}
+
+/// A part of a table of cells.
+struct Part {
+    counting: Arc<Counting>,
+    schema: SchemaRef,
+    pieces: Vec<Piece>,
+}
+
+impl fmt::Debug for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Part").field("pieces", &self.pieces.len()).finish_non_exhaustive()
+    }
+}
+
+impl PartitionStream for Part {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let (counting, schema) = (Arc::clone(&self.counting), Arc::clone(&self.schema));
+        let count = Count { counting, schema, pieces: self.pieces.clone().into(), rows: None };
+        let batches =
+            stream::try_unfold(count, |mut count| async move { Ok(count.next().await?.map(|batch| (batch, count))) });
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batches))
+    }
+}
+
+/// One part that is being read.
+struct Count {
+    counting: Arc<Counting>,
+    schema: SchemaRef,
+    pieces: VecDeque<Piece>,
+    rows: Option<Walk>,
+}
+
+impl Count {
+    async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        loop {
+            if let Some(rows) = &mut self.rows {
+                if let Some(batch) = rows.next().await? {
+                    let mut columns = batch.columns().to_vec();
+                    columns.push(Arc::new(Int64Array::from(vec![1; batch.num_rows()])));
+                    return Ok(Some(RecordBatch::try_new(Arc::clone(&self.schema), columns)?));
+                }
+                self.rows = None;
+            }
+            let cells = match self.pieces.pop_front() {
+                None => return Ok(None),
+                Some(Piece::Chunk(piece)) => {
+                    let (cells, rows) = self.counting.open(piece).await?;
+                    self.rows = rows;
+                    cells
+                }
+                Some(rows) => {
+                    self.rows = Some(self.counting.walk(rows));
+                    continue;
+                }
+            };
+            if !cells.is_empty() {
+                return batch(&self.schema, cells.into_iter()).map(Some);
+            }
+        }
     }
 }

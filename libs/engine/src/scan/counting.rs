@@ -1,30 +1,22 @@
 //! Chunks as cells of their counters, and as rows where a cell does not tell.
 
-use std::{collections::VecDeque, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
-use arrow::{
-    array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampNanosecondArray},
-    compute::{and, kernels::cmp::not_distinct},
-    datatypes::SchemaRef,
-};
+use arrow::array::BooleanArray;
 use chunk::Counters;
 use datafusion::{
     common::ScalarValue,
     error::Result,
-    execution::TaskContext,
     logical_expr::Operator,
     physical_expr::{
         PhysicalExpr,
         expressions::{BinaryExpr, Column, lit},
     },
-    physical_plan::{SendableRecordBatchStream, stream::RecordBatchStreamAdapter, streaming::PartitionStream},
 };
-use futures::stream;
 use types::{Severity, Timestamp};
 
 use super::{
     Scan,
-    filter::{Conjunct, meet_all},
     needs::{TIME, may_lie_in},
     walk::{Walk, check, external},
 };
@@ -36,7 +28,7 @@ const EDGES_MAX: usize = 8;
 const MINUTE: i64 = 60_000_000_000;
 
 /// In the order of [`Counters::cells`].
-const SEVERITIES: [Option<Severity>; 7] = [
+pub(crate) const SEVERITIES: [Option<Severity>; 7] = [
     Some(Severity::Trace),
     Some(Severity::Debug),
     Some(Severity::Info),
@@ -46,46 +38,41 @@ const SEVERITIES: [Option<Severity>; 7] = [
     None,
 ];
 
+/// What is asked of cells.
+pub(super) trait Cells: fmt::Debug + Send + Sync + 'static {
+    /// Of each span, by its first and last instant, whether the answer is one for all events in it.
+    fn whole(&self, spans: &[(i64, i64)]) -> Result<BooleanArray>;
+
+    /// Which of [`SEVERITIES`] are counted.
+    fn severities(&self) -> Result<[bool; 7]>;
+}
+
 /// What is counted.
 #[derive(Debug)]
 pub(super) struct Counting {
-    /// Time, severity, count.
-    schema: SchemaRef,
     /// Times and severities of rows, with all filters.
     rows: Scan,
-    by_time: Vec<Conjunct>,
-    by_severity: Vec<Conjunct>,
-    groups: Vec<Arc<dyn PhysicalExpr>>,
+    cells: Box<dyn Cells>,
 }
+
+/// So many events from an instant on: it, the place of their severity in [`SEVERITIES`], their number.
+pub(super) type Cell = (i64, usize, u64);
 
 /// What the counters of a chunk tell.
 struct Told {
-    cells: RecordBatch,
+    cells: Vec<Cell>,
     /// First and last instants of the spans of which they do not tell.
     edges: Vec<(i64, i64)>,
 }
 
 impl Counting {
-    /// Of filters by time or by severity, and of groups over a table of cells.
-    pub(super) fn new(
-        schema: SchemaRef,
-        rows: Scan,
-        filters: &[Arc<dyn PhysicalExpr>],
-        groups: Vec<Arc<dyn PhysicalExpr>>,
-    ) -> Result<Self> {
-        let conjuncts = Conjunct::all(filters, &schema)?;
-        let (by_time, by_severity) =
-            conjuncts.into_iter().partition(|one| one.view.schema.field_with_name(TIME).is_ok());
-        Ok(Self { schema, rows, by_time, by_severity, groups })
-    }
-
-    /// A part of the pieces.
-    pub(super) fn part(counting: &Arc<Self>, pieces: Vec<Piece>) -> Arc<dyn PartitionStream> {
-        Arc::new(Part { counting: Arc::clone(counting), pieces })
+    /// Of rows that pass filters by time and by severity.
+    pub(super) fn new(rows: Scan, cells: Box<dyn Cells>) -> Self {
+        Self { rows, cells }
     }
 
     /// The cells of a chunk, and the rows that are to be read of it besides.
-    async fn open(&self, piece: ChunkPiece) -> Result<(Option<RecordBatch>, Option<Walk>)> {
+    pub(super) async fn open(&self, piece: ChunkPiece) -> Result<(Vec<Cell>, Option<Walk>)> {
         let chunk = &piece.chunk;
         let outside = self.rows.needs.as_ref().is_some_and(|needs| !may_lie_in(needs, chunk.time_min, chunk.time_max));
         let told = if outside {
@@ -97,7 +84,7 @@ impl Counting {
             let is_whole = piece.from <= tail.info().first && chunk.from == tail.info().first;
             if is_whole { self.tell(&tail.info().counters)? } else { None }
         };
-        let Some(Told { cells, edges }) = told else { return Ok((None, Some(self.walk(Piece::Chunk(piece))))) };
+        let Some(Told { cells, edges }) = told else { return Ok((Vec::new(), Some(self.walk(Piece::Chunk(piece))))) };
         self.rows.scanned.note(|stats| {
             stats.chunks_counted += 1;
             if edges.is_empty() {
@@ -106,13 +93,14 @@ impl Counting {
             }
         });
         if edges.is_empty() {
-            return Ok((Some(cells), None));
+            self.rows.scanned.done(chunk.bytes, true);
+            return Ok((cells, None));
         }
         let narrowed = self.rows.also(self.within(&edges)?)?;
-        Ok((Some(cells), Some(Walk::new(Arc::new(narrowed), [Piece::Chunk(piece)].into_iter(), None))))
+        Ok((cells, Some(Walk::new(Arc::new(narrowed), [Piece::Chunk(piece)].into_iter(), None))))
     }
 
-    fn walk(&self, piece: Piece) -> Walk {
+    pub(super) fn walk(&self, piece: Piece) -> Walk {
         Walk::new(Arc::new(self.rows.clone()), [piece].into_iter(), None)
     }
 
@@ -125,48 +113,26 @@ impl Counting {
         });
         // The ends of time are no cells.
         let Some(spans) = spans.collect::<Option<Vec<(i64, i64)>>>() else { return Ok(None) };
-        let firsts = self.at(spans.iter().map(|(first, _)| *first))?;
-        let lasts = self.at(spans.iter().map(|(_, last)| *last))?;
-        let mut whole = and(&meet_all(&firsts, &self.by_time)?, &meet_all(&lasts, &self.by_time)?)?;
-        for group in &self.groups {
-            let of = |batch: &RecordBatch| group.evaluate(batch)?.into_array(batch.num_rows());
-            whole = and(&whole, &not_distinct(&of(&firsts)?, &of(&lasts)?)?)?;
-        }
-        let wanted = self.severities()?;
-        let (mut cells, mut edges) = (Cells::default(), Vec::<(i64, i64)>::new());
+        let (whole, wanted) = (self.cells.whole(&spans)?, self.cells.severities()?);
+        let (mut cells, mut edges) = (Vec::new(), Vec::<(i64, i64)>::new());
         for (place, ((first, last), counts)) in spans.iter().zip(counters.cells.values()).enumerate() {
-            let counts = counts.iter().zip(SEVERITIES).enumerate();
-            let counts = counts.filter(|(i, (count, _))| **count > 0 && wanted.value(*i)).map(|(_, found)| found);
+            let mut counts = counts.iter().enumerate().filter(|(severity, count)| **count > 0 && wanted[*severity]);
             if whole.value(place) {
-                counts.for_each(|(count, severity)| cells.push(*first, severity, *count));
-            } else if counts.count() > 0 && self.may_hold(*first, *last) {
+                cells.extend(counts.map(|(severity, count)| (*first, severity, *count)));
+            } else if counts.next().is_some() && self.may_hold(*first, *last) {
                 match edges.last_mut() {
                     Some((_, end)) if *end == first.saturating_sub(1) => *end = *last,
                     _ => edges.push((*first, *last)),
                 }
             }
         }
-        let pays = edges.is_empty() || (!cells.counts.is_empty() && edges.len() <= EDGES_MAX);
-        if pays { Ok(Some(Told { cells: cells.finish(&self.schema)?, edges })) } else { Ok(None) }
+        let pays = edges.is_empty() || (!cells.is_empty() && edges.len() <= EDGES_MAX);
+        Ok(pays.then_some(Told { cells, edges }))
     }
 
     fn may_hold(&self, first: i64, last: i64) -> bool {
         let at = Timestamp::from_nanos;
         self.rows.needs.as_ref().is_none_or(|needs| may_lie_in(needs, at(first), at(last)))
-    }
-
-    /// Cells at these times, only to ask filters and groups about.
-    fn at(&self, times: impl Iterator<Item = i64>) -> Result<RecordBatch> {
-        let mut cells = Cells::default();
-        times.for_each(|time| cells.push(time, None, 0));
-        cells.finish(&self.schema)
-    }
-
-    /// Which severities pass the filters.
-    fn severities(&self) -> Result<BooleanArray> {
-        let mut cells = Cells::default();
-        SEVERITIES.into_iter().for_each(|severity| cells.push(0, severity, 0));
-        meet_all(&cells.finish(&self.schema)?, &self.by_severity)
     }
 
     /// The filter that a row's time is in one of the spans.
@@ -181,93 +147,5 @@ impl Counting {
             joined(compared(Operator::GtEq, *first), Operator::And, compared(Operator::LtEq, *last))
         });
         Ok(spans.reduce(|one, other| joined(one, Operator::Or, other)).unwrap_or_else(|| lit(false)))
-    }
-}
-
-/// Cells that are being gathered.
-#[derive(Default)]
-struct Cells {
-    times: Vec<i64>,
-    severities: Vec<Option<&'static str>>,
-    counts: Vec<i64>,
-}
-
-impl Cells {
-    fn push(&mut self, time: i64, severity: Option<Severity>, count: u64) {
-        self.times.push(time);
-        self.severities.push(severity.map(Severity::as_str));
-        self.counts.push(i64::try_from(count).unwrap_or(i64::MAX));
-    }
-
-    fn finish(self, schema: &SchemaRef) -> Result<RecordBatch> {
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(TimestampNanosecondArray::from(self.times)),
-            Arc::new(StringArray::from(self.severities)),
-            Arc::new(Int64Array::from(self.counts)),
-        ];
-        Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
-    }
-}
-
-/// A part of a table of cells.
-struct Part {
-    counting: Arc<Counting>,
-    pieces: Vec<Piece>,
-}
-
-impl fmt::Debug for Part {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Part").field("pieces", &self.pieces.len()).finish_non_exhaustive()
-    }
-}
-
-impl PartitionStream for Part {
-    fn schema(&self) -> &SchemaRef {
-        &self.counting.schema
-    }
-
-    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let counting = Arc::clone(&self.counting);
-        let count = Count { counting, pieces: self.pieces.clone().into(), rows: None };
-        let batches =
-            stream::try_unfold(count, |mut count| async move { Ok(count.next().await?.map(|batch| (batch, count))) });
-        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.counting.schema), batches))
-    }
-}
-
-/// One part that is being read.
-struct Count {
-    counting: Arc<Counting>,
-    pieces: VecDeque<Piece>,
-    rows: Option<Walk>,
-}
-
-impl Count {
-    async fn next(&mut self) -> Result<Option<RecordBatch>> {
-        loop {
-            if let Some(rows) = &mut self.rows {
-                if let Some(batch) = rows.next().await? {
-                    let mut columns = batch.columns().to_vec();
-                    columns.push(Arc::new(Int64Array::from(vec![1; batch.num_rows()])));
-                    return Ok(Some(RecordBatch::try_new(Arc::clone(&self.counting.schema), columns)?));
-                }
-                self.rows = None;
-            }
-            let cells = match self.pieces.pop_front() {
-                None => return Ok(None),
-                Some(Piece::Chunk(piece)) => {
-                    let (cells, rows) = self.counting.open(piece).await?;
-                    self.rows = rows;
-                    cells
-                }
-                Some(rows) => {
-                    self.rows = Some(self.counting.walk(rows));
-                    None
-                }
-            };
-            if let Some(cells) = cells.filter(|cells| cells.num_rows() > 0) {
-                return Ok(Some(cells));
-            }
-        }
     }
 }

@@ -2,14 +2,13 @@
 
 use std::{fmt, sync::Arc};
 
-use arrow::datatypes::SchemaRef;
 use datafusion::{
     common::{Statistics, config::ConfigOptions, internal_err, stats::Precision, tree_node::TreeNodeRecursion},
     error::Result,
     execution::TaskContext,
     physical_expr::{
         EquivalenceProperties, PhysicalExpr,
-        expressions::{Column, DynamicFilterTracking, PhysicalSortExpr},
+        expressions::{Column, DynamicFilterPhysicalExpr, DynamicFilterTracking, PhysicalSortExpr},
     },
     physical_plan::{
         ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties,
@@ -23,7 +22,12 @@ use datafusion::{
 };
 use futures::stream;
 
-use super::{Order, Scan, needs::TIME, walk::Walk};
+use super::{
+    Scan,
+    sorted::{Order, Sorted},
+    walk::Walk,
+};
+use crate::Piece;
 
 /// A scan in some parts that are read at the same time.
 #[derive(Debug, Clone)]
@@ -37,8 +41,30 @@ impl ScanExec {
     /// In at most so many parts; each gives at most `limit` rows.
     pub(crate) fn new(scan: Scan, parts_max: usize, limit: Option<usize>) -> Self {
         let parts = scan.pieces.len().clamp(1, parts_max.max(1));
-        let properties = properties(&scan.schema, parts);
+        let properties = properties(EquivalenceProperties::new(Arc::clone(&scan.schema)), parts);
         Self { scan: Arc::new(scan), properties, limit }
+    }
+
+    /// The same with its rows in order; then it is one part, and reads several things at the same time by itself.
+    fn sorted(&self, order: Order, by: &[PhysicalSortExpr]) -> Self {
+        let orders = EquivalenceProperties::new_with_orderings(Arc::clone(&self.scan.schema), [by.to_vec()]);
+        Self { scan: Arc::new(self.scan.ordered(order)), properties: properties(orders, 1), limit: self.limit }
+    }
+
+    /// What it reads.
+    pub(crate) fn pieces(&self) -> &[Piece] {
+        &self.scan.pieces
+    }
+
+    /// Whether it gives every row that passes, in any order.
+    pub(crate) fn is_of_all(&self) -> bool {
+        self.limit.is_none() && self.scan.order.is_none()
+    }
+
+    /// The same of some of the pieces.
+    pub(crate) fn of_pieces(&self, pieces: Vec<Piece>) -> Self {
+        let parts = self.properties.partitioning.partition_count();
+        Self::new(Scan { pieces, ..self.scan.as_ref().clone() }, parts, self.limit)
     }
 
     fn of(&self, scan: Scan) -> Arc<dyn ExecutionPlan> {
@@ -46,9 +72,16 @@ impl ScanExec {
     }
 }
 
-fn properties(schema: &SchemaRef, parts: usize) -> Arc<PlanProperties> {
+/// Whether the filters that change in it are of columns as they are. Of one by `b` and by `a + b` the columns get their new
+/// places one after the other: the `b` in `a + b` has its own when that is looked for, and is not found.
+fn is_of_columns(filter: &Arc<dyn PhysicalExpr>) -> bool {
+    let own = filter.is::<DynamicFilterPhysicalExpr>();
+    filter.children().into_iter().all(|child| if own { child.is::<Column>() } else { is_of_columns(child) })
+}
+
+fn properties(orders: EquivalenceProperties, parts: usize) -> Arc<PlanProperties> {
     let properties = PlanProperties::new(
-        EquivalenceProperties::new(Arc::clone(schema)),
+        orders,
         Partitioning::UnknownPartitioning(parts),
         EmissionType::Incremental,
         Boundedness::Bounded,
@@ -63,8 +96,8 @@ impl DisplayAs for ScanExec {
         if !self.scan.conditions.is_empty() {
             write!(f, ", conditions={}", self.scan.conditions.len())?;
         }
-        if let Some(order) = self.scan.order {
-            write!(f, ", order={order:?}")?;
+        if let Some(order) = &self.scan.order {
+            write!(f, ", order={order}")?;
         }
         self.limit.map_or(Ok(()), |limit| write!(f, ", limit={limit}"))
     }
@@ -106,7 +139,15 @@ impl ExecutionPlan for ScanExec {
         self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
     }
 
-    fn execute(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+    fn execute(&self, partition: usize, task: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        if let Some(order) = &self.scan.order {
+            let sorted = Sorted::new(Arc::clone(&self.scan), Arc::clone(order), self.limit, &task);
+            let batches = stream::try_unfold(sorted, |mut sorted| async move {
+                Ok(sorted.next().await?.map(|batch| (batch, sorted)))
+            });
+            let batches = RecordBatchStreamAdapter::new(Arc::clone(&self.scan.schema), batches);
+            return Ok(make_cooperative(Box::pin(batches)));
+        }
         let parts = self.properties.partitioning.partition_count();
         let pieces = self.scan.pieces.iter().skip(partition).step_by(parts).cloned();
         let walk = Walk::new(Arc::clone(&self.scan), pieces, self.limit);
@@ -134,14 +175,10 @@ impl ExecutionPlan for ScanExec {
     }
 
     fn try_pushdown_sort(&self, order: &[PhysicalSortExpr]) -> Result<SortOrderPushdownResult<Arc<dyn ExecutionPlan>>> {
-        let by_time = order
-            .first()
-            .filter(|first| first.expr.downcast_ref::<Column>().is_some_and(|column| column.name() == TIME));
-        Ok(match by_time {
-            Some(first) => {
-                let order = if first.options.descending { Order::NewestFirst } else { Order::OldestFirst };
-                SortOrderPushdownResult::Inexact { inner: self.of(self.scan.ordered(order)) }
-            }
+        // Rows that a limit has cut are in no order yet.
+        let found = if self.limit.is_none() { Order::of(order, &self.scan) } else { None };
+        Ok(match found {
+            Some(found) => SortOrderPushdownResult::Exact { inner: Arc::new(self.sorted(found, order)) },
             None => SortOrderPushdownResult::Unsupported,
         })
     }
@@ -160,7 +197,7 @@ impl ExecutionPlan for ScanExec {
             return Ok(answer);
         }
         let changes = |one: &Arc<dyn PhysicalExpr>| DynamicFilterTracking::classify(one).contains_dynamic_filter();
-        let dynamic: Vec<_> = filters.into_iter().filter(changes).collect();
+        let dynamic: Vec<_> = filters.into_iter().filter(|one| changes(one) && is_of_columns(one)).collect();
         if dynamic.is_empty() {
             return Ok(answer);
         }

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, AsArray, BooleanArray, BooleanBufferBuilder, RecordBatch},
+    array::{Array, AsArray, BooleanArray, BooleanBufferBuilder, RecordBatch, StringArray},
+    buffer::BooleanBuffer,
     compute::{and, filter_record_batch, prep_null_mask_filter},
     datatypes::{DataType, SchemaRef},
 };
 use datafusion::{
     error::{DataFusionError, Result},
+    logical_expr::Operator,
     physical_expr::{
         PhysicalExpr,
         expressions::{BinaryExpr, Column, InListExpr, IsNotNullExpr, IsNullExpr, LikeExpr, Literal},
@@ -17,6 +19,7 @@ use datafusion::{
     },
 };
 use ingest::REST_COLUMN;
+use regex::Regex;
 
 /// Rows are cut down between two filters when at most one in so many is left: copying them costs too.
 const NARROW: usize = 4;
@@ -61,7 +64,41 @@ impl View {
 pub(crate) struct Conjunct {
     pub(crate) view: View,
     expr: Arc<dyn PhysicalExpr>,
+    pattern: Option<Pattern>,
     cost: u8,
+}
+
+/// A regular expression that a text of one column must match, or must not: made once and not for each batch.
+#[derive(Debug, Clone)]
+struct Pattern {
+    regex: Regex,
+    negated: bool,
+}
+
+impl Pattern {
+    /// `None` for everything else, and for what is no regular expression: the expression says so itself.
+    fn of(expr: &Arc<dyn PhysicalExpr>) -> Option<Self> {
+        let binary = expr.downcast_ref::<BinaryExpr>()?;
+        let (any_case, negated) = match binary.op() {
+            Operator::RegexMatch => (false, false),
+            Operator::RegexIMatch => (true, false),
+            Operator::RegexNotMatch => (false, true),
+            Operator::RegexNotIMatch => (true, true),
+            _ => return None,
+        };
+        binary.left().downcast_ref::<Column>()?;
+        let pattern = binary.right().downcast_ref::<Literal>()?.value().try_as_str().flatten()?;
+        let regex = if any_case { Regex::new(&format!("(?i){pattern}")) } else { Regex::new(pattern) };
+        Some(Self { regex: regex.ok()?, negated })
+    }
+
+    /// Which texts it is so of; of no text it is not.
+    fn meets(&self, texts: &StringArray) -> BooleanArray {
+        let met = BooleanBuffer::collect_bool(texts.len(), |row| {
+            texts.is_valid(row) && self.regex.is_match(texts.value(row)) != self.negated
+        });
+        BooleanArray::new(met, None)
+    }
 }
 
 impl Conjunct {
@@ -80,13 +117,20 @@ impl Conjunct {
         places.sort_unstable();
         let view = View::new(table, &places)?;
         let cost = cost(expr, &view.schema);
+        let pattern = Pattern::of(expr);
         let expr = reassign_expr_columns(Arc::clone(expr), &view.schema)?;
-        Ok(Self { view, expr, cost })
+        Ok(Self { view, expr, pattern, cost })
     }
 
     /// Which rows meet it; a null is no.
     pub(crate) fn meets(&self, batch: &RecordBatch) -> Result<BooleanArray> {
         let rows = self.view.of(batch)?;
+        if let Some(pattern) = &self.pattern
+            && let [column] = rows.columns()
+            && let Some(texts) = column.as_string_opt::<i32>()
+        {
+            return Ok(pattern.meets(texts));
+        }
         let met = self.expr.evaluate(&rows)?.into_array(rows.num_rows())?;
         let met = met.as_boolean();
         Ok(if met.null_count() > 0 { prep_null_mask_filter(met) } else { met.clone() })
@@ -141,7 +185,7 @@ fn cost(expr: &Arc<dyn PhysicalExpr>, schema: &SchemaRef) -> u8 {
     let own = if expr.downcast_ref::<LikeExpr>().is_some() {
         4
     } else if let Some(binary) = expr.downcast_ref::<BinaryExpr>() {
-        use datafusion::logical_expr::Operator::{RegexIMatch, RegexMatch, RegexNotIMatch, RegexNotMatch};
+        use Operator::{RegexIMatch, RegexMatch, RegexNotIMatch, RegexNotMatch};
         if matches!(binary.op(), RegexMatch | RegexIMatch | RegexNotMatch | RegexNotIMatch) { 5 } else { 1 }
     } else if expr.downcast_ref::<InListExpr>().is_some()
         || expr.downcast_ref::<IsNullExpr>().is_some()

@@ -1,11 +1,16 @@
 //! What the scans of a query have looked at and left out, and why.
 
+use std::sync::Arc;
+
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use wire::Problem;
 
+use crate::Piece;
+
 /// What became of the chunks and row groups of a query's tables.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ScanStats {
     /// Chunks of all tables; one that is read by two scans counts twice.
     pub chunks: u64,
@@ -35,11 +40,28 @@ pub struct ScanStats {
     pub requests: u64,
 }
 
+/// How far a query is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Progress {
+    /// Chunks that were read or left out.
+    pub chunks: u64,
+    /// Chunks of all tables.
+    pub chunks_total: u64,
+    /// Bytes of chunks that were read or left out.
+    pub bytes: u64,
+    /// All of them.
+    pub bytes_total: u64,
+    /// Rows that were looked at.
+    pub rows_scanned: u64,
+}
+
 /// Totals of a query, shared by its scans.
 #[derive(Debug)]
 pub(crate) struct Scanned {
     so_far: Mutex<Totals>,
     bytes_max: u64,
+    /// For whom the threads are used.
+    index: Arc<str>,
 }
 
 /// Rows and bytes besides.
@@ -48,16 +70,38 @@ pub(crate) struct Totals {
     pub(crate) rows: u64,
     pub(crate) bytes: u64,
     pub(crate) scan: ScanStats,
+    progress: Progress,
 }
 
 impl Scanned {
-    /// Nothing yet; the query may look at so many bytes.
-    pub(crate) fn new(bytes_max: u64) -> Self {
-        Self { so_far: Mutex::default(), bytes_max }
+    /// Nothing yet; the query may look at so many bytes, and its turns are those of this index.
+    pub(crate) fn new(bytes_max: u64, index: &str) -> Self {
+        Self { so_far: Mutex::default(), bytes_max, index: Arc::from(index) }
+    }
+
+    /// Whose turns it takes.
+    pub(crate) fn index(&self) -> &Arc<str> {
+        &self.index
     }
 
     pub(crate) fn note(&self, change: impl FnOnce(&mut ScanStats)) {
         change(&mut self.so_far.lock().scan);
+    }
+
+    /// Something that is to be read.
+    pub(crate) fn expect(&self, piece: &Piece) {
+        let progress = &mut self.so_far.lock().progress;
+        if let Piece::Chunk(piece) = piece {
+            progress.chunks_total += 1;
+            progress.bytes_total += piece.chunk.bytes;
+        }
+    }
+
+    /// So much of what is to be read is done, and of a chunk the rest.
+    pub(crate) fn done(&self, bytes: u64, ends: bool) {
+        let progress = &mut self.so_far.lock().progress;
+        progress.bytes += bytes;
+        progress.chunks += u64::from(ends);
     }
 
     /// Rows that are about to be looked at, of so many bytes.
@@ -79,5 +123,14 @@ impl Scanned {
 
     pub(crate) fn totals(&self) -> Totals {
         *self.so_far.lock()
+    }
+
+    /// How far it is.
+    pub(crate) fn progress(&self) -> Progress {
+        let totals = self.totals();
+        let Progress { chunks, chunks_total, bytes, bytes_total, .. } = totals.progress;
+        // A table that is named twice is read twice.
+        let (chunks, bytes) = (chunks.min(chunks_total), bytes.min(bytes_total));
+        Progress { chunks, chunks_total, bytes, bytes_total, rows_scanned: totals.rows }
     }
 }

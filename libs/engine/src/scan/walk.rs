@@ -12,42 +12,56 @@ use types::Timestamp;
 use wire::Problem;
 
 use super::{
-    Order, Scan,
+    Scan,
     filter::{Conjunct, meet_all},
     needs::{TIME, may_lie_in},
 };
 use crate::{ChunkPiece, Piece, chunks::damaged, table::rows_bytes};
 
+/// Bytes of a chunk, each with their place in it.
+pub(super) type Parts = Vec<(u64, Bytes)>;
+
+/// What is asked of rows before the conditions, and after them.
+pub(super) type Around<'a> = (Option<Filter<'a>>, Option<Filter<'a>>);
+
 /// The rows of some pieces, in their order.
 pub(super) struct Walk {
     scan: Arc<Scan>,
     pieces: VecDeque<Piece>,
-    open: Option<Opened>,
+    open: Option<Begun>,
     /// The next chunk, fetched while this one is decoded; dropped, it is given up.
-    coming: Option<JoinSet<Result<Option<Opened>>>>,
+    coming: Option<JoinSet<Result<Option<Begun>>>>,
     ready: VecDeque<RecordBatch>,
-    rows_left: usize,
+    rows_left: Option<usize>,
 }
 
 /// A chunk of which some row groups are left to read.
-struct Opened {
-    piece: ChunkPiece,
-    tail: Arc<Tail>,
+struct Begun {
+    chunk: OpenChunk,
     groups: VecDeque<usize>,
     /// The bytes of all of them; `None` where each is fetched when it is its turn, because the next may not be needed.
-    parts: Option<Vec<(u64, Bytes)>>,
+    parts: Option<Parts>,
+}
+
+/// A chunk of which some rows are wanted.
+#[derive(Debug)]
+pub(super) struct OpenChunk {
+    pub(super) piece: ChunkPiece,
+    pub(super) tail: Arc<Tail>,
+    /// Row groups that may hold some.
+    pub(super) groups: Vec<usize>,
 }
 
 impl Walk {
     pub(super) fn new(scan: Arc<Scan>, pieces: impl Iterator<Item = Piece>, rows_max: Option<usize>) -> Self {
-        let (pieces, rows_left) = (pieces.collect(), rows_max.unwrap_or(usize::MAX));
-        Self { scan, pieces, open: None, coming: None, ready: VecDeque::new(), rows_left }
+        let pieces = pieces.collect();
+        Self { scan, pieces, open: None, coming: None, ready: VecDeque::new(), rows_left: rows_max }
     }
 
     /// The next rows; `None` at the end.
     pub(super) async fn next(&mut self) -> Result<Option<RecordBatch>> {
         let mut again = false;
-        while self.rows_left > 0 {
+        while self.rows_left != Some(0) {
             // A filter that lets nothing through must not keep a query from ending when it is told to.
             if std::mem::replace(&mut again, true) {
                 tokio::task::yield_now().await;
@@ -56,13 +70,17 @@ impl Walk {
                 if batch.num_rows() == 0 {
                     continue;
                 }
-                let batch = batch.slice(0, batch.num_rows().min(self.rows_left));
-                self.rows_left -= batch.num_rows();
+                let Some(left) = &mut self.rows_left else { return Ok(Some(batch)) };
+                let batch = batch.slice(0, batch.num_rows().min(*left));
+                *left -= batch.num_rows();
                 return Ok(Some(batch));
             }
             if let Some(open) = &mut self.open {
                 match open.groups.pop_front() {
-                    Some(group) => self.ready = self.scan.group(open, group).await?,
+                    Some(group) => {
+                        let rows = self.scan.group(&open.chunk, group, open.parts.as_ref(), (None, None)).await?;
+                        self.ready.extend(rows);
+                    }
                     None => self.open = None,
                 }
                 continue;
@@ -71,7 +89,9 @@ impl Walk {
                 self.open = fetched(coming).await?;
             } else {
                 match self.pieces.pop_front() {
-                    Some(Piece::Chunk(piece)) => self.open = Arc::clone(&self.scan).open(piece).await?,
+                    Some(Piece::Chunk(piece)) => {
+                        self.open = Arc::clone(&self.scan).begin(piece, self.rows_left.is_none()).await?;
+                    }
                     Some(Piece::Rows(batch)) => self.ready.extend(self.scan.rows(&batch)?),
                     None => return Ok(None),
                 }
@@ -81,18 +101,18 @@ impl Walk {
         Ok(None)
     }
 
-    /// Begins to fetch the chunk that is next; in an order, the rows before it may make it needless.
+    /// Begins to fetch the chunk that is next; with a limit, the rows before it may make it needless.
     fn look_ahead(&mut self) {
-        if self.scan.order.is_none()
+        if self.rows_left.is_none()
             && let Some(Piece::Chunk(piece)) = self.pieces.front().cloned()
         {
             self.pieces.pop_front();
-            self.coming.insert(JoinSet::new()).spawn(Arc::clone(&self.scan).open(piece));
+            self.coming.insert(JoinSet::new()).spawn(Arc::clone(&self.scan).begin(piece, true));
         }
     }
 }
 
-async fn fetched(mut coming: JoinSet<Result<Option<Opened>>>) -> Result<Option<Opened>> {
+async fn fetched(mut coming: JoinSet<Result<Option<Begun>>>) -> Result<Option<Begun>> {
     match coming.join_next().await {
         Some(Ok(opened)) => opened,
         Some(Err(error)) => Err(external(Problem::internal(format_args!("fetching a chunk ended early: {error}")))),
@@ -106,7 +126,7 @@ pub(super) fn external(problem: Problem) -> DataFusionError {
 
 impl Scan {
     /// The rows of a batch in memory that are wanted.
-    fn rows(&self, batch: &RecordBatch) -> Result<Option<RecordBatch>> {
+    pub(super) fn rows(&self, batch: &RecordBatch) -> Result<Option<RecordBatch>> {
         let rows = u64::try_from(batch.num_rows()).unwrap_or(u64::MAX);
         self.scanned.look(rows, u64::try_from(rows_bytes(batch)).unwrap_or(u64::MAX)).map_err(external)?;
         let met = meet_all(batch, &self.conditions)?;
@@ -122,8 +142,15 @@ impl Scan {
         Ok(self.view.of(batch)?.with_schema(Arc::clone(&self.schema))?)
     }
 
-    /// Finds out which row groups of a chunk are to be read, and fetches what is needed of them; `None` if of none.
-    async fn open(self: Arc<Self>, piece: ChunkPiece) -> Result<Option<Opened>> {
+    /// Opens a chunk; with all that is needed of it, or without.
+    async fn begin(self: Arc<Self>, piece: ChunkPiece, all: bool) -> Result<Option<Begun>> {
+        let Some(chunk) = self.open(piece).await? else { return Ok(None) };
+        let parts = if all { Some(self.fetch(&chunk.piece, &chunk.tail, &chunk.groups).await?) } else { None };
+        Ok(Some(Begun { groups: chunk.groups.iter().copied().collect(), chunk, parts }))
+    }
+
+    /// Finds out which row groups of a chunk are to be read; `None` if none.
+    pub(super) async fn open(&self, piece: ChunkPiece) -> Result<Option<OpenChunk>> {
         let (first, last) = (piece.chunk.time_min, piece.chunk.time_max);
         self.scanned.note(|stats| {
             stats.chunks += 1;
@@ -131,42 +158,31 @@ impl Scan {
         });
         if self.needs.as_ref().is_some_and(|needs| !may_lie_in(needs, first, last)) {
             self.scanned.note(|stats| stats.chunks_by_time += 1);
+            self.scanned.done(piece.chunk.bytes, true);
             return Ok(None);
         }
-        if self.is_behind(first, last) {
+        if self.narrowed().is_some_and(|needs| !may_lie_in(&needs, first, last)) {
             self.scanned.note(|stats| stats.chunks_by_order += 1);
+            self.scanned.done(piece.chunk.bytes, true);
             return Ok(None);
         }
         let tail = piece.chunks.tail(&piece.chunk).await.map_err(external)?;
         check(&piece, &tail)?;
         let all = 0..tail.row_groups();
         let may = |group: &usize| self.needs.as_ref().is_none_or(|needs| tail.may_match(*group, needs));
-        let mut groups: Vec<usize> = all.clone().filter(may).collect();
+        let groups: Vec<usize> = all.clone().filter(may).collect();
         let skipped = u64::try_from(all.len() - groups.len()).unwrap_or(0);
         self.scanned.note(|stats| {
             stats.row_groups += u64::try_from(all.len()).unwrap_or(0);
             stats.row_groups_by_index += skipped;
             stats.chunks_by_index += u64::from(groups.is_empty());
         });
-        if groups.is_empty() {
-            return Ok(None);
-        }
-        let parts = match self.order {
-            Some(order) => {
-                groups.sort_by_key(|group| order.key(times(&tail, *group, &piece)));
-                None
-            }
-            None => Some(self.fetch(&piece, &tail, &groups).await?),
-        };
-        Ok(Some(Opened { piece, tail, groups: groups.into(), parts }))
+        let chunk = OpenChunk { piece, tail, groups };
+        self.scanned.done(chunk.piece.chunk.bytes.saturating_sub(chunk.share() * chunk.count()), true);
+        Ok(if chunk.groups.is_empty() { None } else { Some(chunk) })
     }
 
-    /// Whether rows of these times come too late for what is wanted now.
-    fn is_behind(&self, first: Timestamp, last: Timestamp) -> bool {
-        self.narrowed().is_some_and(|needs| !may_lie_in(&needs, first, last))
-    }
-
-    async fn fetch(&self, piece: &ChunkPiece, tail: &Tail, groups: &[usize]) -> Result<Vec<(u64, Bytes)>> {
+    async fn fetch(&self, piece: &ChunkPiece, tail: &Tail, groups: &[usize]) -> Result<Parts> {
         let ranges = tail.ranges(groups, self.columns.as_deref());
         let fetched = piece.chunks.fetch(&piece.chunk, tail, &ranges).await.map_err(external)?;
         self.scanned.note(|stats| {
@@ -176,14 +192,21 @@ impl Scan {
         Ok(fetched.parts)
     }
 
-    /// The wanted rows of one row group.
-    async fn group(&self, open: &Opened, group: usize) -> Result<VecDeque<RecordBatch>> {
+    /// The wanted rows of one row group: those that meet all conditions, and what is asked before and after these.
+    pub(super) async fn group(
+        &self,
+        open: &OpenChunk,
+        group: usize,
+        parts: Option<&Parts>,
+        around: Around<'_>,
+    ) -> Result<Vec<RecordBatch>> {
         let (piece, tail) = (&open.piece, &open.tail);
         if let Some(needs) = self.narrowed() {
-            let (first, last) = times(tail, group, piece);
+            let (first, last) = open.times(group);
             if !may_lie_in(&needs, first, last) || !tail.may_match(group, &needs) {
                 self.scanned.note(|stats| stats.row_groups_by_order += 1);
-                return Ok(VecDeque::new());
+                self.scanned.done(open.share(), false);
+                return Ok(Vec::new());
             }
         }
         let ranges = tail.ranges(&[group], self.columns.as_deref());
@@ -194,21 +217,33 @@ impl Scan {
         });
         self.scanned.look(tail.rows(group), bytes).map_err(external)?;
         let fetched;
-        let parts = match &open.parts {
+        let parts = match parts {
             Some(parts) => parts,
             None => {
                 fetched = self.fetch(piece, tail, &[group]).await?;
                 &fetched
             }
         };
-        self.decode(open, group, parts)
+        // The threads are shared fairly between indexes; nothing is waited for while one is held.
+        let turn = piece.chunks.turn(self.scanned.index(), bytes).await;
+        let rows = self.decode(open, group, parts, around);
+        drop(turn);
+        self.scanned.done(open.share(), false);
+        rows
     }
 
-    fn decode(&self, open: &Opened, group: usize, parts: &[(u64, Bytes)]) -> Result<VecDeque<RecordBatch>> {
+    fn decode(
+        &self,
+        open: &OpenChunk,
+        group: usize,
+        parts: &Parts,
+        (first, last): Around<'_>,
+    ) -> Result<Vec<RecordBatch>> {
         // A filter that fails does so inside of the decoder, which would make a defect of the chunk of it.
         let failed: Arc<Mutex<Option<DataFusionError>>> = Arc::default();
         let named = self.conditions.iter().zip(&self.looked_at);
-        let filters = named.map(|(one, columns)| Filter { columns, keep: keeper(one.clone(), &failed) }).collect();
+        let filters = named.map(|(one, columns)| Filter { columns, keep: keeper(one.clone(), &failed) });
+        let filters = first.into_iter().chain(filters).chain(last).collect();
         let run = open.piece.from.max(open.piece.chunk.from)..open.piece.chunk.to;
         let read = Read { groups: &[group], run, columns: self.wanted.as_deref(), filters };
         let batches = open.tail.read(parts, read);
@@ -217,6 +252,26 @@ impl Scan {
         }
         let batches = batches.map_err(|error| external(damaged(&open.piece.chunk, &error)))?;
         batches.iter().map(|batch| self.out(batch)).collect()
+    }
+}
+
+impl OpenChunk {
+    /// The first and the last time in a row group.
+    pub(super) fn times(&self, group: usize) -> (Timestamp, Timestamp) {
+        let zone = self.tail.zone(group, TIME).map(|zone| (zone.min, zone.max));
+        match zone {
+            Some((chunk::Scalar::Time(min), chunk::Scalar::Time(max))) => (min, max),
+            _ => (self.piece.chunk.time_min, self.piece.chunk.time_max),
+        }
+    }
+
+    /// Bytes of the chunk for each of its row groups.
+    pub(super) fn share(&self) -> u64 {
+        self.piece.chunk.bytes / u64::try_from(self.tail.row_groups().max(1)).unwrap_or(1)
+    }
+
+    fn count(&self) -> u64 {
+        u64::try_from(self.groups.len()).unwrap_or(0)
     }
 }
 
@@ -240,24 +295,4 @@ pub(super) fn check(piece: &ChunkPiece, tail: &Tail) -> Result<()> {
     let found = format!("events {} to {} of segment {}", info.first, info.last, info.segment);
     let named = format!("events {} to {} of segment {}", chunk.from, chunk.to.saturating_sub(1), piece.segment);
     Err(external(damaged(chunk, &format_args!("it holds {found} and was named for {named}"))))
-}
-
-/// The first and the last time in a row group.
-fn times(tail: &Tail, group: usize, piece: &ChunkPiece) -> (Timestamp, Timestamp) {
-    let zone = tail.zone(group, TIME).map(|zone| (zone.min, zone.max));
-    match zone {
-        Some((chunk::Scalar::Time(min), chunk::Scalar::Time(max))) => (min, max),
-        _ => (piece.chunk.time_min, piece.chunk.time_max),
-    }
-}
-
-impl Order {
-    /// Sorts what is wanted first to the front.
-    pub(super) fn key(self, (first, last): (Timestamp, Timestamp)) -> i64 {
-        match self {
-            Self::OldestFirst => first.nanos(),
-            // All bits turned over: the largest is the smallest, and none overflows.
-            Self::NewestFirst => !last.nanos(),
-        }
-    }
 }

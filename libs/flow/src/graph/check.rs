@@ -1,6 +1,6 @@
 //! The rules of a job graph.
 
-use super::{Edge, JobGraph, OperatorSpec, PARALLELISM_MAX, Partition, VERTICES_MAX, Vertex, place};
+use super::{Edge, GRAPH_VERSION, JobGraph, OperatorSpec, PARALLELISM_MAX, Partition, VERTICES_MAX, Vertex, place};
 use crate::Error;
 
 fn broken(place: impl Into<String>, problem: impl Into<String>) -> Error {
@@ -8,6 +8,11 @@ fn broken(place: impl Into<String>, problem: impl Into<String>) -> Error {
 }
 
 pub(super) fn validate(graph: &JobGraph) -> Result<Vec<usize>, Error> {
+    if graph.version > GRAPH_VERSION {
+        let problem =
+            format!("has version {}, and this release reads up to {GRAPH_VERSION}: run a newer one", graph.version);
+        return Err(broken("graph", problem));
+    }
     if graph.vertices.is_empty() || graph.vertices.len() > VERTICES_MAX {
         let problem = format!("has {} vertices: 1 to {VERTICES_MAX} are allowed", graph.vertices.len());
         return Err(broken("graph", problem));
@@ -45,15 +50,16 @@ fn vertex(graph: &JobGraph, number: usize, vertex: &Vertex) -> Result<(), Error>
         if operator.is_sink() && i < last {
             return wrong(format!("{} may only end a chain", operator.word()));
         }
-        if let OperatorSpec::WindowAggregate(spec) = operator {
-            spec.validate()?;
-            if i > 0 {
-                return wrong("a window begins its chain: its input comes over a hash edge by its keys".into());
-            }
+        match operator {
+            OperatorSpec::WindowAggregate(spec) => spec.validate().map(|_| ())?,
+            OperatorSpec::Window(plan) => plan.validate()?,
+            _ => {}
         }
+        operator.built()?;
+        keyed(vertex, i, operator).or_else(wrong)?;
     }
     let inputs = graph.edges_into(number).count();
-    let outputs = graph.edges.iter().any(|edge| place(edge.from) == number);
+    let main_outputs = graph.edges.iter().any(|edge| place(edge.from) == number && edge.port.is_main());
     match (vertex.operators.first(), vertex.operators.last()) {
         (None, _) => wrong("has no operators".into()),
         (Some(first), _) if first.is_source() && inputs > 0 => {
@@ -62,12 +68,25 @@ fn vertex(graph: &JobGraph, number: usize, vertex: &Vertex) -> Result<(), Error>
         (Some(first), _) if !first.is_source() && inputs == 0 => {
             wrong("has no input: begin with a source or add an edge".into())
         }
-        (_, Some(last)) if last.is_sink() && outputs => wrong("ends with a sink, so no edge may lead out".into()),
-        (_, Some(last)) if !last.is_sink() && !outputs => {
+        (Some(first), _) if first.inputs() > 1 && inputs != first.inputs() => {
+            wrong(format!("its {} takes {} inputs and has {inputs}", first.word(), first.inputs()))
+        }
+        (_, Some(last)) if last.is_sink() && main_outputs => wrong("ends with a sink, so no edge may lead out".into()),
+        (_, Some(last)) if !last.is_sink() && !main_outputs => {
             wrong("its output goes nowhere: end with a sink or add an edge".into())
         }
         _ => Ok(()),
     }
+}
+
+/// An operator with keys begins its chain, where rows come in by its keys; or its keys contain those of the one that does.
+fn keyed(vertex: &Vertex, at: usize, operator: &OperatorSpec) -> Result<(), String> {
+    let Some(keys) = operator.keys(0).filter(|_| at > 0 && vertex.parallelism > 1) else { return Ok(()) };
+    let first = vertex.operators.first().and_then(|first| first.keys(0));
+    if first.is_some_and(|first| !first.is_empty() && first.iter().all(|key| keys.contains(key))) {
+        return Ok(());
+    }
+    Err(format!("a {} begins its chain: its input comes over a hash edge by its keys", operator.word()))
 }
 
 fn edge(graph: &JobGraph, number: usize, edge: &Edge) -> Result<(), Error> {
@@ -85,10 +104,12 @@ fn edge(graph: &JobGraph, number: usize, edge: &Edge) -> Result<(), Error> {
         ));
     }
     // A key's rows must meet in one subtask. A single subtask is a meeting place of its own.
-    if let Some(OperatorSpec::WindowAggregate(spec)) = to.operators.first() {
-        let keyed = matches!(&edge.partition, Partition::Hash { columns } if *columns == spec.keys);
+    let input = graph.edges[..number].iter().filter(|other| other.to == edge.to).count();
+    let first = to.operators.first();
+    if let Some((word, keys)) = first.and_then(|o| Some((o.word(), o.keys(input)?))) {
+        let keyed = matches!(&edge.partition, Partition::Hash { columns } if *columns == *keys);
         if !keyed && to.parallelism > 1 {
-            return wrong(format!("feeds a window and must be hash by its keys ({})", spec.keys.join(", ")));
+            return wrong(format!("feeds a {word} and must be hash by its keys ({})", keys.join(", ")));
         }
     }
     Ok(())
@@ -133,9 +154,9 @@ mod tests {
             ("has no input", |g| {
                 g.vertices[0].operators.remove(0);
             }),
-            ("does not exist", |g| g.edges.push(Edge { from: 0, to: 9, partition: Partition::Forward })),
+            ("does not exist", |g| g.edges.push(Edge::new(0, 9, Partition::Forward))),
             ("twice", |g| g.edges.push(g.edges[0].clone())),
-            ("no edge may lead in", |g| g.edges.push(Edge { from: 1, to: 0, partition: Partition::Forward })),
+            ("no edge may lead in", |g| g.edges.push(Edge::new(1, 0, Partition::Forward))),
             ("hash by its keys", |g| g.edges[0].partition = Partition::Forward),
             ("make them equal", |g| {
                 g.edges[0].partition = Partition::Forward;
@@ -149,8 +170,8 @@ mod tests {
                     ..g.vertices[1].clone()
                 });
                 let columns = vec!["service".to_owned()];
-                g.edges.push(Edge { from: 1, to: 2, partition: Partition::Forward });
-                g.edges.push(Edge { from: 2, to: 1, partition: Partition::Hash { columns } });
+                g.edges.push(Edge::new(1, 2, Partition::Forward));
+                g.edges.push(Edge::hash(2, 1, columns));
             }),
         ];
         for (wanted, spoil) in cases {

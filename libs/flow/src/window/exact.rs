@@ -58,6 +58,22 @@ impl ExactSum {
         }
     }
 
+    /// Adds another sum.
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.special |= other.special;
+        let mut other = other.clone();
+        other.settle();
+        if other.digits.is_empty() {
+            return;
+        }
+        let at = self.reach(other.low, other.digits.len());
+        self.digits[at..].iter_mut().zip(&other.digits).for_each(|(mine, digit)| *mine += digit);
+        self.pending += 1;
+        if self.pending == PENDING_MAX {
+            self.settle();
+        }
+    }
+
     /// Makes `count` digits from `digit` on available and returns the place of the first.
     fn reach(&mut self, digit: usize, count: usize) -> usize {
         if self.digits.is_empty() {
@@ -220,6 +236,15 @@ mod tests {
             let mut resumed = ExactSum::from_bytes(&sum(&values[..cut]).to_bytes()).unwrap();
             values[cut..].iter().for_each(|x| resumed.add(*x));
             prop_assert_eq!(resumed.to_bytes(), whole.to_bytes());
+        }
+
+        #[test]
+        fn parts_add_up_to_the_whole(
+            parts in prop::collection::vec(prop::collection::vec(any::<f64>().prop_filter("finite", |x| x.is_finite()), 0..9), 0..6),
+        ) {
+            let mut merged = ExactSum::default();
+            parts.iter().for_each(|part| merged.merge(&sum(part)));
+            prop_assert_eq!(merged.to_bytes(), sum(&parts.concat()).to_bytes());
         }
 
         #[test]

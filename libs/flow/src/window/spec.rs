@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use types::{DurationText, Timestamp};
 
 use super::{EARLY_COLUMN, TIME_COLUMN, WINDOW_END_COLUMN, WINDOW_START_COLUMN};
-use crate::Error;
+use crate::{Error, ValueType};
 
 /// Keyed tumbling windows: aligned to the epoch, each `size` long, one output row per window and key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,6 +31,11 @@ pub struct AggregateSpec {
     pub column: Option<String>,
     /// The name of the output column.
     pub name: String,
+    /// The type of the column, where the plan knows it; else that of the first batch. Whole numbers are summed exactly, and
+    /// a result beyond 64 bits is a fault (`Overflow`) of its row; floats are summed exactly and rounded once; `Min` and
+    /// `Max` are of every type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<ValueType>,
 }
 
 /// What an aggregate computes. Nulls are skipped, as in SQL; without any value the result is null, a count is 0.
@@ -84,12 +89,12 @@ impl EarlyFire {
 impl AggregateSpec {
     /// `count(*)` under that name.
     pub fn count_all(name: &str) -> Self {
-        Self { function: AggregateFunction::CountAll, column: None, name: name.to_owned() }
+        Self { function: AggregateFunction::CountAll, column: None, name: name.to_owned(), kind: None }
     }
 
     /// A function of a column under that name.
     pub fn of(function: AggregateFunction, column: &str, name: &str) -> Self {
-        Self { function, column: Some(column.to_owned()), name: name.to_owned() }
+        Self { function, column: Some(column.to_owned()), name: name.to_owned(), kind: None }
     }
 }
 

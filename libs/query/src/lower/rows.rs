@@ -3,7 +3,7 @@
 use types::Timestamp;
 
 use super::{ColumnKind, Lowering, name};
-use crate::Diagnostic;
+use crate::{Diagnostic, OutputColumn, SieveStage};
 
 /// Stands for columns of a relation that nobody sees.
 const HIDDEN: &str = "_hidden";
@@ -109,6 +109,20 @@ impl Rows {
         self.columns.iter().map(one).collect::<Vec<_>>().join(", ")
     }
 
+    /// What is pending as a stage of single events, if anything is; then it is not pending any more.
+    fn one_by_one(&mut self) -> Option<SieveStage> {
+        let filters = std::mem::take(&mut self.filters);
+        let filter = (!filters.is_empty()).then(|| filters.join(" AND "));
+        let column = |out: &Out| OutputColumn { name: out.name.clone(), expr: out.sql.clone() };
+        let same = self.list() == "*";
+        let columns = if same { Vec::new() } else { self.columns.iter().map(column).collect() };
+        for out in &mut self.columns {
+            *out = Out::column(&out.name, out.kind);
+        }
+        self.base = self.columns.iter().map(|out| out.name.clone()).collect();
+        (filter.is_some() || !same).then_some(SieveStage { filter, columns })
+    }
+
     pub(crate) fn filtered(&self) -> String {
         match self.filters.is_empty() {
             true => self.from.clone(),
@@ -146,6 +160,11 @@ impl Lowering<'_> {
         limit: Option<u64>,
         beside: &[(String, String)],
     ) -> Result<(), Diagnostic> {
+        if let Some(stages) = &mut self.one_by_one {
+            rows.order.clear();
+            stages.extend(rows.one_by_one());
+            return Ok(());
+        }
         let mut list = rows.list();
         let star = list.starts_with('*');
         let mut hidden = Vec::new();

@@ -14,13 +14,19 @@ const PLACE: [&str; 2] = ["_segment", "_offset"];
 impl Lowering<'_> {
     /// The rows of the plan's indexes in its span, moved back by so many nanoseconds; newest first.
     pub(super) fn source(&mut self, plan: &Plan, back: i64) -> Result<Rows, Diagnostic> {
-        let mut rows = match plan.indexes.as_slice() {
-            [] => return Err(Diagnostic::new(1, 1, "the query names no index").help("begin with index:name")),
-            [index] => {
-                let columns = self.columns(index)?;
-                Rows::new(name(index.as_str()), columns.iter().map(|c| Out::column(&c.name, c.kind)).collect())
-            }
-            several => self.together(several)?,
+        let mut parts = Vec::new();
+        for index in &plan.indexes {
+            let columns = self.columns(index)?.iter().map(|c| Out::column(&c.name, c.kind)).collect();
+            parts.push(Rows::new(name(index.as_str()), columns));
+        }
+        for view in &plan.views {
+            parts.push(self.table(view)?);
+        }
+        // Several are one relation: a column that one of them lacks is null there, unequal kinds meet as text.
+        let mut rows = match parts.len() {
+            0 => return Err(Diagnostic::new(1, 1, "the query names no index").help("begin with index:name")),
+            1 => parts.swap_remove(0),
+            _ => self.union(parts)?,
         };
         let moved = |moment: Moment| {
             let at = moment.instant(self.around.now);
@@ -51,16 +57,6 @@ impl Lowering<'_> {
     fn columns(&self, index: &IndexName) -> Result<&Vec<Column>, Diagnostic> {
         let unknown = || self.complaint(index.as_str(), format!("there is no index {index}"));
         self.around.columns.get(index).ok_or_else(unknown)
-    }
-
-    /// Several indexes as one relation: a column that one of them lacks is null there, unequal kinds meet as text.
-    fn together(&mut self, indexes: &[IndexName]) -> Result<Rows, Diagnostic> {
-        let mut parts = Vec::new();
-        for index in indexes {
-            let columns = self.columns(index)?.iter().map(|c| Out::column(&c.name, c.kind)).collect();
-            parts.push(Rows::new(name(index.as_str()), columns));
-        }
-        self.union(parts)
     }
 
     /// Rows after rows, with the columns of all.

@@ -166,7 +166,7 @@ impl Lowering<'_> {
                 rows.filters.push(format!("{place} % {one_in} = 0"));
                 Ok(())
             }
-            Step::Lookup { .. } => Err(self.not_yet("lookup")),
+            Step::Lookup { table, on, fields } => self.lookup(rows, table, on, fields),
             Step::Expand(_) => Err(self.not_yet("expand")),
             Step::Follow => Err(self.not_yet("follow")),
             Step::Alert { .. } => Err(self.not_yet("alert")),

@@ -20,18 +20,7 @@ impl Lowering<'_> {
         let mut right = self.rows_of(plan)?;
         self.settle(rows, None)?;
         self.settle(&mut right, None)?;
-        let mut conditions = Vec::new();
-        for key in on {
-            let (a, b) = (self.column(rows, key)?, self.column(&right, key)?);
-            let side = |side: &str, column: &Typed| Typed::new(format!("{side}.{}", column.sql), column.kind);
-            let (a, b) = (side("l", &a), side("r", &b));
-            let same = a.kind == b.kind;
-            conditions.push(if same {
-                format!("{} = {}", a.sql, b.sql)
-            } else {
-                format!("{} = {}", a.text(), b.text())
-            });
-        }
+        let conditions = self.equal_keys(rows, &right, on)?;
         let mut columns: Vec<Out> = rows.columns.clone();
         let mut list: Vec<String> = columns.iter().map(|out| format!("l.{0} AS {0}", name(&out.name))).collect();
         // What the platform adds to every event says nothing about a partner.
@@ -44,13 +33,7 @@ impl Lowering<'_> {
             list.push(format!("r.{} AS {}", name(&out.name), name(&to)));
             columns.push(Out::column(&to, out.kind));
         }
-        // The order of the left rows stays, also by columns that nobody sees.
-        let mut order = Vec::new();
-        for (i, key) in rows.order.iter().enumerate() {
-            let column = format!("_order_{}", i + 1);
-            list.push(format!("l.{} AS {}", key.sql, name(&column)));
-            order.push((name(&column), key.descending));
-        }
+        let order = keep_order(rows, &mut list);
         let join = if kind == JoinKind::Left { "LEFT JOIN" } else { "JOIN" };
         let from = self.stage(&format!(
             "SELECT {} FROM {} AS l {join} {} AS r ON {}",
@@ -62,6 +45,17 @@ impl Lowering<'_> {
         self.replace(rows, from, columns, order);
         rows.hide();
         Ok(())
+    }
+
+    /// What must hold of two settled relations `l` and `r` for their keys to be equal: values of unequal kinds meet as text.
+    pub(super) fn equal_keys(&self, left: &Rows, right: &Rows, on: &[String]) -> Result<Vec<String>, Diagnostic> {
+        let side = |side: &str, column: &Typed| Typed::new(format!("{side}.{}", column.sql), column.kind);
+        let equal = |key: &String| {
+            let (a, b) = (side("l", &self.column(left, key)?), side("r", &self.column(right, key)?));
+            let same = a.kind == b.kind;
+            Ok(if same { format!("{} = {}", a.sql, b.sql) } else { format!("{} = {}", a.text(), b.text()) })
+        };
+        on.iter().map(equal).collect()
     }
 
     /// Another relation in the place of the rows, whose span of time stays.
@@ -182,4 +176,15 @@ impl Lowering<'_> {
         rows.hide();
         Ok(())
     }
+}
+
+/// Lets the order of the left rows stay, also by columns that nobody sees, which are added to the list.
+pub(super) fn keep_order(rows: &Rows, list: &mut Vec<String>) -> Vec<(String, bool)> {
+    let mut order = Vec::new();
+    for (i, key) in rows.order.iter().enumerate() {
+        let column = format!("_order_{}", i + 1);
+        list.push(format!("l.{} AS {}", key.sql, name(&column)));
+        order.push((name(&column), key.descending));
+    }
+    order
 }

@@ -61,7 +61,7 @@ fn complaints_name_the_place() {
         ("index:shop | keep user | where dur > 1", 32, "there is no field dur", "user"),
         ("index:shop | follow", 14, "not yet here: follow", ""),
         ("index:shop | stats count | context 5", 28, "context follows a search", "head 5"),
-        ("index:shop | lookup t user", 14, "not yet here: lookup", ""),
+        ("index:shop | lookup t user", 21, "of which index is t?", "in front"),
         ("index:shop | expand user", 14, "not yet here: expand", ""),
         ("index:shop | stats count | alert when count > 1", 28, "not yet here: alert", ""),
         ("index:shop | into index x", 14, "not yet here: into", ""),

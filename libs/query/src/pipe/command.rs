@@ -69,7 +69,7 @@ commands! {
     ["sequence", "funnel"] sequence_step "sequence login then error by user within 1m" "events that follow one another";
     ["join"] join_step "join left user [index:users * | keep user, plan]" "fields of another query's rows";
     ["append", "union"] append_step "append [index:other error]" "the rows of another query too";
-    ["lookup", "enrich"] lookup_step "lookup owners service" "fields of an uploaded table";
+    ["lookup", "enrich"] lookup_step "lookup hosts host -> owner, team" "fields of an uploaded table";
     ["expand", "mvexpand", "unroll", "mv_expand"] expand_step "expand tags" "a row for each element";
     ["follow", "live"] follow_step "follow" "what comes from now on";
     ["context", "stream_context"] context_step "context 5" "the rows around each";

@@ -16,6 +16,9 @@ const ASSIGNED: [&str; 3] = ["span", "maxspan", "maxpause"];
 /// Names that are settings where they stand before `:` or `=` in a search.
 pub(crate) const SETTINGS: [&str; 5] = ["index", "since", "until", "earliest", "latest"];
 
+/// What names a view, with a `:` behind it.
+pub(crate) const VIEW: &str = "view";
+
 /// A place in a text.
 pub(crate) struct Cursor<'a> {
     pub(crate) text: &'a str,
@@ -56,7 +59,7 @@ pub fn name_text(name: &str) -> String {
 
 /// The name of a field in a search, where settings have names too and the word `search` may stand in front.
 pub(crate) fn field_text(name: &str) -> String {
-    let taken = SETTINGS.iter().chain(&["search"]).any(|word| word.eq_ignore_ascii_case(name));
+    let taken = SETTINGS.iter().chain(&["search", VIEW]).any(|word| word.eq_ignore_ascii_case(name));
     if taken { format!("`{name}`") } else { name_text(name) }
 }
 

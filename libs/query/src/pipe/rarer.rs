@@ -71,9 +71,31 @@ impl Cursor<'_> {
     }
 
     pub(super) fn lookup_step(&mut self, _: &str) -> Read {
-        let table = self.field()?;
-        self.eat_word("by");
-        Ok(Step::Lookup { table, on: self.fields()? })
+        self.next();
+        let rest = self.rest();
+        let token = &rest[..rest.find(|c: char| c.is_whitespace() || "|)]".contains(c)).unwrap_or(rest.len())];
+        if token.is_empty() {
+            return Err(self.expected("the name of a lookup"));
+        }
+        let table = token.parse().map_err(|invalid: types::Invalid| {
+            self.complaint(format!("{token:?} is not the name of a lookup: {}", invalid.rule))
+        })?;
+        self.at += token.len();
+        if !self.eat_word("by") {
+            self.eat_word("on");
+        }
+        let mut on = Vec::new();
+        loop {
+            self.bounded(&on)?;
+            on.push(self.field()?);
+            let more = self.eat(",");
+            self.next();
+            let named = self.eat("->") || self.eat_word("output");
+            if named || (!more && self.ended()) {
+                let fields = if named { self.fields()? } else { Vec::new() };
+                return Ok(Step::Lookup { table, on, fields });
+            }
+        }
     }
 
     pub(super) fn expand_step(&mut self, _: &str) -> Read {

@@ -7,7 +7,7 @@ use super::{
     cursor::{Cursor, RESERVED, value_of},
 };
 use crate::{
-    Comparison, Diagnostic,
+    Comparison, Diagnostic, ItemRef,
     plan::{MESSAGE, Moment, Pattern, PatternKind, Plan, Predicate, Value},
     quantity,
 };
@@ -144,7 +144,8 @@ impl Cursor<'_> {
         let begin = self.at;
         let ticks = self.touching() == Some('`');
         let Some(field) = self.name(true)? else { return Ok(None) };
-        let setting = !ticks && ["index", "since", "until"].iter().any(|name| name.eq_ignore_ascii_case(&field));
+        let setting = !ticks
+            && ["index", "since", "until", super::cursor::VIEW].iter().any(|name| name.eq_ignore_ascii_case(&field));
         let rest = self.rest();
         let meant = |rest: &str| !rest.starts_with("//") && rest.starts_with(|c| in_word(c) || matches!(c, '"' | '*'));
         if rest.strip_prefix(':').is_some_and(meant) {
@@ -336,13 +337,24 @@ impl Cursor<'_> {
         let end = rest.find(|c: char| c.is_whitespace() || "|()[]".contains(c)).unwrap_or(rest.len());
         let token = rest[..end].trim_matches(['"', '\'']);
         if name.eq_ignore_ascii_case("index") {
-            for index in token.split(',') {
-                let index: IndexName = index.parse().map_err(|invalid: types::Invalid| {
-                    self.complaint(format!("{index:?} is not an index name: {}", invalid.rule))
+            for name in token.split(',') {
+                if name.contains('.') {
+                    self.view(plan, name)?;
+                    continue;
+                }
+                let index: IndexName = name.parse().map_err(|invalid: types::Invalid| {
+                    self.complaint(format!("{name:?} is not an index name: {}", invalid.rule))
                 })?;
                 if !plan.indexes.contains(&index) {
                     plan.indexes.push(index);
                 }
+            }
+            self.at += end;
+            return Ok(());
+        }
+        if name.eq_ignore_ascii_case(super::cursor::VIEW) {
+            for name in token.split(',') {
+                self.view(plan, name)?;
             }
             self.at += end;
             return Ok(());
@@ -360,6 +372,17 @@ impl Cursor<'_> {
             return Err(self.complaint_at(begin, format!("{name} is set twice")));
         }
         self.at += end;
+        Ok(())
+    }
+
+    fn view(&self, plan: &mut Plan, name: &str) -> Result<(), Diagnostic> {
+        let view: ItemRef = name.parse().map_err(|invalid: types::Invalid| {
+            let found = self.complaint(format!("{name:?} is not the name of a view: {}", invalid.rule));
+            found.help("write view:errors, or index:shop.errors; for a field of that name write `view`")
+        })?;
+        if !plan.views.contains(&view) {
+            plan.views.push(view);
+        }
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ fn read(text: &str) -> Plan {
 }
 
 /// What people do with logs, in one spelling; and the spelling in which a plan is written.
-const TASKS: [(u8, &str, &str); 49] = [
+const TASKS: [(u8, &str, &str); 51] = [
     (1, "foo", "foo"),
     (2, r#""a b""#, r#""a b""#),
     (3, "a or b -c", "a or b -c"),
@@ -44,7 +44,13 @@ const TASKS: [(u8, &str, &str); 49] = [
     (28, "* | session by sid gap 5m", "| session by sid gap 5m"),
     (28, "* | sequence login then error within 1m", "| sequence login then error within 1m"),
     (29, "error | join user [index:users * | keep user, plan]", "error | join user [index:users | keep user, plan]"),
-    (30, "error | lookup owners service", "error | lookup owners service"),
+    (30, "error | lookup owners by service", "error | lookup owners service"),
+    (
+        30,
+        "view:errors | lookup hosts host, zone OUTPUT owner team",
+        "view:errors | lookup hosts host, zone -> owner, team",
+    ),
+    (30, "index:a,shop.errors view:x y | lookup a.b c", "index:a,shop.errors view:x y | lookup a.b c"),
     (31, "* | expand tags", "| expand tags"),
     (32, "error | follow", "error | follow"),
     (33, "error | context 5", "error | context before 5 after 5"),

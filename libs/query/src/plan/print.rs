@@ -14,10 +14,12 @@ use crate::{
 impl Display for Plan {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
-        if !self.indexes.is_empty() {
-            let names: Vec<&str> = self.indexes.iter().map(|index| index.as_str()).collect();
+        let whole = self.views.iter().filter(|view| view.index.is_some()).map(ToString::to_string);
+        let names: Vec<String> = self.indexes.iter().map(ToString::to_string).chain(whole).collect();
+        if !names.is_empty() {
             parts.push(format!("index:{}", names.join(",")));
         }
+        parts.extend(self.views.iter().filter(|view| view.index.is_none()).map(|view| format!("view:{view}")));
         parts.extend(self.span.since.map(|since| format!("since:{since}")));
         parts.extend(self.span.until.map(|until| format!("until:{until}")));
         if self.search != Predicate::Everything || (parts.is_empty() && self.steps.is_empty()) {
@@ -284,7 +286,8 @@ impl Step {
                 write!(f, "join {}{} [{plan}]", if *kind == JoinKind::Left { "left " } else { "" }, names(on))
             }
             Self::Append(plan) => write!(f, "append [{plan}]"),
-            Self::Lookup { table, on } => write!(f, "lookup {} {}", name_text(table), names(on)),
+            Self::Lookup { table, on, fields } if fields.is_empty() => write!(f, "lookup {table} {}", names(on)),
+            Self::Lookup { table, on, fields } => write!(f, "lookup {table} {} -> {}", names(on), names(fields)),
             Self::Expand(field) => write!(f, "expand {}", name_text(field)),
             Self::Follow => f.write_str("follow"),
             Self::Context { before, after } => write!(f, "context before {before} after {after}"),

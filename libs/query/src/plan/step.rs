@@ -5,6 +5,7 @@ use std::time::Duration;
 use types::IndexName;
 
 use super::{Plan, Predicate, Term, Value};
+use crate::ItemRef;
 
 /// One step.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,9 +96,11 @@ pub enum Step {
     /// Adds fields of a table that somebody has uploaded.
     Lookup {
         /// The table.
-        table: String,
+        table: ItemRef,
         /// The keys, at least one.
         on: Vec<String>,
+        /// The fields that are added; empty for all.
+        fields: Vec<String>,
     },
     /// Makes a row for each element of a field.
     Expand(String),

@@ -13,6 +13,9 @@ pub struct Reservation {
     /// The number that the stream had; `None` asks for a new one. The answer always names one.
     #[serde(default)]
     pub stream: Option<u32>,
+    /// Whether the stream is to have a key: it has one when this is answered.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub encrypted: bool,
 }
 
 /// A stream as it was.
@@ -46,6 +49,9 @@ pub struct StreamRestore {
     /// Labels.
     #[serde(default)]
     pub tags: Vec<Tag>,
+    /// Whether what it has in object storage is sealed with a key of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub encrypted: bool,
 }
 
 /// A segment of a stream as it was.

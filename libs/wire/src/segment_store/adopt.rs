@@ -12,6 +12,9 @@ pub struct SegmentOrigin {
     pub scope: ScopeName,
     /// The segment's part of the key space.
     pub range: KeyRange,
+    /// Whether its chunks are sealed with a key of its stream.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub encrypted: bool,
 }
 
 /// A segment to be made of chunks.

@@ -103,17 +103,19 @@ fn schemas_guard_every_kind_of_request_and_plans_have_limits() {
         (json!({"scaling": {"by": "fixed", "target": 1}}), "parameters/scaling: "),
         (json!({"reclaim_policy": "burn"}), "parameters/reclaim_policy: "),
         (json!({"adopt_existing": "yes"}), "parameters/adopt_existing: "),
+        (json!({"encryption": "yes"}), "parameters/encryption: "),
     ] {
         let complaint = small.check_provision(&parameters).unwrap_err();
         assert!(complaint.starts_with(path), "{complaint}");
     }
     let all = json!({
         "index": "shop", "segments": 8, "retention_days": 90, "max_bytes": 1_073_741_824, "adopt_existing": true,
+        "encryption": true,
         "reclaim_policy": "fail", "scaling": {"by": "data_rate", "target_kib": 100, "factor": 2, "min_segments": 1},
     });
     small.check_provision(&all).unwrap();
     small.check_update(&json!({"retention_days": 90, "scaling": {"by": "fixed"}})).unwrap();
-    for fixed in ["index", "segments", "adopt_existing"] {
+    for fixed in ["index", "segments", "adopt_existing", "encryption"] {
         let complaint = small.check_update(&json!({ fixed: all[fixed] })).unwrap_err();
         assert!(complaint.contains(fixed), "{complaint}");
     }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use types::{BindingId, Timestamp};
-use wire::index_provisioner::{BindingName, Credentials, IssueCredentials, NewBinding, RevokeCredentials};
+use wire::{
+    index_provisioner::{BindingName, Credentials, IssueCredentials, NewBinding, RevokeCredentials},
+    views::Role,
+};
 
 use crate::{
     desk::Desk,
@@ -51,6 +54,7 @@ impl Desk {
             if there.role.may_write() {
                 agents(&self.gateway_url, &mut values);
             }
+            grpc(&self.gateway_url, &self.grpc_address, there.role, &mut values);
         }
         let ends = ends(there);
         if let Some((end, _)) = &ends {
@@ -83,6 +87,20 @@ fn agents(gateway_url: &str, values: &mut BTreeMap<String, String>) {
         ("hec_token", token),
     ] {
         values.entry(key.to_owned()).or_insert(value);
+    }
+}
+
+/// Where the gateway speaks gRPC, if it does: inside TLS where its HTTP is.
+fn grpc(gateway_url: &str, address: &str, role: Role, values: &mut BTreeMap<String, String>) {
+    if address.is_empty() {
+        return;
+    }
+    let (http, flight) = if gateway_url.starts_with("https://") { ("https", "grpc+tls") } else { ("http", "grpc") };
+    if role.may_write() {
+        values.entry("otlp_grpc_url".to_owned()).or_insert_with(|| format!("{http}://{address}"));
+    }
+    if role.may_read() {
+        values.entry("flight_url".to_owned()).or_insert_with(|| format!("{flight}://{address}"));
     }
 }
 
@@ -151,6 +169,23 @@ fn endpoints(urls: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn grpc_is_inside_tls_where_http_is_and_each_role_gets_what_it_may_use() {
+        for (gateway, role, otlp, flight) in [
+            ("http://a", Role::Admin, Some("http://a:4317"), Some("grpc://a:4317")),
+            ("https://a", Role::Admin, Some("https://a:4317"), Some("grpc+tls://a:4317")),
+            ("https://a", Role::Read, None, Some("grpc+tls://a:4317")),
+            ("https://a", Role::Write, Some("https://a:4317"), None),
+        ] {
+            let mut values = BTreeMap::new();
+            grpc(gateway, "", role, &mut values);
+            assert!(values.is_empty(), "nobody listens");
+            grpc(gateway, "a:4317", role, &mut values);
+            let value = |key: &str| values.get(key).map(String::as_str);
+            assert_eq!((value("otlp_grpc_url"), value("flight_url")), (otlp, flight), "{gateway} {role:?}");
+        }
+    }
 
     #[test]
     fn endpoints_name_host_and_port() {

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use types::InstanceId;
+use wire::index_provisioner::IndexOptions;
 
 use crate::{
     catalog::Catalog,
@@ -19,7 +20,7 @@ use crate::{
 
 /// Parameters that are fixed when an instance is provisioned. Where a PATCH is silent about one it stays; any other parameter that a
 /// PATCH with parameters leaves out has the plan's default again.
-const FIXED: [&str; 3] = ["index", "segments", "adopt_existing"];
+const FIXED: [&str; 4] = ["index", "segments", "adopt_existing", "encryption"];
 
 impl Desk {
     pub(super) async fn update(&self, asked: &Asked, instance: &str) -> Result<Answer, Answer> {
@@ -157,7 +158,8 @@ fn change(
         };
         plan.check_provision(&parameters).map_err(unfit)?;
         let shape = wanted::wanted(&plan.plan.defaults, &parameters).map_err(|error| unfit(error.to_string()))?;
-        let options = wire::index_provisioner::IndexOptions { adopt: there.wanted.options.adopt, ..shape.options };
+        let own = &there.wanted.options;
+        let options = IndexOptions { adopt: own.adopt, encryption: own.encryption, ..shape.options };
         let alerts = alerts(&plan, &shape.alerts, &there.wanted.index)?;
         let wanted = Wanted { retention_days: shape.retention_days, options, alerts, ..there.wanted.clone() };
         let stays = || upgrade.clone().or_else(|| there.terms.maintenance.clone());
@@ -178,6 +180,7 @@ fn with_fixed(
         let is = match key {
             "index" => json!(there.wanted.index),
             "segments" => json!(there.wanted.segment_count),
+            "encryption" => json!(there.wanted.options.encryption),
             _ => json!(there.wanted.options.adopt),
         };
         match (given.get(key), old.remove(key)) {

@@ -8,7 +8,7 @@ use wire::coordinator::{NewStream, Reservation, StreamRestore, StreamUpdate};
 
 use super::{Changed, graph::Scaling};
 use crate::{
-    groups,
+    groups, library,
     placement::{Changes, Store},
     retention, transactions,
 };
@@ -129,6 +129,8 @@ pub enum Command {
     Groups(groups::Command),
     /// About remembered cuts.
     Retention(retention::Command),
+    /// About libraries.
+    Library(library::Command),
 }
 
 /// What happened.
@@ -244,4 +246,6 @@ pub enum Event {
     Groups(groups::Event),
     /// About remembered cuts.
     Retention(retention::Event),
+    /// About libraries.
+    Library(library::Event),
 }

@@ -57,11 +57,12 @@ impl State {
         // Who had the stream's number before may have had more segments than this knows of, and containers take none again that
         // was deleted. The seconds of the day it comes back are above whatever was given since an earlier return.
         graph.number_from(u32::try_from(at.nanos() / 1_000_000_000).unwrap_or(0));
-        let StreamRestore { stream, scope, index, created, retention_days, scaling, retention, tags, .. } =
-            restore.clone();
+        let StreamRestore {
+            stream, scope, index, created, retention_days, scaling, retention, tags, encrypted, ..
+        } = restore.clone();
         let first = restore.segments.iter().filter(|s| s.segment.epoch == 0).count();
         let segment_count = u16::try_from(first).unwrap_or(u16::MAX);
-        let new = NewStream { scope, index, segment_count, retention_days, scaling, retention, tags };
+        let new = NewStream { scope, index, segment_count, retention_days, scaling, retention, tags, encrypted };
         let mut back = Stream::begun(graph, &new, created.min(at));
         (back.phase, back.restored, back.description.sealed) = (Phase::Live, true, restore.sealed);
         self.streams.insert(stream, back);
@@ -79,6 +80,9 @@ impl State {
             retention: there.retention,
             tags: there.tags.clone(),
         };
+        if there.encrypted != new.encrypted {
+            return Err(CoordinatorError::StreamDiffers { scope: new.scope, index: new.index });
+        }
         let NewStream { retention_days, scaling, retention, tags, .. } = new;
         let (stream, changed) = (there.stream, Changed { retention_days, scaling, retention, tags });
         Ok(if changed == before { Vec::new() } else { vec![Event::StreamUpdated { stream, changed }] })
@@ -129,13 +133,14 @@ mod tests {
             scaling: Default::default(),
             retention: None,
             tags: Vec::new(),
+            encrypted: false,
         }
     }
 
     #[test]
     fn a_number_is_given_once_and_comes_back_to_who_had_it() {
         let mut state = installed();
-        let number = |n| Command::ReserveStream(Reservation { stream: n });
+        let number = |n| Command::ReserveStream(Reservation { stream: n, encrypted: false });
         assert_eq!(run(&mut state, number(Some(7))).unwrap(), [Event::StreamReserved { stream: 7 }]);
         assert_eq!(run(&mut state, number(Some(7))).unwrap(), [], "a repeat");
         let next = run(&mut state, number(None)).unwrap();

@@ -82,6 +82,7 @@ impl From<Kept> for Stream {
             scaling: description.scaling,
             retention: description.retention,
             tags: description.tags.clone(),
+            encrypted: description.encrypted,
         });
         let segments = std::mem::take(&mut description.segments);
         let graph = graph.unwrap_or_else(|| Graph::first(description.stream, segments, description.created));
@@ -92,10 +93,11 @@ impl From<Kept> for Stream {
 impl Stream {
     pub(super) fn begun(graph: Graph, new: &NewStream, created: Timestamp) -> Self {
         let asked = new.clone();
-        let NewStream { scope, index, segment_count: _, retention_days, scaling, retention, tags } = new.clone();
+        let NewStream { scope, index, segment_count: _, retention_days, scaling, retention, tags, encrypted } =
+            new.clone();
         let number = graph.stream();
         let described = StreamDescription::new((number, created), scope, index, Vec::new());
-        let description = StreamDescription { retention_days, scaling, retention, tags, ..described };
+        let description = StreamDescription { retention_days, scaling, retention, tags, encrypted, ..described };
         let (phase, sealing, truncation, truncations) = (Phase::Creating, false, None, 0);
         Self { description, phase, asked, graph, sealing, truncation, truncations, restored: false }
     }

@@ -10,13 +10,20 @@ use crate::state::{Command, Event};
 
 impl Streams {
     /// Takes a stream number, so that whoever restores can let containers adopt its segments.
+    ///
+    /// A key for a stream that never comes back opens nothing and does no harm.
     pub(crate) async fn reserve(&self, wanted: Reservation) -> Result<Reservation, Problem> {
+        self.check_master(wanted.encrypted)?;
         let events = self.ledger.submit(Command::ReserveStream(wanted)).await?;
         let given = events.iter().find_map(|event| match event {
             Event::StreamReserved { stream } => Some(*stream),
             _ => None,
         });
-        Ok(Reservation { stream: given.or(wanted.stream) })
+        let reserved = Reservation { stream: given.or(wanted.stream), ..wanted };
+        if let Some(stream) = reserved.stream.filter(|_| wanted.encrypted) {
+            self.keys.create(stream, self.clock.now()).await?;
+        }
+        Ok(reserved)
     }
 
     /// Makes a stream of segments that their containers have adopted; it can be used when this returns.

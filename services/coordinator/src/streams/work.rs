@@ -86,8 +86,8 @@ fn beginnings(stream: &Stream) -> Vec<(SegmentPlace, NewSegment)> {
 
 fn beginning(stream: &Stream, begun: &SegmentRange, predecessors: Vec<SegmentPlace>) -> (SegmentPlace, NewSegment) {
     let SegmentRange { segment, container, range } = *begun;
-    let StreamDescription { index, scope, .. } = stream.summary();
-    let origin = Some(SegmentOrigin { scope: scope.clone(), range });
+    let StreamDescription { index, scope, encrypted, .. } = stream.summary();
+    let origin = Some(SegmentOrigin { scope: scope.clone(), range, encrypted: *encrypted });
     let new = NewSegment { segment, index: index.clone(), predecessors, transactional: false, origin };
     (SegmentPlace { segment, container }, new)
 }
@@ -124,6 +124,7 @@ impl Streams {
     async fn carry_out(&self, index: &IndexName, work: Work, led: &Led) -> Result<(), Problem> {
         match work {
             Work::Build { stream, create } => {
+                self.make_key(stream).await?;
                 self.create_all(led, create).await?;
                 self.ledger.submit(Command::EndStream { stream, index: index.clone() }).await?;
                 tracing::info!(%index, stream, "stream created");
@@ -132,6 +133,7 @@ impl Streams {
                 // The view goes first, so that nobody begins to use what is about to vanish.
                 self.views.hide(index, stream).await?;
                 self.delete_all(led, delete).await?;
+                self.destroy_keys(stream).await?;
                 self.ledger.submit(Command::EndDeletion { stream }).await?;
                 tracing::info!(%index, stream, "stream deleted");
             }

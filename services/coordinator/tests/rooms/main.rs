@@ -5,6 +5,8 @@
 
 mod autoscale;
 mod groups;
+mod keys;
+mod library;
 mod retention;
 mod stage;
 mod transactions;

@@ -1,4 +1,4 @@
-// What could come next in a query, in a list below it: arrows choose, Tab takes, Escape closes.
+// What could come next in a query, in a list below it: arrows choose, Tab takes, so does Enter once an arrow has chosen, Escape closes.
 
 const WAIT_MS = 150;
 
@@ -44,7 +44,7 @@ export class Completer {
       return; // Whoever writes is not to be disturbed; running the query tells what is wrong.
     }
     if (mine.signal.aborted || !found || found.length === 0) return;
-    this.found = found;
+    Object.assign(this, { found, moved: false });
     this.list.replaceChildren(...found.map((one, place) => {
       const item = document.createElement("li");
       const [text, help] = [document.createElement("span"), document.createElement("span")];
@@ -85,10 +85,12 @@ export class Completer {
     } else if (event.key === "ArrowDown" || event.key === "ArrowUp") {
       event.preventDefault();
       this.choose(this.chosen + (event.key === "ArrowDown" ? 1 : -1));
-    } else if (event.key === "Tab") {
+      this.moved = true;
+    } else if (event.key === "Tab" || (event.key === "Enter" && this.moved)) {
       event.preventDefault();
       this.take(this.chosen);
     } else if (event.key === "Escape") {
+      event.preventDefault();
       event.stopPropagation();
       this.close();
     }

@@ -1,346 +1,404 @@
-// The console: one page over the HTTP API.
+// The console: one page over the HTTP API. Here stand what is asked and shown at present, and who is called when.
 
+import * as address from "./address.js";
 import * as api from "./api.js";
-import { draw, short } from "./chart.js";
+import { Beside } from "./beside.js";
 import { Completer } from "./complete.js";
-import { Table, legible, shown } from "./table.js";
+import { Context } from "./context.js";
+import { at, button, full, nothing, say, short, show } from "./dom.js";
+import { lostToken } from "./entry.js";
+import * as entry from "./entry.js";
+import * as error from "./error.js";
+import * as keys from "./keys.js";
+import * as menus from "./menus.js";
+import * as panels from "./panels.js";
+import * as range from "./range.js";
+import { Saved } from "./saved.js";
+import { Table, cost } from "./table.js";
+import * as tailing from "./tail.js";
+import * as theme from "./theme.js";
+import { between, complaint, lastOf, moved, resolve, widened } from "./time.js";
+import { bounded, filtered, fresh, rangeOf, retimed, rowPart, untimed, writes } from "./words.js";
+import * as watching from "./watch.js";
 
-const at = (id) => document.getElementById(id);
-const table = new Table(at("rows"));
-const REFRESH_MS = 5000;
-const LANGUAGE_KEY = "logboom-language";
-const BUCKETS = 72;
-const TAIL_COLUMNS = [{ name: "_time", type: "timestamp" }, { name: "severity", type: "text" }, { name: "_msg", type: "text" }];
+/** Events that a search without an end of its own gives. */
+const NEWEST = 1000;
+/** Rows that the page takes of any answer; then it stops asking. */
+const ROWS_MAX = 10000;
 
-let running = null;   // AbortController of the query in flight
-let charting = null;
-let tailing = null;
-let refreshing = 0;
-let chosenText = "";  // the text that the page wrote itself, so that it may write it anew
+const state = address.unsaid();
+/** What ran last: what its panels are asked with, its text, columns, rows and end. */
+let last = null;
+let running = null;  // AbortController of the query in flight
+let chosenText = ""; // the text that the page wrote itself, so that it may write it anew
 
-function say(node, text, busy = false) {
-  node.textContent = text;
-  node.classList.toggle("busy", busy);
-}
+// Coming and going
 
-function show(node, visible) {
-  node.hidden = !visible;
-}
-
-const quoted = (index) => `"${index}"`;
-const spanMs = () => Number(at("span").value) * 60e3;
-const index = () => at("index").value;
-
-const language = () => at("language").value;
-
-function newestText() {
-  const minutes = Number(at("span").value);
-  if (language() === "pipe") return `index:${index()} since:${minutes}m | head 200`;
-  return `SELECT *\nFROM ${quoted(index())}\nWHERE _time > now() - INTERVAL '${minutes} minutes'\nORDER BY _time DESC LIMIT 200`;
-}
-
-// Token and indexes
-
-function askForToken(message) {
-  stopAll();
-  show(at("workplace"), false);
-  show(at("leave"), false);
-  show(at("entry"), true);
-  say(at("connection"), "not connected");
-  at("connection").className = "pill";
-  show(at("entry-error"), Boolean(message));
-  at("entry-error").textContent = message ?? "";
-  at("token").focus();
-}
-
-async function enter() {
-  say(at("connection"), "connecting", true);
-  let answer;
-  try {
-    answer = await api.indexes();
-  } catch (error) {
-    if (error.status === 401) {
-      api.token.clear();
-      return askForToken("This token is not known, was revoked or has expired.");
-    }
-    return askForToken(error.message);
+function opened(names) {
+  if (names.length > 0) {
+    const said = address.read(location.hash);
+    open({ ...said, index: names.includes(said.index) ? said.index : names[0] }, false);
   }
-  const select = at("index");
-  select.replaceChildren(...answer.indexes.map(({ index }) => new Option(index, index)));
-  select.disabled = answer.indexes.length < 2;
-  say(at("connection"), answer.role === "platform" ? "admin" : `may ${answer.role}`);
-  at("connection").className = "pill good";
-  show(at("entry"), false);
-  show(at("workplace"), true);
-  show(at("leave"), true);
-  const readable = answer.indexes.length > 0 && answer.role !== "write";
-  for (const id of ["run", "reset", "tail", "sql", "language"]) at(id).disabled = !readable;
-  if (answer.indexes.length === 0) {
-    select.replaceChildren(new Option("no index", ""));
-    say(at("rows-note"), "There is no log index yet. Create a service instance, and it appears here.");
-    say(at("chart-note"), "No index, no events.");
-  } else if (answer.role === "write") {
-    say(at("rows-note"), "This token may only write. Open the console with a binding that may read.");
-    say(at("chart-note"), "");
-  } else {
-    freshText();
-    run();
-    chart();
-  }
-  refresh();
+  watching.watch(lostToken);
 }
 
 function stopAll() {
   running?.abort();
-  charting?.abort();
-  stopTail();
-  clearTimeout(refreshing);
+  beside.stop();
+  tail.stop();
+  watching.stop();
 }
 
-/** A refusal that concerns the token itself brings back its entry; everything else is told where it happened. */
-function lostToken(error) {
-  if (error.status !== 401) return false;
-  api.token.clear();
-  askForToken("This token is not known, was revoked or has expired.");
-  return true;
+// What is asked
+
+/** Shows and runs what an address or a saved search says. */
+function open(said, push = true) {
+  Object.assign(state, said);
+  state.text ??= chosenText = fresh(state.language, state.index, state.range);
+  at("index").value = state.index;
+  at("language").value = state.language;
+  at("text").value = state.text;
+  fit();
+  view(state.view, false);
+  run(push);
 }
 
-// Query
-
-function freshText() {
-  chosenText = newestText();
-  at("sql").value = chosenText;
+/** Changes what is asked; a text that somebody wrote stays, the page's own follows. */
+function change(said) {
+  const own = at("text").value === chosenText;
+  const ranged = said.range !== undefined;
+  Object.assign(state, said);
+  if (own) at("text").value = chosenText = fresh(state.language, state.index, state.range);
+  else if (ranged) at("text").value = retimed(at("text").value, state.language, state.range) ?? at("text").value;
+  at("index").value = state.index;
+  at("language").value = state.language;
+  completer.close();
+  fit();
+  run();
 }
 
-async function run() {
-  stopTail();
+const pick = (from, to) => change({ range: between(from, to) });
+
+function filter(field, value, without) {
+  const text = filtered(at("text").value, state.language, field, value, without);
+  if (text === null) return say(at("outcome"), "this text is too involved to be changed by a click; write the filter into it");
+  at("text").value = text;
+  if (at("context").open) at("context").close();
+  fit();
+  run();
+}
+
+/** The place of the text is as high as the text. */
+function fit() {
+  const area = at("text");
+  area.placeholder = {
+    pipe: "error -healthcheck service=cart | stats count by service",
+    sql: "SELECT …",
+    logql: "{} |= \"error\"",
+  }[state.language];
+  area.rows = Math.min(Math.max(area.value.split("\n").length, 1), 12);
+  range.label(state.range);
+}
+
+/** Runs the query; `meant` where somebody said so, and not only changed what it is about. */
+async function run(push = true, meant = false) {
+  if (!meant && writes(at("text").value, state.language)) {
+    const go = button("Run and write", () => run(true, true));
+    at("rows-empty").replaceChildren(nothing("This query writes", "It puts rows into an index, so it waits for you.", go));
+    show(at("rows-scroll"), false);
+    return;
+  }
+  tail.stop();
   running?.abort();
-  const mine = new AbortController();
-  running = mine;
+  const mine = (running = new AbortController());
+  state.text = at("text").value;
+  const own = rangeOf(state.text, state.language);
+  // What the text says is what is shown, and what is counted beside it.
+  if (own && !complaint(own)) range.label(state.range = own);
+  const said = address.write(state);
+  if (said !== location.hash) history[push ? "pushState" : "replaceState"](null, "", said);
+  const times = resolve(state.range);
+  const what = { index: state.index, language: state.language, query: rowPart(state.text, state.language), ...times };
+  const now = (last = { what, text: state.text, columns: [], rows: [], end: null, cut: false });
   show(at("query-error"), false);
   say(at("outcome"), "running", true);
-  at("run").disabled = true;
-  const text = at("sql").value;
+  say(at("rows-note"), "");
+  at("run").textContent = "Cancel";
+  at("rows-count").textContent = "";
+  at("progress").removeAttribute("value");
+  show(at("progress"), true);
+  beside.count(what);
+  panels.load(state.view, last);
+  const iso = (millis) => new Date(millis).toISOString();
+  const body = {
+    text: bounded(state.text, state.language, NEWEST),
+    language: state.language,
+    index: state.index || null,
+    from: iso(times.from),
+    to: iso(times.to),
+  };
   try {
-    const answer = await api.query(text, language(), index(), mine.signal);
-    table.begin(answer.columns);
-    const visible = table.fill(answer.rows);
-    show(at("rows-scroll"), answer.rows.length > 0);
-    say(at("rows-note"), answer.rows.length > 0 ? "" : "No rows. Choose a longer time or a wider query.");
-    at("rows-count").textContent = `${visible < answer.row_count ? `${visible} of ` : ""}${answer.row_count} rows${answer.truncated ? ", cut off" : ""}`;
-    say(at("outcome"), `${answer.elapsed_ms} ms, ${short(answer.stats.rows_scanned)} rows read`);
-  } catch (error) {
-    if (error.name === "AbortError") return say(at("outcome"), "stopped");
-    if (lostToken(error)) return;
-    say(at("outcome"), "");
-    at("query-error").textContent = error.rendered ?? `error: ${error.message}`;
-    show(at("query-error"), true);
-    if (error.line) place(text, error.line, error.column);
+    now.end = await api.query(body, {
+      columns: (columns) => {
+        now.columns = columns;
+        table.begin(columns, state.columns);
+        show(at("rows-scroll"), false);
+        at("rows-empty").replaceChildren();
+      },
+      rows: (rows) => take(now, now.provisional ? [] : now.rows, rows),
+      partial: (rows) => {
+        take(now, [], rows);
+        now.provisional = true;
+        if (state.view === "chart") panels.load("chart", now);
+      },
+      progress: (done) => progress(now, done),
+    }, mine.signal);
+    now.provisional = false;
+    if (now.rows.length === 0) table.replace([]);
+    say(at("outcome"), cost(now.end));
+  } catch (failed) {
+    if (running !== mine) return;
+    if (failed.name === "AbortError") say(at("outcome"), now.cut ? `the first ${full(ROWS_MAX)} rows` : "stopped");
+    else if (!lostToken(failed)) wrong(failed);
   } finally {
-    if (running === mine) {
-      running = null;
-      at("run").disabled = false;
-    }
+    if (running === mine) ended(now);
   }
 }
 
-/** Puts the cursor where the text is wrong. */
-function place(text, line, column) {
-  const lines = text.split("\n");
-  const before = lines.slice(0, line - 1).reduce((sum, one) => sum + one.length + 1, 0);
-  const here = before + [...(lines[line - 1] ?? "")].slice(0, column - 1).join("").length;
-  at("sql").setSelectionRange(here, here);
-}
-
-// Histogram
-
-async function chart() {
-  if (!index()) return;
-  charting?.abort();
-  const mine = new AbortController();
-  charting = mine;
-  say(at("chart-note"), "loading", true);
-  const to = Date.now();
-  try {
-    const answer = await api.histogram(index(), to - spanMs(), to, BUCKETS, mine.signal);
-    draw(at("chart"), at("legend"), answer, pick);
-    const total = answer.buckets.reduce((sum, bucket) => sum + bucket.count, 0);
-    say(at("chart-note"), total > 0 ? "" : "No events in this time.");
-  } catch (error) {
-    if (error.name === "AbortError" || lostToken(error)) return;
-    at("chart").replaceChildren();
-    at("legend").replaceChildren();
-    say(at("chart-note"), `The chart cannot be drawn: ${error.message}`);
+/** Takes rows behind those that are there. */
+function take(now, before, rows) {
+  const room = ROWS_MAX - before.length;
+  const fitting = rows.length > room ? rows.slice(0, room) : rows;
+  if (before === now.rows) {
+    for (const row of fitting) now.rows.push(row);
+    table.append(fitting);
+  } else {
+    now.rows = [...fitting];
+    now.provisional = false;
+    table.replace(fitting);
+  }
+  show(at("rows-scroll"), now.rows.length > 0);
+  at("rows-count").textContent = short(now.rows.length);
+  if (fitting.length < rows.length) {
+    now.cut = true;
+    running.abort();
   }
 }
 
-function pick(from, to) {
-  const text = (millis) => new Date(millis).toISOString();
-  at("sql").value = language() === "pipe"
-    ? `index:${index()} since:${text(from)} until:${text(to)} | head 200`
-    : `SELECT *\nFROM ${quoted(index())}\nWHERE _time >= '${text(from)}' AND _time < '${text(to)}'\nORDER BY _time DESC LIMIT 200`;
-  at("sql").focus();
+function progress(now, done) {
+  const bar = at("progress");
+  if (done.bytes_total > 0) {
+    bar.max = done.bytes_total;
+    bar.value = done.bytes;
+  }
+  const words = `${full(done.chunks)} of ${full(done.chunks_total)} chunks, ${short(done.rows_scanned)} rows looked at`;
+  say(at("outcome"), now.provisional ? `${words}; counts so far` : words, true);
+}
+
+function wrong(failed) {
+  say(at("outcome"), "");
+  at("rows-empty").replaceChildren();
+  error.tell(at("query-error"), at("text"), last.text, failed, (text) => { at("text").value = text; fit(); run(); });
+}
+
+function ended(now) {
+  running = null;
+  at("run").textContent = "Run";
+  show(at("progress"), false);
+  const rows = now.rows.length;
+  show(at("rows-scroll"), rows > 0);
+  at("rows-count").textContent = rows > 0 ? short(rows) : "";
+  if (rows > 0) {
+    const newest = bounded(now.text, state.language, NEWEST) !== (now.text.trim() || "*") && rows === NEWEST;
+    const cut = now.cut || now.end?.truncated;
+    say(
+      at("rows-note"),
+      newest ? `the newest ${full(rows)} rows` : cut ? `${full(rows)} rows, cut off` : `${full(rows)} row${rows === 1 ? "" : "s"}`,
+    );
+  } else if (now.end) {
+    at("rows-empty").replaceChildren(nothing("No rows", "Nothing of this time is found by this query. Look at a longer time, or search for less.",
+      button("Three times as much time", () => change({ range: widened(state.range, 3) })),
+      button("Last 24 hours", () => change({ range: lastOf("1d") })),
+      button("Empty query", reset)));
+  }
+  panels.load(state.view, now);
+}
+
+function reset() {
+  at("text").value = chosenText = fresh(state.language, state.index, state.range);
+  state.columns = null;
+  fit();
   run();
+  at("text").focus();
+}
+
+// Views
+
+function view(name, keep = true) {
+  state.view = name;
+  for (const tab of at("tabs").children) {
+    const chosen = tab.dataset.view === name;
+    tab.setAttribute("aria-selected", String(chosen));
+    tab.tabIndex = chosen ? 0 : -1;
+    show(at(`view-${tab.dataset.view}`), chosen);
+  }
+  if (keep && last) history.replaceState(null, "", address.write(state));
+  if (last) panels.load(name, last);
+}
+
+function columns(names) {
+  state.columns = names;
+  table.choose(names);
+  if (last) history.replaceState(null, "", address.write(state));
 }
 
 // Live tail
 
-function stopTail() {
-  tailing?.abort();
-  tailing = null;
-  at("tail").setAttribute("aria-pressed", "false");
-}
-
-async function startTail() {
+function startTail() {
   running?.abort();
-  const mine = new AbortController();
-  tailing = mine;
+  view("rows");
   at("tail").setAttribute("aria-pressed", "true");
   show(at("query-error"), false);
-  table.begin(TAIL_COLUMNS);
+  at("rows-empty").replaceChildren();
+  const what = { index: state.index, language: state.language, query: rowPart(untimed(at("text").value, state.language), state.language) };
+  const columns = table.events ? table.columns : tailing.COLUMNS;
+  last = { what: { ...what, ...resolve(state.range) }, text: at("text").value, columns, rows: [], end: null };
+  table.begin(columns, state.columns);
   show(at("rows-scroll"), false);
-  say(at("rows-note"), "Waiting for new events", true);
-  let count = 0;
-  let waiting = [];
-  // Rows are drawn once per frame: a fast index sends more of them than a screen can follow.
-  const paint = () => {
-    if (waiting.length > 0) {
-      table.prepend(waiting.slice(-500));
-      waiting = [];
-      show(at("rows-scroll"), true);
-      say(at("rows-note"), "");
-    }
-    at("rows-count").textContent = `${count} new rows`;
-  };
-  const flush = () => {
-    if (tailing !== mine) return;
-    paint();
-    requestAnimationFrame(flush);
-  };
-  requestAnimationFrame(flush);
+  at("rows-count").textContent = "";
   say(at("outcome"), "live");
-  try {
-    const ended = await api.tail(
-      index(),
-      (row) => { count += 1; waiting.push(row); },
-      () => say(at("outcome"), "some rows were truncated before they could be shown"),
-      mine.signal,
-    );
-    say(at("outcome"), `live tail ended: ${ended}`);
-  } catch (error) {
-    if (error.name === "AbortError") say(at("outcome"), "live tail stopped");
-    else if (!lostToken(error)) say(at("outcome"), `live tail ended: ${error.message}`);
-  }
-  if (tailing === mine) {
-    paint();
-    if (count === 0) say(at("rows-note"), "No event came while the tail was open.");
-    stopTail();
-  }
+  say(at("rows-note"), "waiting for new events", true);
+  tail.start(what);
 }
 
-// Jobs and alerts
-
-function item(parts) {
-  const line = document.createElement("li");
-  for (const [name, className, text] of parts) {
-    const made = document.createElement(name);
-    if (className) made.className = className;
-    made.textContent = legible(text);
-    line.append(made, " ");
-  }
-  return line;
+function liveRows(rows) {
+  const known = new Set(last.columns.map(({ name }) => name));
+  const added = [...new Set(rows.flatMap((row) => Object.keys(row)))].filter((name) => !known.has(name));
+  last.columns = [...last.columns, ...added.map((name) => ({ name, type: "other" }))];
+  table.columns = last.columns;
+  table.prepend(rows);
+  last.rows = table.rows;
+  show(at("rows-scroll"), true);
+  say(at("rows-note"), "newest first");
 }
 
-function list(id, items, empty) {
-  at(id).replaceChildren(...items);
-  say(at(`${id}-note`), items.length > 0 ? "" : empty);
-  at(`${id}-count`).textContent = String(items.length);
-  show(at(`${id}-count`), items.length > 0);
-}
-
-const STATUS = { running: "info", scheduling: "warn", restarting: "warn", failed: "error", cancelled: "debug" };
-
-async function refreshJobs() {
-  const { jobs } = await api.jobs();
-  const live = jobs.filter(({ status }) => status !== "cancelled");
-  list("jobs", live.map((job) => item([
-    ["span", `dot ${STATUS[job.status] ?? "none"}`, ""],
-    ["strong", "", job.job],
-    ["span", "faint", `${job.status}${job.attempt > 1 ? `, attempt ${job.attempt}` : ""}${job.checkpoint === null ? "" : `, checkpoint ${job.checkpoint}`}`],
-    ["span", "what", job.failure ?? job.text.replace(/\s+/g, " ")],
-  ])), "No jobs run on your indexes.");
-}
-
-async function refreshAlerts() {
-  const { rules } = await api.rules();
-  const firing = rules.flatMap((rule) => rule.instances.filter(({ state }) => state === "firing").map((one) => ({ rule: rule.rule, one })));
-  const labels = (one) => Object.entries(one.labels).map(([name, value]) => `${name}=${value}`).join(" ");
-  list("alerts", firing.map(({ rule, one }) => item([
-    ["span", "dot error", ""],
-    ["strong", "", rule.rule],
-    ["span", "", labels(one)],
-    ["span", "faint", `${rule.condition} (${one.value}) since ${shown(new Date(one.since / 1e6).toISOString())}`],
-    ["span", "what", rule.summary],
-  ])), rules.length > 0 ? `Nothing fires; ${rules.length} rule${rules.length > 1 ? "s" : ""} watching.` : "No rules yet.");
-  at("alerts-count").className = firing.length > 0 ? "pill bad" : "pill";
-}
-
-async function refresh() {
-  clearTimeout(refreshing);
-  for (const [part, id] of [[refreshJobs, "jobs"], [refreshAlerts, "alerts"]]) {
-    try {
-      await part();
-    } catch (error) {
-      if (lostToken(error)) return;
-      say(at(`${id}-note`), `Cannot be shown: ${error.message}`);
-    }
-  }
-  if (!document.hidden) refreshing = setTimeout(refresh, REFRESH_MS);
+function tailEnded(failed, words) {
+  at("tail").setAttribute("aria-pressed", "false");
+  if (failed && lostToken(failed)) return;
+  if (failed?.line) return wrong(failed);
+  say(at("outcome"), `live tail ${words === "stopped" ? words : `ended: ${words}`}`);
+  say(at("rows-note"), "");
+  if (last.rows.length === 0 && !running) at("rows-empty").replaceChildren(nothing(
+    "No event came",
+    "Nothing that the query finds came while the tail was open.",
+    button("Run the query", () => run()),
+  ));
 }
 
 // Wiring
 
-at("token-form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  api.token.set(at("token").value.trim());
-  at("token").value = "";
-  enter();
-});
-at("leave").addEventListener("click", () => { api.token.clear(); askForToken(); });
-at("run").addEventListener("click", run);
-at("reset").addEventListener("click", () => { freshText(); run(); chart(); });
-at("tail").addEventListener("click", () => (tailing ? stopTail() : startTail()));
-at("sql").addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); run(); }
-});
-document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") { running?.abort(); if (tailing) stopTail(); }
-});
-for (const id of ["index", "span"]) {
-  at(id).addEventListener("change", () => {
-    // A text that somebody wrote stays; only the page's own follows the choice.
-    if (at("sql").value === chosenText) { freshText(); run(); }
-    chart();
-  });
+const does = {
+  only: (field, value) => filter(field, value, false),
+  without: (field, value) => filter(field, value, true),
+  column: (name) => columns(table.names().includes(name) ? table.names().filter((one) => one !== name) : [...table.names(), name]),
+  context: (row) => context.open(state.index, row),
+};
+const table = new Table(at("rows"), at("rows-more"), does);
+const beside = new Beside(does, pick, lostToken);
+const context = new Context(lostToken);
+const tail = new tailing.Tail(liveRows, tailEnded);
+const completer = new Completer(at("text"), at("completions"), async (text, cursor, signal) =>
+  (state.language === "pipe" ? (await api.complete(text, cursor, state.index, signal)).completions : null));
+new Saved(() => ({ ...state, text: at("text").value }), (item) => open({
+  text: item.text,
+  language: item.language,
+  columns: item.columns?.length > 0 ? item.columns : null,
+  range: item.from && item.to ? { from: item.from, to: item.to } : state.range,
+}), lostToken);
+
+theme.start();
+// On a small screen the fields would stand before the rows.
+at("fields-box").open = matchMedia("(min-width: 901px)").matches;
+menus.start();
+panels.start({ does, lostToken, table, columns, last: () => last, state });
+range.start(() => state.range, (chosen) => change({ range: chosen }), () => { fit(); table.layOut(); if (last) beside.count(last.what); });
+
+const toggleTail = () => (tail.live ? tail.stop() : startTail());
+/** Stops what runs; where nothing does, it leaves the query, so that keys mean something else again. */
+function stop() {
+  if (running || tail.live) {
+    running?.abort();
+    tail.stop();
+  } else if (document.activeElement === at("text")) {
+    (at("rows-scroll").checkVisibility() ? at("rows-scroll") : at(`tab-${state.view}`)).focus({ preventScroll: true });
+  }
 }
-at("language").value = localStorage.getItem(LANGUAGE_KEY) === "pipe" ? "pipe" : "sql";
+const runOrStop = () => (running ? running.abort() : run(true, true));
+at("run").addEventListener("click", runOrStop);
+at("reset").addEventListener("click", reset);
+at("tail").addEventListener("click", toggleTail);
+at("text").addEventListener("input", fit);
+at("text").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && !event.shiftKey && !event.defaultPrevented) {
+    event.preventDefault();
+    completer.close();
+    run(true, true);
+  }
+});
+at("index").addEventListener("change", () => change({ index: at("index").value, columns: null }));
 at("language").addEventListener("change", () => {
-  localStorage.setItem(LANGUAGE_KEY, language());
+  address.rememberLanguage(at("language").value);
+  const own = at("text").value === chosenText;
+  Object.assign(state, { language: at("language").value });
+  if (own) at("text").value = chosenText = fresh(state.language, state.index, state.range);
   completer.close();
-  if (at("sql").value === chosenText) { freshText(); run(); }
+  fit();
+  // A text of another language is no query of this one: it waits until it is written.
+  if (own) run();
 });
-const completer = new Completer(at("sql"), at("completions"), async (text, cursor, signal) =>
-  (language() === "pipe" ? (await api.complete(text, cursor, index(), signal)).completions : null));
-document.addEventListener("visibilitychange", () => { if (!document.hidden && !at("workplace").hidden) refresh(); });
-let resized = 0;
-addEventListener("resize", () => { clearTimeout(resized); resized = setTimeout(() => { if (!at("workplace").hidden) chart(); }, 200); });
+at("earlier").addEventListener("click", () => change({ range: moved(state.range, -1) }));
+at("later").addEventListener("click", () => change({ range: moved(state.range, 1) }));
+at("wrap").addEventListener("change", () => at("rows").classList.toggle("wrap", at("wrap").checked));
+at("tabs").addEventListener("click", (event) => { const tab = event.target.closest("[role=tab]"); if (tab) view(tab.dataset.view); });
+at("tabs").addEventListener("keydown", (event) => {
+  const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+  if (!step) return;
+  const all = [...at("tabs").children];
+  const next = all[(all.indexOf(event.target.closest("[role=tab]")) + step + all.length) % all.length];
+  view(next.dataset.view);
+  next.focus();
+});
 
-// An address may bring the token behind "#", which browsers never send; it is taken and removed from sight and history.
-const brought = new URLSearchParams(location.hash.slice(1)).get("token");
-if (brought) {
-  api.token.set(brought);
-  history.replaceState(null, "", location.pathname + location.search);
+/** Moves the focus between rows. */
+function step(by) {
+  const all = [...at("rows").querySelectorAll("tr.row .open")];
+  const here = all.indexOf(document.activeElement?.closest?.("tr")?.querySelector(".open"));
+  all[Math.max(0, Math.min(all.length - 1, here + by))]?.focus();
 }
 
-if (api.token.get()) enter();
-else askForToken();
+keys.start({
+  stop, view,
+  query: () => at("text").focus(),
+  run: () => run(true, true),
+  next: () => step(1),
+  before: () => step(-1),
+  context: () => { const row = table.rowOf(document.activeElement); if (row?._segment) context.open(state.index, row); },
+  tail: toggleTail,
+  pause: () => { if (tail.live) tail.pause(!tail.paused); },
+  earlier: () => at("earlier").click(),
+  later: () => at("later").click(),
+  wider: () => change({ range: widened(state.range, 3) }),
+  range: () => at("range").click(),
+  histogram: () => at("histogram").focus(),
+  fields: () => { at("fields-box").open = true; at("fields-search").focus(); },
+  share: () => at("share").click(),
+  export: () => at("export").click(),
+});
+addEventListener("popstate", () => {
+  if (!last) return;
+  const said = address.read(location.hash);
+  open({ ...said, index: said.index || state.index }, false);
+});
+document.addEventListener("visibilitychange", () => { if (!document.hidden && !at("workplace").hidden) watching.watch(lostToken); });
+
+entry.start({ opened, closed: stopAll });

@@ -1,105 +1,208 @@
-// The table of rows. Every value is set as text, so nothing that a log line holds can become markup.
+// The rows of an answer as a table: which columns stand in it, and more of a row behind its first cell.
 
-const SHOWN_MAX = 1000;
-const SEVERITIES = new Set(["trace", "debug", "info", "warn", "error", "fatal"]);
+import { bytes, full, legible, make } from "./dom.js";
+import { detail } from "./row.js";
+import { isTime, shownTime } from "./time.js";
 
-/** A text to look at: a byte that is not UTF-8, which comes as a character of U+F780 to U+F7FF, reads `\xe9`. */
-export const legible = (text) => String(text ?? "").replace(/[\uf780-\uf7ff]/g, (mark) => `\\x${(mark.charCodeAt(0) & 0xff).toString(16)}`);
+/** Rows in the page; the others are at hand. */
+const DRAWN_AT_ONCE = 200;
+/** Rows of a live tail that stay in the page. */
+const LIVE_MAX = 1000;
+/** Fields besides the message that a line shows. */
+const PAIRS_MAX = 12;
+const PLACES = new Set(["_received", "_segment", "_offset"]);
+const LEVELS = new Set(["trace", "debug", "info", "warn", "error", "fatal"]);
+/** What tells best whose event it is. */
+const WHOSE = ["service", "service.name", "app", "container", "pod", "program", "host"];
 
-function node(name, className, text) {
-  const made = document.createElement(name);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = legible(text);
-  return made;
-}
-
-export function shown(value, type) {
+export function shown(value) {
   if (value === null || value === undefined) return "";
-  if (type === "timestamp" || (typeof value === "string" && /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$/.test(value))) {
-    return value.replace("T", " ").replace(/(\.\d{3})\d+/, "$1").replace("Z", "");
-  }
+  if (isTime(value)) return shownTime(value);
   return legible(typeof value === "object" ? JSON.stringify(value) : String(value));
 }
 
-function cell(column, row) {
-  const value = row[column.name];
-  const made = node("td");
-  if (value === null || value === undefined) {
-    made.className = "null";
-    made.textContent = "–";
-    return made;
-  }
-  made.textContent = shown(value, column.type).split("\n", 1)[0];
-  if (column.type === "integer" || column.type === "number") made.classList.add("number");
-  if (column.name === "_msg") made.classList.add("message");
-  if (column.name === "severity" && SEVERITIES.has(value)) made.classList.add(value);
-  return made;
-}
-
-function detail(row, span) {
-  const line = node("tr", "detail");
-  const place = node("td");
-  place.colSpan = span;
-  const list = node("dl");
-  for (const [name, value] of Object.entries(row)) {
-    if (value === null || value === undefined) continue;
-    list.append(node("dt", "", name), node("dd", "", typeof value === "object" ? JSON.stringify(value, null, 2) : String(value)));
-  }
-  place.append(list);
-  line.append(place);
-  return line;
-}
+const isNull = (value) => value === null || value === undefined;
+const oneLine = (text) => (text.length > 2000 ? `${text.slice(0, 2000)}…` : text).split("\n", 1)[0];
 
 export class Table {
-  constructor(table) {
-    this.head = table.tHead;
-    this.body = table.tBodies[0];
-    this.columns = [];
+  /** `does` is what the buttons of a row call: `only`, `without`, `column`, `context`. */
+  constructor(table, more, does) {
+    Object.assign(
+      this,
+      {
+        table,
+        head: table.tHead,
+        body: table.tBodies[0],
+        more,
+        does,
+        columns: [],
+        rows: [],
+        chosen: null,
+        sorted: null,
+        drawn: [],
+        lines: new WeakMap(),
+      },
+    );
+    more.addEventListener("click", () => this.drawOn());
   }
 
-  /** Starts anew with these columns; the ones that say where a row lies are left to the details. */
-  begin(columns) {
-    const plain = columns.filter(({ name }) => !["_received", "_segment", "_offset"].includes(name));
-    this.columns = plain.length > 0 ? plain : columns;
-    const line = node("tr");
-    line.append(node("th"));
-    line.firstChild.append(node("span", "unseen", "details"));
-    for (const { name } of this.columns) {
-      const made = node("th", "", name);
-      made.scope = "col";
-      line.append(made);
-    }
-    this.head.replaceChildren(line);
+  /** The row in whose line an element stands. */
+  rowOf(node) {
+    return this.lines.get(node?.closest?.("tr"));
+  }
+
+  /** Starts anew with the columns of an answer; `chosen` are the names to show, null for the page's own choice. */
+  begin(columns, chosen) {
+    Object.assign(this, { columns, chosen, rows: [], sorted: null });
+    this.layOut();
+  }
+
+  /** Whether the rows are events, whose message stands last and takes its other fields along. */
+  get events() {
+    const names = this.columns.map(({ name }) => name);
+    return names.includes("_time") && names.includes("_msg");
+  }
+
+  /** The names of the columns that are shown. */
+  names() {
+    const all = this.columns.map(({ name }) => name);
+    const chosen = this.chosen?.filter((name) => all.includes(name)) ?? [];
+    if (chosen.length > 0) return chosen;
+    if (this.events) return [
+      "_time",
+      "severity",
+      WHOSE.find((name) => all.includes(name)),
+      "_msg",
+    ].filter((name) => name && all.includes(name));
+    const plain = all.filter((name) => !PLACES.has(name));
+    return plain.length > 0 ? plain : all;
+  }
+
+  choose(chosen) {
+    this.chosen = chosen;
+    this.layOut();
+  }
+
+  layOut() {
+    const types = new Map(this.columns.map(({ name, type }) => [name, type]));
+    this.drawn = this.names().map((name) => ({ name, type: types.get(name) }));
+    const heads = this.drawn.map(({ name, type }) => make("th", {
+      scope: "col",
+      class: ["integer", "number"].includes(type) ? "number" : name === "_msg" ? "message" : null,
+      "aria-sort": this.sorted?.name === name ? (this.sorted.down ? "descending" : "ascending") : null,
+    },
+      make("button", { type: "button", title: `Sort the shown rows by ${name}`, text: name, on: { click: () => this.sort(name) } })));
+    this.head.replaceChildren(make(
+      "tr",
+      {},
+      make("th", { class: "toggle" }, make("span", { class: "unseen", text: "details" })),
+      ...heads
+    ));
+    this.table.classList.toggle("events", this.events);
+    this.redraw();
+  }
+
+  redraw() {
     this.body.replaceChildren();
+    this.drawOn();
   }
 
-  row(row) {
-    const line = node("tr");
-    const place = node("td", "toggle");
-    const button = node("button", "", "›");
-    button.type = "button";
-    button.setAttribute("aria-expanded", "false");
-    button.setAttribute("aria-label", "Show all fields of this row");
-    button.addEventListener("click", () => {
-      const open = button.getAttribute("aria-expanded") === "true";
-      button.setAttribute("aria-expanded", String(!open));
-      if (open) line.nextSibling.remove();
-      else line.after(detail(row, this.columns.length + 1));
-    });
-    place.append(button);
-    line.append(place, ...this.columns.map((column) => cell(column, row)));
-    return line;
+  /** Draws the next rows that are at hand. */
+  drawOn() {
+    const from = this.body.querySelectorAll("tr.row").length;
+    // Up to the next full step: what comes bit by bit stands as what comes at once.
+    const to = (Math.floor(from / DRAWN_AT_ONCE) + 1) * DRAWN_AT_ONCE;
+    this.body.append(...this.rows.slice(from, to).map((row) => this.line(row)));
+    this.tellMore();
   }
 
-  /** Appends rows; answers how many are shown, which is at most a thousand. */
-  fill(rows) {
-    this.body.append(...rows.slice(0, SHOWN_MAX).map((row) => this.row(row)));
-    return Math.min(rows.length, SHOWN_MAX);
+  tellMore() {
+    const left = this.rows.length - this.body.querySelectorAll("tr.row").length;
+    this.more.hidden = left <= 0;
+    this.more.textContent = `Show ${full(Math.min(left, DRAWN_AT_ONCE))} more of ${full(left)}`;
+  }
+
+  append(rows) {
+    for (const row of rows) this.rows.push(row);
+    if (this.body.rows.length < DRAWN_AT_ONCE) this.drawOn();
+    else this.tellMore();
+  }
+
+  replace(rows) {
+    this.rows = [...rows];
+    this.redraw();
   }
 
   /** Puts new rows on top and lets the oldest go. */
   prepend(rows) {
-    this.body.prepend(...rows.map((row) => this.row(row)).reverse());
-    while (this.body.rows.length > SHOWN_MAX) this.body.lastChild.remove();
+    this.rows.unshift(...[...rows].reverse());
+    this.rows.length = Math.min(this.rows.length, LIVE_MAX);
+    this.body.prepend(...rows.map((row) => this.line(row, "row new")).reverse());
+    while (this.body.rows.length > LIVE_MAX) this.body.lastChild.remove();
+    this.more.hidden = true;
   }
+
+  sort(name) {
+    this.sorted = { name, down: this.sorted?.name === name ? !this.sorted.down : false };
+    const sign = this.sorted.down ? -1 : 1;
+    const before = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b)));
+    this.rows.sort(({ [name]: a }, { [name]: b }) => (isNull(a) ? (isNull(b) ? 0 : 1) : isNull(b) ? -1 : sign * before(a, b)));
+    this.layOut();
+  }
+
+  line(row, kind = "row") {
+    const open = make(
+      "button",
+      { type: "button", class: "open", "aria-expanded": "false", "aria-label": "All fields of this row", text: "›" },
+    );
+    const level = LEVELS.has(row.severity) ? row.severity : "none";
+    const line = make(
+      "tr",
+      { class: `${kind} ${level}` },
+      make("td", { class: "toggle" }, open),
+      ...this.drawn.map((column) => this.cell(column, row))
+    );
+    this.lines.set(line, row);
+    const turn = () => {
+      const closed = open.getAttribute("aria-expanded") === "false";
+      open.setAttribute("aria-expanded", String(closed));
+      if (closed) line.after(make(
+        "tr",
+        { class: "detail" },
+        make("td", { colspan: this.drawn.length + 1 }, detail(row, this.names(), this.does)),
+      ));
+      else line.nextSibling.remove();
+    };
+    open.addEventListener("click", turn);
+    // A click opens the row, marking a text does not.
+    line.addEventListener("click", (event) => { if (!event.target.closest("button") && getSelection().isCollapsed) turn(); });
+    return line;
+  }
+
+  cell({ name, type }, row) {
+    const value = row[name];
+    if (name === "_msg" && this.chosen === null && this.events) return this.message(row);
+    if (isNull(value)) return make("td", { class: "null", text: "–" });
+    if (name === "severity") return make("td", {}, make("span", { class: `badge ${LEVELS.has(value) ? value : "none"}`, text: value }));
+    const kind = type === "integer" || type === "number" ? "number" : name === "_time" ? "time" : name === "_msg" ? "message" : null;
+    return make("td", { class: kind, text: oneLine(shown(value)) });
+  }
+
+  /** The message, and behind it what else the event says. */
+  message(row) {
+    const taken = new Set([...this.drawn.map(({ name }) => name), ...PLACES, "_msg"]);
+    const others = Object.entries(row).filter(([name, value]) => !taken.has(name) && !isNull(value) && value !== "");
+    const pairs = others.slice(0, PAIRS_MAX).map(([name, value]) => make(
+      "span",
+      { class: "pair" },
+      make("span", { text: `${name}=` }),
+      oneLine(shown(value)).slice(0, 120),
+    ));
+    return make("td", { class: "message" }, make("span", { text: oneLine(shown(row._msg)) }), ...pairs);
+  }
+}
+
+/** What it took to get the rows, in a few words. */
+export function cost({ elapsed_ms: ms, stats }) {
+  return `${ms} ms, ${full(stats.rows_scanned)} rows looked at, ${bytes(stats.chunk_bytes_read ?? stats.bytes_scanned)} of chunks read`;
 }

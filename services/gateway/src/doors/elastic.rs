@@ -13,6 +13,8 @@ use super::{
 const ID_BYTES_MAX: usize = 512;
 /// The longest name of an index of Elasticsearch.
 const INDEX_BYTES_MAX: usize = 255;
+/// Actions of one request: each is answered in some 100 bytes, however short it is.
+const ACTIONS_MAX: usize = 1 << 18;
 /// Where a document says its own time; without one a repeat cannot be told from another document.
 const TIMES: [&str; 5] = ["@timestamp", "timestamp", "time", "ts", "_time"];
 
@@ -75,8 +77,10 @@ pub(crate) fn is_index(name: &str) -> bool {
 ///
 /// A blank line and `_type` are passed over, as old shippers write them. A document that has an `_id` is known by it and its index:
 /// for `create` by these alone, for `index`, which replaces, also by the document. `of_path` serves where an action names no index.
+///
+/// Bounds: [`ACTIONS_MAX`], those included that are refused.
 pub(crate) fn bulk(body: &Bytes, of_path: Option<&str>, bounds: Bounds) -> Result<Bulk, BodyError> {
-    let mut events = Events::new(bounds);
+    let mut events = Events::new(Bounds { events_max: bounds.events_max.min(ACTIONS_MAX), ..bounds });
     let mut items = Vec::new();
     let mut lines = (1..).zip(body.split(|byte| *byte == b'\n')).filter(|(_, line)| !line.trim_ascii().is_empty());
     while let Some((number, line)) = lines.next() {
@@ -358,8 +362,14 @@ mod tests {
             let refused = read(body).map(|_| ()).unwrap_err();
             assert!(matches!(&refused, BodyError::Malformed(said) if said.starts_with(why)), "{body:?}: {refused}");
         }
-        let many = "{\"create\":{}}\n{}\n".repeat(11);
-        assert!(matches!(read(many), Err(BodyError::TooMuch(_))));
+        for (action, bounds) in [("{\"create\":{}}\n{}\n", ROOM), ("{\"delete\":{}}\n", ROOM)] {
+            let bulk = |count: usize| super::bulk(&action.repeat(count).into(), None, bounds);
+            assert_eq!(bulk(bounds.events_max).unwrap().items.len(), bounds.events_max);
+            assert!(matches!(bulk(bounds.events_max + 1), Err(BodyError::TooMuch(_))), "{action}");
+        }
+        let (most, roomy) = (ACTIONS_MAX, Bounds { events_max: usize::MAX, ..ROOM });
+        let refused = bulk(&"{\"delete\":{}}\n".repeat(most + 1).into(), None, roomy).unwrap_err();
+        assert!(refused.to_string().contains(&format!("more than {most} events")), "{refused}");
         let two = read("{\"create\":{\"_index\":\"a\"}}\n{}\n{\"create\":{\"_index\":\"b\"}}\n{}\n").unwrap();
         assert!(one_index(&two.items, None).is_err());
     }

@@ -6,8 +6,8 @@ mod jsonline;
 mod loki;
 mod otlp;
 
-pub(crate) use elastic::root;
-pub(crate) use otlp::{export, grpc_code};
+pub(crate) use elastic::{root, said};
+pub(crate) use otlp::export;
 
 use std::fmt;
 
@@ -41,6 +41,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     hec::routes(config);
     otlp::routes(config);
     jsonline::routes(config);
+    crate::elastic::routes(config);
     // The last: it takes all paths that begin with an underscore.
     elastic::routes(config);
 }
@@ -160,7 +161,7 @@ fn lines(events: Vec<Event>, stream: &StreamDescription, first_id: u128) -> (Vec
 }
 
 /// The status by which agents decide: what may pass later is 429 or 503, and nothing else is.
-fn status(error: &HttpError) -> StatusCode {
+pub(crate) fn status(error: &HttpError) -> StatusCode {
     match error.status_code() {
         StatusCode::PRECONDITION_FAILED => StatusCode::SERVICE_UNAVAILABLE,
         status if status.is_server_error() => StatusCode::SERVICE_UNAVAILABLE,
@@ -187,28 +188,31 @@ fn answer(status: StatusCode) -> HttpResponseBuilder {
 pub(crate) mod testing {
     //! Bodies of clients, for tests of whole requests.
 
-    use crate::doors::protobuf::{put_bytes, put_field};
+    use opentelemetry_proto::tonic::{
+        collector::logs::v1::ExportLogsServiceRequest,
+        common::v1::{AnyValue, any_value::Value},
+        logs::v1::{LogRecord, ResourceLogs, ScopeLogs},
+    };
+    use prost::Message;
 
-    fn message(parts: &[(u8, &[u8])]) -> Vec<u8> {
-        let mut out = Vec::new();
-        parts.iter().for_each(|(field, bytes)| put_bytes(&mut out, *field, bytes));
-        out
-    }
+    use crate::doors::loki;
 
     /// One line as promtail sends it, not yet packed.
     pub(crate) fn push_request(labels: &str, seconds: u64, line: &str) -> Vec<u8> {
-        let mut time = Vec::new();
-        put_field(&mut time, 1, seconds);
-        put_field(&mut time, 2, 5);
-        let entry = message(&[(1, &time), (2, line.as_bytes())]);
-        message(&[(1, &message(&[(1, labels.as_bytes()), (2, &entry)]))])
+        loki::tests::push_request(labels, &[(seconds, 5, line.as_bytes(), &[])])
     }
 
     /// One record as exporters send it.
+    pub(crate) fn export_request(nanos: u64, text: &str) -> ExportLogsServiceRequest {
+        let body = Some(AnyValue { value: Some(Value::StringValue(text.to_owned())) });
+        let record = LogRecord { time_unix_nano: nanos, body, ..LogRecord::default() };
+        let scope = ScopeLogs { log_records: vec![record], ..ScopeLogs::default() };
+        let resource = ResourceLogs { scope_logs: vec![scope], ..ResourceLogs::default() };
+        ExportLogsServiceRequest { resource_logs: vec![resource] }
+    }
+
+    /// The same, as it travels.
     pub(crate) fn otlp_request(nanos: u64, text: &str) -> Vec<u8> {
-        let mut record = vec![1 << 3 | 1];
-        record.extend_from_slice(&nanos.to_le_bytes());
-        put_bytes(&mut record, 5, &message(&[(1, text.as_bytes())]));
-        message(&[(1, &message(&[(2, &message(&[(2, &record)]))]))])
+        export_request(nanos, text).encode_to_vec()
     }
 }

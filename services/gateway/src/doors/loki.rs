@@ -1,16 +1,22 @@
 //! Loki's push, translated: streams of lines under labels.
 
+mod messages;
+
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use ingest::raw;
 use serde_json::value::RawValue;
-use types::Timestamp;
+use types::{EVENT_BYTES_MAX, Timestamp};
 
 use super::{
     event::{Batch, BodyError, Bounds, Draft, Events, Labels, Message},
     json::{each, members, shown},
-    protobuf::{Value, fields},
+    protobuf::decode,
 };
+
+/// What is said of what fits no event.
+const LARGER: &str = "larger than the largest event, 1 MiB";
 
 /// How a body is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +28,7 @@ pub(crate) enum Form {
 }
 
 /// The lines of a push. A line is one event; its labels and metadata are fields, and the labels its routing key.
-pub(crate) fn events(body: &[u8], form: Form, bounds: Bounds) -> Result<Batch, BodyError> {
+pub(crate) fn events(body: &Bytes, form: Form, bounds: Bounds) -> Result<Batch, BodyError> {
     match form {
         Form::Json => {
             let text = raw::escape(body);
@@ -35,11 +41,8 @@ pub(crate) fn events(body: &[u8], form: Form, bounds: Bounds) -> Result<Batch, B
         }
         Form::Protobuf => {
             let mut events = Events::new(bounds);
-            for field in fields(body) {
-                if let (1, Value::Bytes(stream)) = field? {
-                    stream_of(&mut events, stream)?;
-                }
-            }
+            let push: messages::PushRequest = decode(body.clone())?;
+            push.streams.into_iter().try_for_each(|stream| stream_of(&mut events, stream))?;
             Ok(events.finish())
         }
     }
@@ -136,63 +139,31 @@ impl Adds<'_, '_> {
     }
 }
 
-/// `Stream {1: labels, 2: entries}`.
-fn stream_of(events: &mut Events, stream: &[u8]) -> Result<(), BodyError> {
-    let (mut labels, mut wrong) = (Labels::default(), None);
-    for field in fields(stream) {
-        if let (1, Value::Bytes(text)) = field? {
-            wrong = label_text(&String::from_utf8_lossy(text), &mut labels).err();
-        }
-    }
+fn stream_of(events: &mut Events, stream: Bytes) -> Result<(), BodyError> {
+    let messages::Stream { labels: text, entries } = decode(stream)?;
+    let mut labels = Labels::default();
+    let wrong = match text.len() <= EVENT_BYTES_MAX {
+        true => label_text(&String::from_utf8_lossy(&text), &mut labels).err(),
+        false => Some(format!("its labels are {LARGER}")),
+    };
     let mut adds = Adds { events, key: labels.key(), labels: &labels, wrong };
-    for field in fields(stream) {
-        if let (2, Value::Bytes(entry)) = field? {
-            entry_of(&mut adds, entry)?;
-        }
-    }
-    Ok(())
+    entries.into_iter().try_for_each(|entry| entry_of(&mut adds, entry))
 }
 
-/// `Entry {1: timestamp {1: seconds, 2: nanos}, 2: line, 3: metadata {1: name, 2: value}}`.
-fn entry_of(adds: &mut Adds<'_, '_>, entry: &[u8]) -> Result<(), BodyError> {
-    let (mut seconds, mut nanos, mut line) = (0_i64, 0_i64, &[][..]);
-    let mut own = Labels::beside(adds.labels);
-    for field in fields(entry) {
-        match field? {
-            (1, Value::Bytes(time)) => {
-                for part in fields(time) {
-                    match part? {
-                        // Negative numbers travel as their two's complement.
-                        (1, Value::Number(number)) => seconds = number.cast_signed(),
-                        (2, Value::Number(number)) => nanos = number.cast_signed(),
-                        _ => {}
-                    }
-                }
-            }
-            (2, Value::Bytes(text)) => line = text,
-            (3, Value::Bytes(pair)) => {
-                let (name, value) = pair_of(pair)?;
-                own.text(&name, &value);
-            }
-            _ => {}
-        }
+fn entry_of(adds: &mut Adds<'_, '_>, entry: Bytes) -> Result<(), BodyError> {
+    if entry.len() > EVENT_BYTES_MAX {
+        return adds.events.refuse(format_args!("it is {LARGER}"));
     }
-    match seconds.checked_mul(1_000_000_000).and_then(|whole| whole.checked_add(nanos)) {
-        Some(time) => adds.push(Timestamp::from_nanos(time), line, &own),
+    let messages::Entry { timestamp, line, metadata } = decode(entry)?;
+    let messages::Time { seconds, nanos } = timestamp.unwrap_or_default();
+    let mut own = Labels::beside(adds.labels);
+    for pair in metadata {
+        own.text(&String::from_utf8_lossy(&pair.name), &String::from_utf8_lossy(&pair.value));
+    }
+    match seconds.checked_mul(1_000_000_000).and_then(|whole| whole.checked_add(nanos.into())) {
+        Some(time) => adds.push(Timestamp::from_nanos(time), &line, &own),
         None => adds.events.refuse(format_args!("{seconds} s is no time between the years 1678 and 2261")),
     }
-}
-
-fn pair_of(pair: &[u8]) -> Result<(Cow<'_, str>, Cow<'_, str>), BodyError> {
-    let (mut name, mut value) = (Cow::Borrowed(""), Cow::Borrowed(""));
-    for field in fields(pair) {
-        match field? {
-            (1, Value::Bytes(text)) => name = String::from_utf8_lossy(text),
-            (2, Value::Bytes(text)) => value = String::from_utf8_lossy(text),
-            _ => {}
-        }
-    }
-    Ok((name, value))
 }
 
 /// Reads `{name="value", …}` with the escapes of Go.
@@ -282,4 +253,4 @@ impl From<u8> for Escape {
 
 #[cfg(test)]
 #[path = "loki_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -1,13 +1,11 @@
 //! What clients of Loki send.
 
 use proptest::prelude::*;
+use prost::Message as _;
 use serde_json::{Value as Json, json};
 
 use super::*;
-use crate::doors::{
-    event::Identity,
-    protobuf::{put_bytes, put_field},
-};
+use crate::doors::event::Identity;
 
 const ROOM: Bounds = Bounds { events_max: 100, bytes_max: 1 << 20 };
 
@@ -16,7 +14,7 @@ fn all(batch: &Batch) -> Vec<Json> {
 }
 
 fn taken(body: &str) -> Vec<Json> {
-    let batch = events(body.as_bytes(), Form::Json, ROOM).unwrap();
+    let batch = events_of(body, Form::Json).unwrap();
     assert_eq!(batch.refused_count, 0, "{:?}", batch.refused);
     all(&batch)
 }
@@ -24,28 +22,24 @@ fn taken(body: &str) -> Vec<Json> {
 /// Seconds, nanoseconds, line and metadata.
 type Entry<'a> = (u64, u64, &'a [u8], &'a [(&'a str, &'a str)]);
 
-/// As promtail writes it.
-fn push_request(labels: &str, entries: &[Entry<'_>]) -> Vec<u8> {
-    let mut stream = Vec::new();
-    put_bytes(&mut stream, 1, labels.as_bytes());
-    for (seconds, nanos, line, metadata) in entries {
-        let (mut time, mut entry) = (Vec::new(), Vec::new());
-        put_field(&mut time, 1, *seconds);
-        put_field(&mut time, 2, *nanos);
-        put_bytes(&mut entry, 1, &time);
-        put_bytes(&mut entry, 2, line);
-        for (name, value) in *metadata {
-            let mut pair = Vec::new();
-            put_bytes(&mut pair, 1, name.as_bytes());
-            put_bytes(&mut pair, 2, value.as_bytes());
-            put_bytes(&mut entry, 3, &pair);
-        }
-        put_bytes(&mut stream, 2, &entry);
-    }
-    put_field(&mut stream, 3, 17);
-    let mut body = Vec::new();
-    put_bytes(&mut body, 1, &stream);
-    body
+/// As promtail writes it, not yet packed.
+pub(crate) fn push_request(labels: &str, entries: &[Entry<'_>]) -> Vec<u8> {
+    let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+    let pair = |(name, value): &(&str, &str)| messages::Pair { name: bytes(name), value: bytes(value) };
+    let entry = |(seconds, nanos, line, metadata): &Entry<'_>| {
+        let (seconds, nanos) = (i64::try_from(*seconds).unwrap(), i32::try_from(*nanos).unwrap());
+        let metadata = metadata.iter().map(pair).collect();
+        let timestamp = Some(messages::Time { seconds, nanos });
+        messages::Entry { timestamp, line: Bytes::copy_from_slice(line), metadata }.encode_to_vec().into()
+    };
+    let stream = messages::Stream { labels: bytes(labels), entries: entries.iter().map(entry).collect() };
+    // The number of the stream, which is not looked at.
+    let stream = [stream.encode_to_vec(), vec![3 << 3, 17]].concat().into();
+    messages::PushRequest { streams: vec![stream] }.encode_to_vec()
+}
+
+fn events_of(body: impl AsRef<[u8]>, form: Form) -> Result<Batch, BodyError> {
+    events(&Bytes::copy_from_slice(body.as_ref()), form, ROOM)
 }
 
 #[test]
@@ -85,7 +79,7 @@ fn protobuf_as_promtail_sends_it() {
         r#"{app="a", path="C:\\x\t\"y\"",utf="\u00e4\xc3\xa4"}"#,
         &[(1_767_323_045, 5, b"one", &[("trace", "t")]), (1_767_323_046, 0, b"t\xffwo", &[])],
     );
-    let batch = events(&body, Form::Protobuf, ROOM).unwrap();
+    let batch = events_of(&body, Form::Protobuf).unwrap();
     let labels = |more: Json| {
         let mut all = json!({"app": "a", "path": "C:\\x\t\"y\"", "utf": "ää"});
         all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -100,15 +94,29 @@ fn protobuf_as_promtail_sends_it() {
     );
     let identities: Vec<_> = batch.events.iter().map(|event| event.identity).collect();
     assert_eq!(identities, [Identity::Dated, Identity::None], "of one whole second may be two that are alike");
-    let other = events(&push_request(r#"{app="b"}"#, &[(1, 0, b"x", &[])]), Form::Protobuf, ROOM).unwrap();
+    let other = events_of(push_request(r#"{app="b"}"#, &[(1, 0, b"x", &[])]), Form::Protobuf).unwrap();
     assert_eq!(batch.events[0].key, batch.events[1].key);
     assert_ne!(batch.events[0].key, other.events[0].key, "each stream keeps its own order");
 }
 
 #[test]
+fn what_fits_no_event_is_refused_before_it_is_read() {
+    let long = "x".repeat(EVENT_BYTES_MAX);
+    let bodies = [
+        push_request("{}", &[(1, 1, b"", &[("a", &long)]), (1, 1, b"y", &[])]),
+        push_request(&format!("{{a=\"{long}\"}}"), &[(1, 1, b"x", &[])]),
+    ];
+    for (body, taken) in bodies.into_iter().zip([1, 0]) {
+        let batch = events_of(body, Form::Protobuf).unwrap();
+        assert_eq!((batch.events.len(), batch.refused_count), (taken, 1));
+        assert!(batch.refused[0].why.contains("larger than the largest event"), "{:?}", batch.refused);
+    }
+}
+
+#[test]
 fn bytes_in_another_encoding_come_through() {
     let body = b"{\"streams\":[{\"stream\":{\"app\":\"caf\xe9\"},\"values\":[[\"1\",\"{\\\"msg\\\":\\\"\xff\\\"}\"],[\"2\",\"\xe4\xc3\xa4\"]]}]}";
-    let batch = events(body, Form::Json, ROOM).unwrap();
+    let batch = events_of(body, Form::Json).unwrap();
     assert!(batch.events[1].payload.ends_with(b"\"_msg\":\"\xe4\xc3\xa4\"}"));
     let found = all(&batch);
     assert_eq!([&found[0]["app"], &found[0]["msg"]], ["caf\u{f7e9}", "\u{f7ff}"]);
@@ -121,7 +129,7 @@ fn one_bad_line_does_not_take_the_others_along() {
         {"stream": {}, "values": [["soon", "a"], ["1"], ["2", "good"], ["3", "x".repeat(2 << 20)]]},
         {"labels": "app=a", "entries": [{"ts": "2026-01-02T03:04:05Z", "line": "b"}]},
     ]});
-    let batch = events(body.to_string().as_bytes(), Form::Json, Bounds { bytes_max: 4 << 20, ..ROOM }).unwrap();
+    let batch = events(&body.to_string().into(), Form::Json, Bounds { bytes_max: 4 << 20, ..ROOM }).unwrap();
     assert_eq!((batch.events.len(), batch.refused_count), (1, 4));
     let why: Vec<_> = batch.refused.iter().map(|refused| (refused.number, refused.why.as_str())).collect();
     assert_eq!(why[0], (0, "\"soon\" is no time in nanoseconds"));
@@ -133,13 +141,13 @@ fn one_bad_line_does_not_take_the_others_along() {
 #[test]
 fn bodies_that_never_will_be_anything() {
     for wrong in ["", "{", "[]", r#"{"streams":{}}"#, r#"{"streams":[3]}"#, r#"{"streams":[{"values":[3]}]}"#] {
-        assert!(matches!(events(wrong.as_bytes(), Form::Json, ROOM), Err(BodyError::Malformed(_))), "{wrong}");
+        assert!(matches!(events_of(wrong, Form::Json), Err(BodyError::Malformed(_))), "{wrong}");
     }
-    assert!(matches!(events(b"{\"streams\"", Form::Protobuf, ROOM), Err(BodyError::Malformed(_))));
+    assert!(matches!(events_of(b"{\"streams\"", Form::Protobuf), Err(BodyError::Malformed(_))));
     // Labels that are repeated in each line.
     let entries: [Entry<'_>; 50] = [(1, 1, b"", &[]); 50];
     let wide = push_request(&format!("{{a=\"{}\"}}", "x".repeat(50_000)), &entries);
-    assert!(matches!(events(&wide, Form::Protobuf, ROOM), Err(BodyError::TooMuch(_))));
+    assert!(matches!(events_of(wide, Form::Protobuf), Err(BodyError::TooMuch(_))));
 }
 
 #[test]
@@ -167,11 +175,11 @@ proptest! {
     #[test]
     fn nothing_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300), text in "\\PC{0,40}") {
         for form in [Form::Protobuf, Form::Json] {
-            if let Ok(batch) = events(&bytes, form, ROOM) {
+            if let Ok(batch) = events_of(&bytes, form) {
                 prop_assert!(batch.events.len() <= bytes.len());
             }
         }
         let body = push_request(&format!("{{a={text:?}}}"), &[(1, 1, text.as_bytes(), &[(&text, &text)])]);
-        prop_assert!(events(&body, Form::Protobuf, ROOM).is_ok());
+        prop_assert!(events_of(&body, Form::Protobuf).is_ok());
     }
 }

@@ -1,14 +1,17 @@
 //! OpenTelemetry's logs, translated: records of scopes of resources, as protocol buffers or as JSON.
 
 mod json_form;
+mod messages;
 mod proto_form;
 
+use bytes::Bytes;
 use data_encoding::HEXLOWER;
+use prost::Message as _;
 use types::Timestamp;
 
 use super::{
     event::{Batch, BodyError, Bounds, Draft, Events, Key, Labels, Message},
-    protobuf::{put_bytes, put_field},
+    protobuf::rpc_status,
 };
 
 /// How deep a value may be; what lies deeper is left out.
@@ -25,7 +28,7 @@ pub(crate) enum Form {
 ///
 /// The attributes of the resource, the scope's name and version, and the record's own become fields; `severity_number` decides
 /// the severity. Order: that of each resource.
-pub(crate) fn events(body: &[u8], form: Form, bounds: Bounds) -> Result<Batch, BodyError> {
+pub(crate) fn events(body: &Bytes, form: Form, bounds: Bounds) -> Result<Batch, BodyError> {
     match form {
         Form::Json => {
             let text = ingest::raw::escape(body);
@@ -35,7 +38,7 @@ pub(crate) fn events(body: &[u8], form: Form, bounds: Bounds) -> Result<Batch, B
         }
         Form::Protobuf => {
             let mut events = Events::new(bounds);
-            proto_form::request(&mut events, body)?;
+            proto_form::request(&mut events, body.clone())?;
             Ok(events.finish())
         }
     }
@@ -149,27 +152,21 @@ pub(crate) fn response(form: Form, batch: &Batch) -> Vec<u8> {
             let partial = serde_json::json!({ "rejectedLogRecords": rejected, "errorMessage": why });
             serde_json::json!({ "partialSuccess": partial }).to_string().into_bytes()
         }
-        Form::Protobuf if batch.refused_count == 0 => Vec::new(),
         Form::Protobuf => {
-            let (mut partial, mut out) = (Vec::new(), Vec::new());
-            put_field(&mut partial, 1, batch.refused_count);
-            put_bytes(&mut partial, 2, why.as_bytes());
-            put_bytes(&mut out, 1, &partial);
-            out
+            let partial = messages::PartialSuccess {
+                rejected_log_records: i64::try_from(batch.refused_count).unwrap_or(i64::MAX),
+                error_message: why.to_owned(),
+            };
+            messages::Response { partial_success: (batch.refused_count > 0).then_some(partial) }.encode_to_vec()
         }
     }
 }
 
 /// The body of a refusal: `google.rpc.Status`.
-pub(crate) fn status(form: Form, code: u64, message: &str) -> Vec<u8> {
+pub(crate) fn status(form: Form, code: i32, message: &str) -> Vec<u8> {
     match form {
         Form::Json => serde_json::json!({ "code": code, "message": message }).to_string().into_bytes(),
-        Form::Protobuf => {
-            let mut out = Vec::new();
-            put_field(&mut out, 1, code);
-            put_bytes(&mut out, 2, message.as_bytes());
-            out
-        }
+        Form::Protobuf => rpc_status(code, message, None),
     }
 }
 

@@ -96,7 +96,7 @@ impl Segments {
                 node.sealed_in = Some(epoch);
                 node.successors.push(segment);
             }
-            let (container, successors) = (ContainerId(0), Vec::new());
+            let (container, successors) = (ContainerId(u16::try_from(number % 2).unwrap()), Vec::new());
             let node = SegmentNode { segment, container, range: *range, sealed_in: None, predecessors, successors };
             stream.description.segments.push(node.segment_range());
             stream.nodes.push(node);

@@ -1,8 +1,9 @@
 //! The lines of one request to their segments, whichever those are by the time they arrive.
 
-use std::{cell::Cell, time::Duration};
+use std::time::Duration;
 
 use futures::{StreamExt, stream};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use types::{IndexName, Timestamp, WriterId};
 use wire::{
@@ -60,12 +61,12 @@ pub(super) struct Ended {
 /// a block is stored whole or not at all, and a sealed segment recognises what it has, so that its refusal is certain and
 /// the rest begins anew.
 pub(super) async fn append(door: &Door, index: &IndexName, runs: Vec<Run>) -> Ended {
-    let tally = Cell::default();
+    let tally = Mutex::default();
     let problem = append_all(door, index, runs, &tally).await.err();
-    Ended { tally: tally.get(), problem }
+    Ended { tally: tally.into_inner(), problem }
 }
 
-async fn append_all(door: &Door, index: &IndexName, mut runs: Vec<Run>, tally: &Cell<Tally>) -> Result<(), Problem> {
+async fn append_all(door: &Door, index: &IndexName, mut runs: Vec<Run>, tally: &Mutex<Tally>) -> Result<(), Problem> {
     let (received, until) = (door.clock.now(), Instant::now() + SUCCESSORS_WITHIN);
     let request = uuid::Uuid::new_v4().simple().to_string();
     for round in 0u32.. {
@@ -100,7 +101,7 @@ async fn append_run(
     writer: WriterId,
     run: Run,
     received: Timestamp,
-    tally: &Cell<Tally>,
+    tally: &Mutex<Tally>,
 ) -> Result<Option<Run>, Problem> {
     let Run { segment, mut lines } = run;
     let mut at = 0;
@@ -126,9 +127,7 @@ async fn append_run(
         };
         match door.platform.append(segment.container, append).await {
             Ok(appended) => {
-                let mut sum = tally.get();
-                sum.add(&lines[at..at + count], &appended);
-                tally.set(sum);
+                tally.lock().add(&lines[at..at + count], &appended);
                 at += count;
             }
             Err(problem) if takes_nothing(&problem) => {

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use host::Place;
 use types::IndexName;
 use wire::{Outcome, Problem, coordinator::StreamDescription};
 
 use super::{Line, append, by_segment, to_u64};
-use crate::{api::Door, auth::Principal, error::HttpError, metrics::EVENTS, places::Place};
+use crate::{api::Door, auth::Principal, error::HttpError, metrics::EVENTS};
 
 /// A request that may write, and its place at the door.
 pub(crate) struct Entry {

@@ -2,15 +2,12 @@
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    http::{
-        StatusCode,
-        header::{HeaderName, UPGRADE},
-    },
-    web::{Bytes, Data, Payload},
+    http::header::{HeaderName, UPGRADE},
+    web::{Data, Payload},
 };
+use actix_ws::{CloseCode, CloseReason, Message, MessageStream, Session};
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
-use futures::{Stream, StreamExt, stream};
 use query::{Plan, Surroundings, logql::LogqlRange, logql::lower_logs};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -20,7 +17,6 @@ use wire::Problem;
 use super::{
     answer::{self, Line},
     ask::{Asker, apart, logs_of},
-    frames::{self, Said},
     labels,
     parameters::{LINES_DEFAULT, Span},
     refused,
@@ -30,14 +26,10 @@ use crate::{
     auth::token_of,
     error::HttpError,
     sql,
-    tail::{Form, Reader, Tail},
+    tail::{Form, Rate, Reader, Tail},
 };
 
 const KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
-/// Why a connection is closed, as the protocol numbers it.
-const CLOSED_NORMALLY: u16 = 1_000;
-const CLOSED_BY_POLICY: u16 = 1_008;
-const CLOSED_BY_ERROR: u16 = 1_011;
 /// Times of events that a tail shows: all that a calendar of our times has.
 const ALL: Span =
     Span { start: Timestamp::from_millis(-9_200_000_000_000), end: Timestamp::from_millis(9_200_000_000_000) };
@@ -48,23 +40,27 @@ const ALL: Span =
 /// only what was truncated before it was sent is told as dropped.
 /// Bounds: as every live tail.
 pub(super) async fn tail(request: HttpRequest, door: Data<Door>, payload: Payload) -> HttpResponse {
-    match opened(&request, &door).await {
-        Ok((accept, receive)) => HttpResponse::build(StatusCode::SWITCHING_PROTOCOLS)
-            .upgrade("websocket")
-            .insert_header(("sec-websocket-accept", accept))
-            .streaming(talk(receive, payload)),
-        Err(error) => refused(&error),
+    let receive = match opened(&request, &door).await {
+        Ok(receive) => receive,
+        Err(error) => return refused(&error),
+    };
+    match actix_ws::handle(&request, payload) {
+        Ok((answer, session, heard)) => {
+            drop(actix_web::rt::spawn(talk(receive, session, heard)));
+            answer
+        }
+        Err(error) => refused(&Problem::bad_request("MalformedRequest", error).into()),
     }
 }
 
-async fn opened(request: &HttpRequest, door: &Data<Door>) -> Result<(String, mpsc::Receiver<Bytes>), HttpError> {
+async fn opened(request: &HttpRequest, door: &Data<Door>) -> Result<mpsc::Receiver<Frame>, HttpError> {
     let asker = Asker::of(request, door, b"").await?;
     let header = |name: &HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
     let wrong = |message: &str| Problem::bad_request("MalformedRequest", message);
     let is_upgrade = header(&UPGRADE).is_some_and(|to| to.eq_ignore_ascii_case("websocket"));
-    let Some(key) = header(&KEY).filter(|_| is_upgrade) else {
+    if !is_upgrade || header(&KEY).is_none() {
         return Err(wrong("a tail is a websocket: send the headers of its handshake").into());
-    };
+    }
     let [index] = asker.indexes.as_slice() else {
         return Err(wrong("a tail is of one log index: name one in X-Scope-OrgID").into());
     };
@@ -82,8 +78,7 @@ async fn opened(request: &HttpRequest, door: &Data<Door>) -> Result<(String, mps
     let tail = Tail::open(door, Reader { principal: asker.principal.clone(), token, index: index.clone() }).await?;
     let range = LogqlRange { indexes: vec![index], ..asker.range(ALL.start, ALL.end) };
     let (door, categorize) = (Door::clone(door), asker.categorize);
-    let receive = tail.run(cut, Frames { door, text, plan, range, categorize, before }).await?;
-    Ok((frames::accept(key), receive))
+    tail.run(cut, Frames { door, text, plan, range, categorize, before }).await
 }
 
 /// Whether a place lies before a cut, by which the segments are known that took events then.
@@ -95,32 +90,42 @@ fn is_before(place: Position, cut: &StreamCut) -> bool {
     }
 }
 
-/// What is written to the client, and what it says: it may ping, close, or go.
-fn talk(receive: mpsc::Receiver<Bytes>, payload: Payload) -> impl Stream<Item = Result<Bytes, actix_web::Error>> {
-    let state = Some((receive, payload, Vec::new()));
-    stream::unfold(state, |state| async move {
-        let (mut receive, mut payload, mut heard) = state?;
-        loop {
-            match frames::take(&mut heard) {
-                Ok(Some(Said::Ping(ping))) => {
-                    return Some((Ok(frames::pong(&ping).into()), Some((receive, payload, heard))));
-                }
-                Ok(Some(Said::Other)) => continue,
-                Ok(Some(Said::Close)) => return Some((Ok(frames::close(CLOSED_NORMALLY, "").into()), None)),
-                Err(malformed) => {
-                    return Some((Ok(frames::close(CLOSED_BY_POLICY, &malformed.to_string()).into()), None));
-                }
-                Ok(None) => {}
-            }
-            tokio::select! {
-                part = receive.recv() => return part.map(|part| (Ok(part), Some((receive, payload, heard)))),
-                said = payload.next() => match said {
-                    Some(Ok(bytes)) => heard.extend_from_slice(&bytes),
-                    Some(Err(_)) | None => return None,
-                },
-            }
+/// What is written to a client.
+enum Frame {
+    Text(String),
+    Ping,
+    Close(CloseReason),
+}
+
+/// Writes to the client, and hears what it says: it may ping, close, or go.
+async fn talk(mut receive: mpsc::Receiver<Frame>, mut session: Session, mut heard: MessageStream) {
+    let reason = loop {
+        let written = tokio::select! {
+            frame = receive.recv() => match frame {
+                Some(Frame::Text(text)) => session.text(text).await,
+                Some(Frame::Ping) => session.ping(b"").await,
+                Some(Frame::Close(reason)) => break reason,
+                None => return,
+            },
+            said = heard.recv() => match said {
+                Some(Ok(Message::Ping(ping))) => session.pong(&ping).await,
+                Some(Ok(Message::Close(_))) => break CloseCode::Normal.into(),
+                Some(Ok(_)) => Ok(()),
+                Some(Err(error)) => break because(CloseCode::Policy, &error.to_string()),
+                None => return,
+            },
+        };
+        if written.is_err() {
+            return;
         }
-    })
+    };
+    // Who is gone need not be told.
+    drop(session.close(Some(reason)).await);
+}
+
+/// Why a connection is closed.
+fn because(code: CloseCode, reason: &str) -> CloseReason {
+    CloseReason { code, description: Some(reason.to_owned()).filter(|reason| !reason.is_empty()) }
 }
 
 /// A tail in Loki's frames.
@@ -136,24 +141,26 @@ struct Frames {
 
 impl Frames {
     /// Lines, where there are any.
-    fn frame(&self, lines: Vec<Line>) -> Option<Bytes> {
+    fn frame(&self, lines: Vec<Line>) -> Option<Frame> {
         let some = !lines.is_empty();
         some.then(|| frame(&json!({ "streams": answer::streams(lines, self.categorize) })))
     }
 }
 
-fn frame(value: &Value) -> Bytes {
-    frames::text(value.to_string().as_bytes()).into()
+fn frame(value: &Value) -> Frame {
+    Frame::Text(value.to_string())
 }
 
 #[async_trait(?Send)]
 impl Form for Frames {
-    fn opened(&mut self) -> Option<Bytes> {
+    type Part = Frame;
+
+    fn opened(&mut self) -> Option<Frame> {
         let before = std::mem::take(&mut self.before);
         self.frame(before)
     }
 
-    async fn rows(&mut self, rows: &RecordBatch, _: &StreamCut) -> Result<Option<Bytes>, Problem> {
+    async fn rows(&mut self, rows: &RecordBatch, _: &StreamCut) -> Result<Option<Frame>, Problem> {
         let (plan, text, range, count) = (&self.plan, &self.text, &self.range, rows.num_rows());
         let seen = parking_lot::Mutex::new(Vec::new());
         let lower = |around: &Surroundings| {
@@ -173,7 +180,12 @@ impl Form for Frames {
         Ok(self.frame(lines))
     }
 
-    fn truncated(&mut self, from: Position, start: Option<Offset>, _: &StreamCut) -> Bytes {
+    /// Loki's clients know no such thing.
+    fn rate(&mut self, _: &Rate, _: &StreamCut) -> Option<Frame> {
+        None
+    }
+
+    fn truncated(&mut self, from: Position, start: Option<Offset>, _: &StreamCut) -> Frame {
         let mut labels = json!({ "reason": "truncated", "segment": from.segment.to_string() });
         if let Some(start) = start {
             labels["count"] = start.saturating_sub(from.offset).to_string().into();
@@ -182,17 +194,17 @@ impl Form for Frames {
         frame(&json!({ "streams": [], "dropped_entries": [{ "timestamp": now, "labels": labels }] }))
     }
 
-    fn ended(&mut self, kind: &str, message: &str) -> Bytes {
+    fn ended(&mut self, kind: &str, message: &str) -> Frame {
         let code = match kind {
-            "EndOfIndex" => CLOSED_NORMALLY,
-            "TokenEnded" => CLOSED_BY_POLICY,
-            _ => CLOSED_BY_ERROR,
+            "EndOfIndex" => CloseCode::Normal,
+            "TokenEnded" => CloseCode::Policy,
+            _ => CloseCode::Error,
         };
-        frames::close(code, message).into()
+        Frame::Close(because(code, message))
     }
 
-    fn quiet(&mut self) -> Bytes {
-        frames::ping().into()
+    fn quiet(&mut self) -> Frame {
+        Frame::Ping
     }
 }
 

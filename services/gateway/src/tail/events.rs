@@ -7,13 +7,15 @@ use serde_json::json;
 use types::{IndexName, Offset, Position, SegmentId, StreamCut};
 use wire::Problem;
 
-use super::Form;
+use super::{Form, Rate};
 
 /// The events of an index.
 pub(super) struct Events(pub(super) IndexName);
 
 #[async_trait(?Send)]
 impl Form for Events {
+    type Part = Bytes;
+
     fn opened(&mut self) -> Option<Bytes> {
         Some(format!(": tail of {}\n\n", self.0).into())
     }
@@ -31,6 +33,13 @@ impl Form for Events {
             text.push_str("\n\n");
         }
         Ok(Some(text.into()))
+    }
+
+    fn rate(&mut self, rate: &Rate, after: &StreamCut) -> Option<Bytes> {
+        let position = write_id(after);
+        let mut data = serde_json::to_value(rate).ok()?;
+        data["position"] = position.as_str().into();
+        Some(format!("id: {position}\nevent: rate\ndata: {data}\n\n").into())
     }
 
     fn truncated(&mut self, from: Position, start: Option<Offset>, after: &StreamCut) -> Bytes {

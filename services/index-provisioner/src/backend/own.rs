@@ -107,6 +107,13 @@ impl Own {
 
     /// Makes what stands there this index, if it may become it.
     async fn take_over(&self, index: &IndexDescription, there: StreamDescription) -> Result<(), Problem> {
+        if there.encrypted != index.options.encryption {
+            let is = if there.encrypted { "is encrypted" } else { "is not encrypted" };
+            return Err(foreign(format_args!(
+                "a stream {} is there already, and {is}; that stays as it is",
+                index.index
+            )));
+        }
         match owner_of(&there.tags, &index.instance) {
             Owner::Us if !differs(&there, index) => Ok(()),
             Owner::Us => self.change(update_of(index, Some(tags_of(&there.tags, &index.instance)))).await,

@@ -22,8 +22,9 @@ pub(crate) fn asked(new: NewIndex, index: IndexName, created: Timestamp) -> Inde
 
 /// What an index is after a change.
 pub(crate) fn changed(there: &IndexDescription, change: &IndexChange) -> IndexDescription {
-    // Whether it was adopted is history.
-    let options = IndexOptions { adopt: there.options.adopt, ..change.options.clone() };
+    // Whether it was adopted is history, and whether it is encrypted was decided for good.
+    let (adopt, encryption) = (there.options.adopt, there.options.encryption);
+    let options = IndexOptions { adopt, encryption, ..change.options.clone() };
     IndexDescription { retention_days: change.retention_days, options, ..there.clone() }
 }
 
@@ -233,6 +234,9 @@ fn check(index: &IndexDescription) -> Result<(), ProvisionerError> {
     }
     if index.options.bytes_max == Some(0) {
         return refuse("at least one byte is kept; leave max_bytes out to set no limit");
+    }
+    if index.options.encryption && index.backend != OWN {
+        return refuse("only an index of the back-end own can have a key of its own; leave encryption out");
     }
     let long = |text: &String| text.chars().count() > BACKEND_OPTION_CHARS_MAX;
     let entries = &index.options.backend;

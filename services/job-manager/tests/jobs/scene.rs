@@ -1,23 +1,28 @@
 //! Everything around the job manager, each a fake at its door.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use bus::{Bus, Door, Doors};
 use flow::ExecutionGraph;
 use host::{Host, InProcess, start_in_process};
 use job_manager::JobManager;
 use parking_lot::Mutex;
+use store::Objects;
 use testkit::{World, eventually};
 use types::{ContainerId, IndexName, KeyRange, ReplicaId, SegmentId, StreamCut, Timestamp};
 use wire::{
     Empty, Problem, Service,
     coordinator::{DescribeStream, ListSegments, SegmentNode, SegmentNodes, StreamDescription},
     job_manager::{
-        CheckpointReport, DescribeJob, JobDescription, JobName, NewJob, PartRef, ReportCheckpoint, ReportTask, StartAt,
-        SubmitJob, TaskReport, TaskStatus,
+        Cause, CheckpointFigures, CheckpointReport, DescribeJob, JobDescription, JobName, JobOptions, NewJob, PartRef,
+        ReportCheckpoint, ReportTask, StartAt, SubmitJob, TaskReport, TaskStatus,
     },
     segment_store::{DescribeSegment, SegmentInfo},
-    task_worker::{CancelTasks, DeployTasks, Deployment, TriggerCheckpoint},
+    task_worker::{BarrierKind, CancelTasks, DeployTasks, Deployment, TriggerCheckpoint},
     views::Member,
 };
 
@@ -32,19 +37,33 @@ pub(crate) struct Told {
     pub(crate) ends: BTreeMap<SegmentId, u64>,
     /// Up to where the sources say that they have read.
     pub(crate) read: StreamCut,
+    /// One order of each attempt.
     pub(crate) deployments: Vec<Deployment>,
-    /// Barriers that were ordered.
-    barriers: usize,
+    /// Which worker took which attempt.
+    pub(crate) took: BTreeSet<(u32, String)>,
+    /// Barriers that were ordered, and what follows them.
+    pub(crate) barriers: Vec<BarrierKind>,
+    /// Whether workers take checkpoints alone, as those of older releases do.
+    pub(crate) refuses: bool,
 }
 
 /// A job manager and everything around it.
 pub(crate) struct Scene {
     pub(crate) told: Arc<Mutex<Told>>,
     bus: Bus,
-    _manager: InProcess,
-    _member: host::Announcement,
+    pub(crate) objects: Objects,
+    manager: Option<InProcess>,
+    set: Vec<String>,
+    workers: BTreeMap<String, Worker>,
     _doors: Vec<(Doors, Vec<Door>)>,
-    _world: World,
+    world: World,
+}
+
+/// A task worker that says what it is told to say.
+struct Worker {
+    _doors: (Doors, Vec<Door>),
+    /// What others believe of it; a dead one stands there until its lease ends.
+    _member: host::Announcement,
 }
 
 /// A segment of `shop`.
@@ -122,42 +141,61 @@ async fn fakes(host: &Host, told: &Arc<Mutex<Told>>) -> anyhow::Result<Vec<(Door
         async { Ok(info) }
     });
     let info = info.await?;
-    let worker = doors(Service::TaskWorker);
+    Ok(vec![(coordinator, coordinator_doors), (store, vec![info])])
+}
+
+async fn worker(host: &Host, told: &Arc<Mutex<Told>>, name: &str) -> anyhow::Result<Worker> {
+    let replica: ReplicaId = name.parse()?;
+    let doors = Doors::new(&host.bus, Service::TaskWorker, &replica);
     let (deploying, barring, bus) = (Arc::clone(told), Arc::clone(told), host.bus.clone());
-    let key: Option<ReplicaId> = Some("w".parse()?);
-    let deployed = worker.serve::<DeployTasks, _, _>(key.as_ref(), move |i| {
+    let key = Some(replica.clone());
+    let (taker, reporter) = (name.to_owned(), replica.clone());
+    let deployed = doors.serve::<DeployTasks, _, _>(key.as_ref(), move |i| {
         let mut told = deploying.lock();
+        told.took.insert((i.request.attempt, taker.clone()));
         if told.deployments.iter().all(|known| known.attempt != i.request.attempt) {
             told.read = i.request.cut.clone();
             told.deployments.push(i.request);
         }
         async { Ok(Empty {}) }
     });
-    let cancelled = worker.serve::<CancelTasks, _, _>(key.as_ref(), |_| async { Ok(Empty {}) });
-    let triggered = worker.serve::<TriggerCheckpoint, _, _>(key.as_ref(), move |i| {
+    let cancelled = doors.serve::<CancelTasks, _, _>(key.as_ref(), |_| async { Ok(Empty {}) });
+    let triggered = doors.serve::<TriggerCheckpoint, _, _>(key.as_ref(), move |i| {
         let reports = {
             let mut told = barring.lock();
-            told.barriers += 1;
-            reports(&told, i.request.attempt, i.request.checkpoint)
+            told.barriers.push(i.request.kind);
+            match told.refuses && i.request.kind != BarrierKind::Checkpoint {
+                true => Err(Problem::bad_request("NotBuilt", "stopping at a barrier")),
+                false => Ok(reports(&told, &reporter, i.request.attempt, i.request.checkpoint)),
+            }
         };
         let bus = bus.clone();
         async move {
+            let reports = reports?;
             for report in reports {
                 bus.call::<ReportCheckpoint>(&(), &report).await?;
             }
             Ok(Empty {})
         }
     });
-    let worker_doors = vec![deployed.await?, cancelled.await?, triggered.await?];
-    Ok(vec![(coordinator, coordinator_doors), (store, vec![info]), (worker, worker_doors)])
+    let open = vec![deployed.await?, cancelled.await?, triggered.await?];
+    let member = Member {
+        service: Service::TaskWorker,
+        replica,
+        started: Timestamp::from_millis(1),
+        exchange_address: None,
+        slots: 8,
+        unready: <_>::default(),
+    };
+    Ok(Worker { _doors: (doors, open), _member: host.announce(member).await? })
 }
 
 /// What the tasks of the last deployment say to a barrier: the first one has read everything, each has a part.
-fn reports(told: &Told, attempt: u32, checkpoint: u64) -> Vec<CheckpointReport> {
+fn reports(told: &Told, worker: &ReplicaId, attempt: u32, checkpoint: u64) -> Vec<CheckpointReport> {
     let Some(deployment) = told.deployments.iter().find(|d| d.attempt == attempt) else { return Vec::new() };
     let execution: ExecutionGraph = wire::decode(&deployment.graph).unwrap();
     let part = |task: u32| PartRef { key: format!("parts/{checkpoint}/{task}"), bytes: 0, crc32c: 0 };
-    let tasks = 0..u32::try_from(execution.tasks.len()).unwrap();
+    let tasks = (0u32..).zip(&execution.tasks).filter(|(_, task)| task.worker == *worker).map(|(number, _)| number);
     let report = |task| CheckpointReport {
         job: deployment.job.clone(),
         attempt,
@@ -165,6 +203,9 @@ fn reports(told: &Told, attempt: u32, checkpoint: u64) -> Vec<CheckpointReport> 
         task,
         part: Some(part(task)),
         cut: if task == 0 { told.read.clone() } else { StreamCut::default() },
+        splits: BTreeMap::new(),
+        blocks: Vec::new(),
+        figures: CheckpointFigures::default(),
     };
     tasks.map(report).collect()
 }
@@ -172,39 +213,76 @@ fn reports(told: &Told, attempt: u32, checkpoint: u64) -> Vec<CheckpointReport> 
 impl Scene {
     /// A job manager with one worker, and an index of two segments.
     pub(crate) async fn start(set: &[&str]) -> anyhow::Result<Self> {
+        Self::with_workers(&["w"], set).await
+    }
+
+    /// A job manager with some workers of eight slots, and an index of two segments.
+    pub(crate) async fn with_workers(workers: &[&str], set: &[&str]) -> anyhow::Result<Self> {
         let world = World::start().await?;
         let host = Host::connect(Service::TaskWorker, world.common("w", &[])?).await?;
         let told = Arc::<Mutex<Told>>::default();
         told.lock().create(0, &KeyRange::split_evenly(2), &[]);
         let doors = fakes(&host, &told).await?;
-        let member = Member {
-            service: Service::TaskWorker,
-            replica: "w".parse()?,
-            started: Timestamp::from_millis(1),
-            exchange_address: None,
-            slots: 8,
-            unready: <_>::default(),
-        };
-        let announced = host.announce(member).await?;
-        let mut all = vec!["job_manager.checkpoint_interval=100ms"];
-        all.extend(set);
-        let manager = start_in_process::<JobManager>(&world.settings("m", &all)?, None).await?;
-        Ok(Self { told, bus: host.bus.clone(), _manager: manager, _member: announced, _doors: doors, _world: world })
+        let mut announced = BTreeMap::new();
+        for name in workers {
+            announced.insert((*name).to_owned(), worker(&host, &told, name).await?);
+        }
+        let all = std::iter::once("job_manager.checkpoint_interval=100ms").chain(set.iter().copied());
+        let set = all.map(str::to_owned).collect();
+        let (bus, objects) = (host.bus.clone(), host.objects.clone());
+        let mut scene = Self { told, bus, objects, manager: None, set, workers: announced, _doors: doors, world };
+        scene.manage("m").await?;
+        Ok(scene)
+    }
+
+    /// Lets a job manager of that name take over from the one that there is.
+    pub(crate) async fn manage(&mut self, name: &str) -> anyhow::Result<()> {
+        if let Some(before) = self.manager.take() {
+            before.stop().await?;
+        }
+        let set: Vec<&str> = self.set.iter().map(String::as_str).collect();
+        self.manager = Some(start_in_process::<JobManager>(&self.world.settings(name, &set)?, None).await?);
+        Ok(())
+    }
+
+    /// One call, repeated while the doors are not open.
+    pub(crate) async fn call<C: wire::Call<Key = ()>>(&self, request: &C::Request) -> Result<C::Reply, Problem> {
+        let until = tokio::time::Instant::now() + WITHIN;
+        loop {
+            match self.bus.call::<C>(&(), request).await {
+                Err(problem) if problem.is_transient() && tokio::time::Instant::now() < until => {}
+                answer => return answer,
+            }
+        }
+    }
+
+    /// The folders of checkpoints that there are.
+    pub(crate) async fn folders(&self) -> Vec<u64> {
+        let names = self.objects.folders("ckpt/job-1/").await.unwrap_or_default();
+        names.iter().filter_map(|name| name.parse().ok()).collect()
+    }
+
+    /// Ends a worker as `kill -9` does: nobody answers at its doors, and nobody has said so.
+    pub(crate) fn kill(&mut self, name: &str) {
+        self.workers.get_mut(name).expect("the worker lives")._doors.1.clear();
     }
 
     /// Submits a windowed job over `shop`.
     pub(crate) async fn submit(&self, start: StartAt) -> Result<JobDescription, Problem> {
-        let text = "INSERT INTO sums SELECT service, window_start, count(*) AS n \
-                    FROM tumble(shop, INTERVAL '10 seconds') GROUP BY service, window_start";
+        let text = "INSERT INTO sums SELECT window_start, count(*) AS n \
+                    FROM tumble(shop, INTERVAL '10 seconds') GROUP BY window_start";
         let job = "job".parse().unwrap();
-        let new = NewJob { job, text: text.into(), sink: None, start, parallelism: 2, early: None };
+        let new = NewJob {
+            job,
+            text: text.into(),
+            sink: None,
+            start,
+            parallelism: 2,
+            early: None,
+            options: JobOptions::default(),
+        };
         // The doors open when the replica leads.
-        let mut answer = self.bus.call::<SubmitJob>(&(), &new).await;
-        let until = tokio::time::Instant::now() + WITHIN;
-        while answer.as_ref().is_err_and(Problem::is_transient) && tokio::time::Instant::now() < until {
-            answer = self.bus.call::<SubmitJob>(&(), &new).await;
-        }
-        answer
+        self.call::<SubmitJob>(&new).await
     }
 
     /// The job as people see it.
@@ -248,12 +326,13 @@ impl Scene {
 
     /// Tells that a task came to the end of a segment.
     pub(crate) async fn finished(&self, deployment: &Deployment, task: u32) {
-        self.report(deployment, task, TaskStatus::Finished).await;
+        self.report(deployment, task, TaskStatus::EndOfSplit).await;
     }
 
     /// Tells what became of a task.
     pub(crate) async fn report(&self, deployment: &Deployment, task: u32, status: TaskStatus) {
-        let report = TaskReport { job: deployment.job.clone(), attempt: deployment.attempt, task, status };
+        let (job, attempt, cause) = (deployment.job.clone(), deployment.attempt, Cause::default());
+        let report = TaskReport { job, attempt, task, status, cause };
         self.bus.call::<ReportTask>(&(), &report).await.unwrap();
     }
 }

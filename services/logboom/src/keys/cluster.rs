@@ -1,7 +1,7 @@
 //! `logboom keys init --kubernetes`: the secrets of an installation as Secrets of the namespace that the pod runs in.
 //!
 //! What is there is kept and nothing is ever written over, so that any number of runs, also at once and cut short anywhere, end with
-//! the secrets of the first. The ServiceAccount needs `create` of Secrets and `get` of these four.
+//! the secrets of the first. The ServiceAccount needs `create` of Secrets and `get` of these five.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tls::{Files, Tls};
 use types::Clock;
 
-use super::{KeyDir, random_hex};
+use super::{ENCRYPTION_KEYS, KeyDir, master_key, random_hex};
 use crate::tools::{ToolError, index::write_private};
 
 /// The root of trust, which no pod but this one reads.
@@ -22,10 +22,12 @@ const KEYRING: &str = "logboom-keyring";
 const KEYS: &str = "logboom-keys";
 /// What a platform presents to the broker, in the form of the service catalog.
 const BROKER: &str = "logboom-broker";
+/// The master keys of encrypted indexes.
+const ENCRYPTION: &str = "logboom-encryption";
 /// By what the servers of NATS know each other.
 const ROUTES: &str = "logboom-routes";
 /// All of them.
-pub(super) const NAMES: [&str; 4] = [KEYRING, KEYS, BROKER, ROUTES];
+pub(super) const NAMES: [&str; 5] = [KEYRING, KEYS, ENCRYPTION, BROKER, ROUTES];
 /// The files of [`KEYS`].
 const FILES: [&str; 9] = [
     "platform.creds",
@@ -108,6 +110,7 @@ pub(super) async fn keep(
     let password = keys.get("broker.password").with_context(|| format!("Secret {KEYS} has no broker.password"))?;
     let broker = [("username", "admin"), ("password", password.trim())];
     let routes = [("username", "route".to_owned()), ("password", route_password())];
+    secrets.ensure(ENCRYPTION, &Data::from([(ENCRYPTION_KEYS.to_owned(), master_key()?)])).await?;
     secrets.ensure(BROKER, &broker.map(|(key, value)| (key.to_owned(), value.to_owned())).into()).await?;
     secrets.ensure(ROUTES, &routes.map(|(key, value)| (key.to_owned(), value)).into()).await?;
     Ok(())

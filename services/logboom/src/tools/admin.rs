@@ -4,6 +4,7 @@ mod archive;
 mod aside;
 mod comeback;
 mod containers;
+mod encryption;
 mod export;
 mod findings;
 mod log;
@@ -142,6 +143,37 @@ enum AdminCommand {
         #[arg(long, conflicts_with = "container")]
         all: bool,
     },
+    /// The versions of the key of an encrypted index, and the master key that wraps each
+    Keys {
+        /// Index
+        index: IndexName,
+    },
+    /// Give an encrypted index the next version of its key; what is sealed from then on is sealed with it
+    #[command(after_help = "Chunks of before keep their version until compaction writes them anew.")]
+    RotateKey {
+        /// Index
+        index: IndexName,
+    },
+    /// Write the keys of all encrypted indexes to a file, wrapped as they are
+    SaveKeys {
+        /// The file; it must not be there
+        #[arg(long)]
+        to: std::path::PathBuf,
+    },
+    /// Bring back keys of encrypted indexes that are missing, after the loss of JetStream; those that are there stay
+    LoadKeys {
+        /// A file of `save-keys`
+        #[arg(long)]
+        from: std::path::PathBuf,
+    },
+    /// Write the plain Parquet of one chunk to a file, for tools that have no keys
+    Open {
+        /// Key of the object, as `logboom admin chunks` shows it
+        key: String,
+        /// The file; it must not be there
+        #[arg(long)]
+        to: std::path::PathBuf,
+    },
     /// Reader groups
     Groups {
         /// Only of this scope
@@ -218,6 +250,11 @@ impl AdminArgs {
                 anyhow::ensure!(yes, "{index} will never take an event again; repeat with --yes");
                 admin.seal(index).await
             }
+            AdminCommand::Keys { index } => admin.keys(&index).await,
+            AdminCommand::RotateKey { index } => admin.rotate_key(&index).await,
+            AdminCommand::SaveKeys { to } => admin.save_keys(&to).await,
+            AdminCommand::LoadKeys { from } => admin.load_keys(&from).await,
+            AdminCommand::Open { key, to } => admin.open(&key, &to).await,
             AdminCommand::Flush { container, .. } => admin.flush(container.map(ContainerId)).await,
             AdminCommand::Groups { scope } => admin.groups(scope).await,
             AdminCommand::Transactions { index } => admin.transactions(index).await,

@@ -207,6 +207,26 @@ impl Api {
         answer(request).await.map(|(_, value)| value)
     }
 
+    /// Sends a request of its own kind and reads a JSON answer.
+    pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> Result<Value, ToolError> {
+        answer(request).await.map(|(_, value)| value)
+    }
+
+    /// Sends a request and answers the bytes, and whether they are only a part.
+    pub(crate) async fn bytes(&self, request: reqwest::RequestBuilder) -> Result<(Vec<u8>, bool), ToolError> {
+        let unreachable = |source| ToolError::Unreachable { url: self.gateway.clone(), source };
+        let response = request.send().await.map_err(unreachable)?;
+        let status = response.status();
+        let cut = response.headers().get("x-truncated").is_some_and(|value| value == "true");
+        let bytes = response.bytes().await.map_err(unreachable)?;
+        if status.is_success() {
+            return Ok((bytes.to_vec(), cut));
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        let value: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Err(ToolError::Refused { status, message: refusal(status, &value, &text) })
+    }
+
     /// Runs one SQL query.
     pub(crate) async fn sql(&self, text: &str) -> Result<Value, ToolError> {
         self.ask(Method::POST, "/api/v1/sql", Some(&serde_json::json!({ "sql": text }))).await

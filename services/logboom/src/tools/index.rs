@@ -23,6 +23,9 @@ pub(crate) enum IndexCommand {
         /// Days to keep events
         #[arg(long)]
         retention_days: Option<u32>,
+        /// Seal what it has in object storage with a key of its own, which is destroyed with the index
+        #[arg(long)]
+        encrypted: bool,
     },
     /// List log indexes
     List,
@@ -107,7 +110,7 @@ impl IndexCommand {
     pub(crate) async fn run(self, connection: &Connection, screen: Screen) -> anyhow::Result<()> {
         let api = connection.api()?;
         match self {
-            Self::Create { name, plan, segments, retention_days } => {
+            Self::Create { name, plan, segments, retention_days, encrypted } => {
                 let ids = plan_ids(&api, &plan).await?;
                 let mut parameters = json!({ "index": name });
                 if let Some(n) = segments {
@@ -115,6 +118,9 @@ impl IndexCommand {
                 }
                 if let Some(n) = retention_days {
                     parameters["retention_days"] = json!(n);
+                }
+                if encrypted {
+                    parameters["encryption"] = json!(true);
                 }
                 let path = format!("/v2/service_instances/cli-{name}");
                 let (status, answer) = api.osb(Method::PUT, &path, Some(&provision_body(&ids, parameters))).await?;

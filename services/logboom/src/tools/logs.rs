@@ -1,7 +1,7 @@
 //! `logboom publish`, `query` and `tail`.
 
 use std::{
-    io::{BufRead, Read},
+    io::{BufRead, IsTerminal, Read, Write},
     path::PathBuf,
     time::Duration,
 };
@@ -11,7 +11,7 @@ use futures::StreamExt;
 use reqwest::{Method, header};
 use serde_json::Value;
 
-use super::Connection;
+use super::{Api, Connection};
 use crate::screen::Screen;
 
 /// Lines sent in one request: a few hundred kilobytes of usual logs.
@@ -33,20 +33,33 @@ pub(crate) struct PublishArgs {
 /// Runs one query.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  logboom query 'SELECT severity, count(*) FROM shop GROUP BY severity'\n  logboom query --language pipe 'index:shop since:1h error | top 5 service'\n  logboom query --format csv 'SELECT _time, _msg FROM shop LIMIT 10' > rows.csv"
+    after_help = "Examples:\n  logboom query 'SELECT severity, count(*) FROM shop GROUP BY severity'\n  logboom query --index shop --saved slow\n  logboom query --format parquet --out errors.parquet 'SELECT * FROM shop.errors'\n  logboom query --language pipe 'index:shop since:1d | stats count by service | into index daily'\n  logboom query --language pipe 'index:shop since:1h error | top 5 service'\n  logboom query --format csv 'SELECT _time, _msg FROM shop LIMIT 10' > rows.csv"
 )]
 pub(crate) struct QueryArgs {
     /// Text; `-` reads it from standard input
-    text: String,
-    /// Language of the text
-    #[arg(long, default_value = "sql", value_parser = ["sql", "pipe", "logql"])]
-    language: String,
+    #[arg(required_unless_present = "saved")]
+    text: Option<String>,
+    /// Language of the text [default: sql]
+    #[arg(long, value_parser = ["sql", "pipe", "logql"], conflicts_with = "saved")]
+    language: Option<String>,
     /// Index that is read where the text names none
     #[arg(long)]
     index: Option<String>,
+    /// Run the saved search of this name, of the library of --index
+    #[arg(long, value_name = "NAME", requires = "index", conflicts_with = "text")]
+    saved: Option<String>,
+    /// Where the range begins that LogQL, or a search that does not say so, looks at: RFC 3339, or for example -1h
+    #[arg(long, allow_hyphen_values = true)]
+    from: Option<String>,
+    /// Where it ends
+    #[arg(long, allow_hyphen_values = true)]
+    to: Option<String>,
     /// Form of the answer
-    #[arg(long, default_value = "table", value_parser = ["table", "json", "csv"])]
+    #[arg(long, default_value = "table", value_parser = ["table", "json", "csv", "ndjson", "arrow", "parquet"])]
     format: String,
+    /// Write the answer to this file
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
 }
 
 /// Follows an index.
@@ -134,15 +147,9 @@ impl QueryArgs {
     /// Runs the tool.
     pub(crate) async fn run(self, connection: &Connection, screen: Screen) -> anyhow::Result<()> {
         let api = connection.api()?;
-        let text = if self.text == "-" { std::io::read_to_string(std::io::stdin())? } else { self.text };
-        let body = serde_json::json!({ "text": text, "language": self.language, "index": self.index });
-        if self.format == "csv" {
-            let response =
-                api.gateway(Method::POST, QUERY).header(header::ACCEPT, "text/csv").json(&body).send().await?;
-            if response.status().is_success() {
-                screen.line(response.text().await?.trim_end());
-                return Ok(());
-            }
+        let (body, chosen) = self.body(&api).await?;
+        if self.out.is_some() || !matches!(self.format.as_str(), "table" | "json") {
+            return self.export(&api, &body, screen).await;
         }
         let answer = api.ask(Method::POST, QUERY, Some(&body)).await?;
         if screen.is_json() || self.format == "json" {
@@ -155,12 +162,75 @@ impl QueryArgs {
             .flatten()
             .filter_map(|c| c["name"].as_str().or(c.as_str()).map(str::to_owned))
             .collect();
-        let names: Vec<&str> = columns.iter().map(String::as_str).collect();
+        let there = |name: &&str| columns.iter().any(|column| column == name);
+        let mut names: Vec<&str> = chosen.iter().map(String::as_str).filter(there).collect();
+        if names.is_empty() {
+            names = columns.iter().map(String::as_str).collect();
+        }
         let rows = answer["rows"].as_array().cloned().unwrap_or_default();
         let cells = rows.iter().map(|row| names.iter().enumerate().map(|(i, n)| shown(row, i, n)).collect()).collect();
         screen.table(&names, cells);
         let cut = if answer["truncated"] == true { ", cut at the limit" } else { "" };
         screen.line(format_args!("({} rows in {} ms{cut})", rows.len(), answer["elapsed_ms"]));
+        Ok(())
+    }
+}
+
+impl QueryArgs {
+    /// The body of the request, and the columns that a saved search shows.
+    async fn body(&self, api: &Api) -> anyhow::Result<(Value, Vec<String>)> {
+        let mut body = serde_json::json!({ "index": self.index });
+        let mut shown = Vec::new();
+        if let (Some(name), Some(index)) = (&self.saved, &self.index) {
+            let saved = api.ask(Method::GET, &format!("/api/v1/indexes/{index}/saved/{name}"), None).await?;
+            for member in ["text", "language", "from", "to"] {
+                body[member] = saved[member].clone();
+            }
+            shown = saved["columns"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect();
+        } else {
+            let text = self.text.clone().unwrap_or_default();
+            body["text"] = if text == "-" { std::io::read_to_string(std::io::stdin())? } else { text }.into();
+            body["language"] = self.language.clone().unwrap_or_else(|| "sql".to_owned()).into();
+        }
+        for (member, given) in [("from", &self.from), ("to", &self.to)] {
+            if let Some(given) = given {
+                body[member] = given.clone().into();
+            }
+        }
+        Ok((body, shown))
+    }
+
+    /// Writes the answer as a file, or to standard output.
+    async fn export(&self, api: &Api, body: &Value, screen: Screen) -> anyhow::Result<()> {
+        let binary = matches!(self.format.as_str(), "arrow" | "parquet");
+        if binary && self.out.is_none() && std::io::stdout().is_terminal() {
+            anyhow::bail!("{} is not for a terminal: write it to a file with --out", self.format);
+        }
+        let form = match self.format.as_str() {
+            "ndjson" => "jsonl",
+            "table" => "csv",
+            form => form,
+        };
+        let request = api.gateway(Method::POST, &format!("{QUERY}?format={form}")).json(body);
+        let (bytes, cut) = api.bytes(request).await?;
+        match &self.out {
+            Some(path) => {
+                std::fs::write(path, &bytes).with_context(|| format!("cannot write {}", path.display()))?;
+                screen.line(format_args!("{} bytes are in {}", bytes.len(), path.display()));
+            }
+            // A closed pipe ends the writing silently, as `head` expects.
+            None => drop(std::io::stdout().write_all(&bytes)),
+        }
+        anyhow::ensure!(
+            !cut,
+            "the answer was cut at the gateway's limit: narrow the query, or raise gateway.query_rows_max"
+        );
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 
 mod archives;
 mod chunks;
+mod encrypted;
 mod exports;
 mod installation;
 mod repairs;

@@ -116,10 +116,12 @@ impl Keeper {
 
     /// Copies first and deletes then; says whether the object was there.
     async fn put_aside(&self, key: &str) -> Result<bool, Error> {
-        let Some(bytes) = self.tier2.get(key).await? else { return Ok(false) };
+        // What is sealed stays so, also where its key is gone.
+        let lying = Tier2 { objects: self.tier2.objects.as_they_lie(), ..self.tier2.clone() };
+        let Some(bytes) = lying.get(key).await? else { return Ok(false) };
         let aside = format!("{ASIDE}{key}");
-        self.tier2.put(&aside, bytes.clone()).await?;
-        if self.tier2.get(&aside).await?.as_ref() != Some(&bytes) {
+        lying.put(&aside, bytes.clone()).await?;
+        if lying.get(&aside).await?.as_ref() != Some(&bytes) {
             return Err(Error::Objects(format!("{aside} is taken by another object: move that one first")));
         }
         self.tier2.delete(key).await?;

@@ -395,7 +395,11 @@ mod tests {
         let (_, Turn { shelf, .. }) = turn("shop", &archives);
         let id = |number| SegmentId { stream: 1, epoch: 0, number };
         let scope = |name: &str| {
-            Some(SegmentOrigin { scope: name.parse().unwrap(), range: KeyRange { first: 0, last: u64::MAX } })
+            Some(SegmentOrigin {
+                scope: name.parse().unwrap(),
+                range: KeyRange { first: 0, last: u64::MAX },
+                encrypted: false,
+            })
         };
         let mut segment = Segment::of_test("shop", (5, 20), scope("team"));
         assert!(shelf.takes(&segment));

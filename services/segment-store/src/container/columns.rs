@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::{array::RecordBatch, ipc::writer::StreamWriter};
 use bytes::Bytes;
 use chunk::Origin;
-use ingest::{RawEvent, conform, merge_schemas, to_batch};
+use ingest::{BatchBuilder, RawEvent, conform, merge_schemas, to_batch};
 use types::{Offset, SegmentId, Timestamp};
 use wire::{block::BlockEvent, segment_store::ChunkMeta};
 
@@ -16,6 +16,10 @@ const ANSWERS_BYTES_MAX: u64 = 64 << 20;
 
 /// Bytes that a row costs in columns besides its payload, about: times, offset, segment, offsets of texts.
 const ROW_OVERHEAD: usize = 64;
+
+/// Cells of the inferred columns of a chunk, the empty ones included: 256 MiB of 8 bytes. Events with too many different fields
+/// for their number keep those that come later in the rest column.
+pub(crate) const CELLS_MAX: usize = 1 << 25;
 
 /// Rows as one Arrow IPC stream.
 #[derive(Debug, Clone)]
@@ -119,15 +123,22 @@ pub(crate) fn chunk(segment: SegmentId, origin: Option<&Origin>, blocks: &[Arc<T
     let failed = |e: &dyn std::fmt::Display| Error::Columns(e.to_string());
     let from = blocks.first().map(|block| block.base()).ok_or_else(|| failed(&"a chunk needs events"))?;
     let events: Vec<BlockEvent> = blocks.iter().flat_map(|block| block.events()).collect();
+    unite(segment, origin, from, batches(segment, from, &events, CELLS_MAX))
+}
+
+/// Events as columns, with so many cells at most; one batch, unless their texts are too long for it.
+pub(crate) fn batches(segment: SegmentId, from: Offset, events: &[BlockEvent], cells_max: usize) -> Vec<RecordBatch> {
     let mut raw_events = events.iter().map(raw).peekable();
     let mut batches = Vec::new();
     let mut next = from;
     while raw_events.peek().is_some() {
-        let batch = to_batch(segment, next, &mut raw_events);
+        let mut builder = BatchBuilder::new(segment, next).with_inferred_max(cells_max / events.len());
+        builder.extend(&mut raw_events);
+        let batch = builder.finish();
         next += u64::try_from(batch.num_rows()).unwrap_or(u64::MAX);
         batches.push(batch);
     }
-    unite(segment, origin, from, batches)
+    batches
 }
 
 /// Writes consecutive batches of any columns as one chunk.
@@ -156,6 +167,10 @@ impl Chunk {
         ChunkMeta { key, from: self.from, to: self.to, bytes, time_min: self.time_min, time_max: self.time_max }
     }
 }
+
+#[cfg(test)]
+#[path = "columns_tests.rs"]
+mod bad_input;
 
 #[cfg(test)]
 mod tests {

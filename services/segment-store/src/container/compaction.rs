@@ -4,18 +4,31 @@
 //! [`FAN`]. Towards the end of a segment that still grows, tiers only fall, and no tier holds [`FAN`] chunks; what lies
 //! between two full chunks, or before the end of a sealed segment, is merged as far as it fits.
 //!
+//! Chunks of two days are not merged, so that a question about a day does not read a year of a trickle, and retention drops
+//! whole chunks soon. Where days do not go up (old lines come late), or a chunk has lines of several days, they are: else their
+//! chunks would have no bound. What lies before the end of a day is merged only where that doubles the chunk of each row:
+//! clocks that differ end a day again and again around midnight. A segment with more than [`DAYS_MAX`] chunks is merged
+//! as if it had no days, until it has no more than that: times that rise by a day with each chunk are no reason for any number of them.
+//!
 //! Bounds: a merge lifts each of its rows into a higher tier, but for the rows of a chunk that arrived above its
-//! neighbours (once), and for the last merge (once). So a row is rewritten at most `log_8(rows_max) + 2` times: eight or
-//! nine times by the defaults, for a segment that trickles for ever. A segment has at most `7 * log_8(rows_max)` chunks
-//! beside the full ones, and at most one between two of those. Bytes bound a merge too; where merging shrinks chunks
+//! neighbours (once), and for the last merge (once); before the end of a day it at least doubles the chunk of each row. So a row
+//! is rewritten at most `log_8(rows_max) + 2` times, eight or nine by the defaults, for a segment that trickles for ever,
+//! and at most `log_2(rows_max)` times, nineteen by the defaults, for the ends of days. A chunk whose lines lie further apart
+//! than a day joins what was kept apart by days: it may be rewritten once for each of the days before it.
+//! A segment has at most `7 * log_8(rows_max)` chunks beside the full ones, at most one between two of those, and the
+//! chunks that days keep apart: `DAYS_MAX` together. Bytes bound a merge too; where merging shrinks chunks
 //! much more than by half, a closing merge may be repeated with what follows.
 
 use std::ops::Range;
+
+use wire::segment_store::ChunkMeta;
 
 /// Chunks of one tier that become one of the next.
 pub(crate) const FAN: usize = 8;
 /// Chunks merged at once: more than a segment has in all tiers, so that this cuts only what never was compacted.
 pub(crate) const MERGE_MAX: usize = 64;
+/// Chunks of a segment, at most, for which days are looked at.
+pub(crate) const DAYS_MAX: usize = 1_024;
 
 /// How large a chunk may become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +40,7 @@ pub(crate) struct Rule {
 }
 
 /// A chunk, as far as compaction looks at it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Part {
     /// Events in it.
     pub(crate) rows: u64,
@@ -35,7 +48,12 @@ pub(crate) struct Part {
     pub(crate) bytes: u64,
     /// It is left as it is: its beginning is truncated, or it could not be read, or it is large in memory.
     pub(crate) solid: bool,
+    /// The day of its last event since 1970; `None` where its events lie further apart than a day.
+    pub(crate) day: Option<i64>,
 }
+
+/// Nanoseconds of a day.
+const DAY: i64 = 86_400_000_000_000;
 
 impl Rule {
     /// Whether it stays as it is; any two others fit together.
@@ -49,6 +67,18 @@ impl Rule {
 }
 
 impl Part {
+    /// What compaction looks at of a chunk.
+    pub(crate) fn of(chunk: &ChunkMeta, solid: bool) -> Self {
+        let (first, last) = (chunk.time_min.nanos(), chunk.time_max.nanos());
+        let day = last.checked_sub(first).filter(|span| *span <= DAY).map(|_| last.div_euclid(DAY));
+        Self { rows: chunk.to - chunk.from, bytes: chunk.bytes, solid, day }
+    }
+
+    /// Whether a day ends between this one and the next.
+    fn is_before(&self, next: &Self) -> bool {
+        self.day.zip(next.day).is_some_and(|(day, next)| day < next)
+    }
+
     fn tier(&self) -> u32 {
         self.rows.max(1).ilog(FAN as u64)
     }
@@ -63,22 +93,40 @@ impl Part {
 ///
 /// `closed` says that nothing will follow the last part.
 pub(crate) fn plan(parts: &[Part], closed: bool, rule: Rule) -> Option<Range<usize>> {
+    let by_day = parts.len() <= DAYS_MAX;
     let mut at = 0;
     while at < parts.len() {
         if rule.is_full(&parts[at]) {
             at += 1;
             continue;
         }
-        let length = parts[at..].iter().take_while(|part| !rule.is_full(part)).count();
+        let together = |pair: &&[Part]| !(rule.is_full(&pair[1]) || by_day && pair[0].is_before(&pair[1]));
+        let length = 1 + parts[at..].windows(2).take_while(together).count();
         let run = &parts[at..at + length];
-        let ended = closed || at + length < parts.len();
-        let last = || (ended && length > 1).then(|| 0..from_left(run, rule));
+        let last = || match parts.get(at + length) {
+            Some(next) if !rule.is_full(next) => day_end(run, rule),
+            None if !closed => None,
+            _ => (length > 1).then(|| 0..from_left(run, rule)),
+        };
         if let Some(found) = tiers(run, rule).or_else(last) {
             return Some(at + found.start..at + found.end);
         }
         at += length;
     }
     None
+}
+
+/// The longest end of a run in which no chunk is larger than the others together: more of the same day may still come.
+fn day_end(run: &[Part], rule: Rule) -> Option<Range<usize>> {
+    let (mut sum, mut largest, mut start) = (0_u64, 0, None);
+    for (at, part) in run.iter().enumerate().rev() {
+        sum = sum.saturating_add(part.rows);
+        largest = largest.max(part.rows);
+        if largest <= sum - largest && at + 1 < run.len() {
+            start = Some(at);
+        }
+    }
+    start.map(|start| start..start + from_left(&run[start..], rule))
 }
 
 /// What breaks the order of tiers: a tier that rises, or one that is complete.
@@ -123,157 +171,5 @@ fn from_right(run: &[Part], last: usize, rule: Rule) -> Range<usize> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const RULE: Rule = Rule { rows_max: 1 << 19, bytes_max: 1 << 30 };
-
-    /// A chunk of a simulated segment: its rows, each with how often it was rewritten.
-    #[derive(Debug, Clone)]
-    struct Chunk {
-        from: u64,
-        rewritten: Vec<u32>,
-    }
-
-    fn part(chunk: &Chunk) -> Part {
-        let rows = chunk.rewritten.len() as u64;
-        Part { rows, bytes: rows * 10, solid: false }
-    }
-
-    /// Merges until nothing is planned; answers how many merges that took.
-    fn settle(chunks: &mut Vec<Chunk>, closed: bool, rule: Rule) -> usize {
-        let mut merges = 0;
-        loop {
-            let parts: Vec<Part> = chunks.iter().map(part).collect();
-            let Some(range) = plan(&parts, closed, rule) else { return merges };
-            assert!(range.len() >= 2 && range.len() <= MERGE_MAX, "{range:?}");
-            let inputs: Vec<Chunk> = chunks.drain(range.clone()).collect();
-            let mut merged = Chunk { from: inputs[0].from, rewritten: Vec::new() };
-            for input in inputs {
-                assert_eq!(input.from, merged.from + merged.rewritten.len() as u64, "out of order");
-                merged.rewritten.extend(input.rewritten.iter().map(|n| n + 1));
-            }
-            assert!(merged.rewritten.len() as u64 <= rule.rows_max);
-            chunks.insert(range.start, merged);
-            merges += 1;
-        }
-    }
-
-    fn arrive(chunks: &mut Vec<Chunk>, rows: usize) {
-        let from = chunks.last().map_or(0, |c| c.from + c.rewritten.len() as u64);
-        chunks.push(Chunk { from, rewritten: vec![0; rows] });
-    }
-
-    fn parts(rows: &[u64]) -> Vec<Part> {
-        rows.iter().map(|&rows| Part { rows, bytes: 0, solid: false }).collect()
-    }
-
-    #[test]
-    fn what_is_merged_is_said_by_the_tiers() {
-        /// Rows of chunks, whether the segment is closed, what is merged.
-        type Case = (&'static [u64], bool, Option<Range<usize>>);
-        let cases: &[Case] = &[
-            (&[], true, None),
-            (&[5], true, None),
-            (&[5; 7], false, None),
-            (&[5; 8], false, Some(0..8)),
-            (&[5, 5], true, Some(0..2)),
-            (&[100, 5, 5], false, None),
-            (&[5, 5, 100], false, Some(0..3)),
-            (&[100, 5, 5, 100], false, Some(1..4)),
-            (&[400, 100, 5, 412], false, Some(2..4)),
-            (&[400, 100, 5, 510], false, Some(0..4)),
-            (&[5, 400_000, 5, 5, 400_000, 5, 5], false, Some(2..4)),
-            (&[5, 400_000, 5, 400_000, 5, 5], false, None),
-            (&[5, 400_000, 5, 400_000, 5, 5], true, Some(4..6)),
-            (&[200_000, 200_000, 200_000], true, Some(0..2)),
-        ];
-        for (rows, closed, expected) in cases {
-            assert_eq!(plan(&parts(rows), *closed, RULE), *expected, "{rows:?} closed: {closed}");
-        }
-    }
-
-    #[test]
-    fn a_solid_chunk_parts_its_neighbours() {
-        let mut some = parts(&[5, 5, 5, 5]);
-        some[1].solid = true;
-        assert_eq!(plan(&some, true, RULE), Some(2..4));
-        some[2].solid = true;
-        assert_eq!(plan(&some, true, RULE), None);
-    }
-
-    #[test]
-    fn bytes_bound_a_merge() {
-        let wide = |bytes| Part { rows: 3, bytes, solid: false };
-        let rule = Rule { bytes_max: 1_000, ..RULE };
-        assert_eq!(plan(&[wide(400), wide(400), wide(400)], true, rule), Some(0..2));
-        assert_eq!(plan(&[wide(501), wide(400), wide(501)], true, rule), None, "full ones stay");
-    }
-
-    #[test]
-    fn a_trickle_for_days_stays_within_its_bounds() {
-        let mut chunks = Vec::new();
-        for _ in 0..60_000 {
-            arrive(&mut chunks, 10);
-            settle(&mut chunks, false, RULE);
-        }
-        assert!(chunks.len() <= 7 * 7 + 2, "{} chunks", chunks.len());
-        let most = chunks.iter().flat_map(|c| &c.rewritten).max().copied();
-        assert!(most <= Some(8), "{most:?}");
-        settle(&mut chunks, true, RULE);
-        assert!(chunks.len() <= 3, "{} chunks of 600 000 rows", chunks.len());
-    }
-
-    proptest! {
-        #[test]
-        fn any_segment_converges_in_order_with_few_chunks_and_few_rewrites(
-            sizes in prop::collection::vec(prop_oneof![5 => 1usize..20, 2 => 20usize..900, 1 => 900usize..5_000], 1..250),
-            settle_every in 1usize..40,
-            rows_max in prop_oneof![Just(4_096u64), Just(1 << 19)],
-        ) {
-            let rule = Rule { rows_max, ..RULE };
-            let mut chunks = Vec::new();
-            for (n, size) in sizes.iter().enumerate() {
-                arrive(&mut chunks, *size);
-                if n % settle_every == 0 {
-                    settle(&mut chunks, false, rule);
-                }
-            }
-            let tiers = (rows_max / 2).ilog(8) as usize + 1;
-            settle(&mut chunks, false, rule);
-            let full = chunks.iter().filter(|c| rule.is_full(&part(c))).count();
-            prop_assert!(chunks.len() <= 2 * full + 7 * tiers, "{} chunks, {full} full", chunks.len());
-            settle(&mut chunks, true, rule);
-            let full = chunks.iter().filter(|c| rule.is_full(&part(c))).count();
-            prop_assert!(chunks.len() <= 2 * full + 1, "{} chunks, {full} full", chunks.len());
-            let rows: usize = sizes.iter().sum();
-            prop_assert!((full as u64) * rows_max / 2 <= rows as u64, "a full chunk is more than half full");
-            prop_assert_eq!(chunks.iter().map(|c| c.rewritten.len()).sum::<usize>(), rows);
-            let most = chunks.iter().flat_map(|c| &c.rewritten).max().copied().unwrap_or(0);
-            prop_assert!(most as usize <= tiers + 2, "a row was rewritten {} times", most);
-        }
-
-        /// Sizes as an object has them: much of a small one is its footer, so that merging shrinks.
-        #[test]
-        fn it_ends_whatever_the_sizes(sizes in prop::collection::vec((1u64..100_000, 1u64..2_000_000, any::<bool>()), 0..300), closed: bool) {
-            let rule = Rule { rows_max: 1 << 19, bytes_max: 4 << 20 };
-            let mut all: Vec<Part> = sizes.iter().map(|&(rows, bytes, solid)| Part { rows, bytes, solid: solid && rows % 7 == 0 }).collect();
-            let before = all.len();
-            let mut merges = 0;
-            while let Some(range) = plan(&all, closed, rule) {
-                let mut sum = Part { rows: 0, bytes: 0, solid: false };
-                for part in all.drain(range.clone()) {
-                    prop_assert!(!part.solid, "a solid chunk is never merged");
-                    sum.add(&part);
-                }
-                prop_assert!(rule.fits(&sum));
-                sum.bytes = sum.bytes / 3 + 4_000;
-                all.insert(range.start, sum);
-                merges += 1;
-            }
-            prop_assert!(merges < before.max(1));
-        }
-    }
-}
+#[path = "compaction_tests.rs"]
+mod tests;

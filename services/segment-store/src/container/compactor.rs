@@ -3,7 +3,7 @@
 //! Readers that were told the old chunks still find them: they are garbage, which stays for a while.
 //!
 //! Bounds: one merge at a time, of at most [`MERGE_MAX`] objects, a quarter of
-//! `chunk_bytes_max` of them together, and 128 MiB in memory; all computing is off the service's thread.
+//! `chunk_bytes_max` of them together, 128 MiB in memory, and [`CELLS_MAX`] cells of all columns of any; all computing is off the service's thread.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -14,16 +14,16 @@ use arrow::array::RecordBatch;
 use bytes::Bytes;
 use chunk::Origin;
 use tracing::{debug, error};
-use types::{IndexName, SegmentId};
+use types::SegmentId;
 use wire::segment_store::ChunkMeta;
 
 use crate::{
     container::{
-        columns::{Chunk, unite},
+        columns::{CELLS_MAX, Chunk, unite},
         compaction::{MERGE_MAX, Part, Rule, plan},
         frame::Entry,
         state::{GARBAGE_MAX, Segment, State},
-        tier2::Tier2,
+        tier2::{Home, Tier2},
     },
     crash,
     error::Error,
@@ -55,7 +55,7 @@ pub(crate) struct Compactor {
 #[derive(Debug)]
 struct Job {
     segment: SegmentId,
-    index: IndexName,
+    home: Home,
     chunks: Vec<ChunkMeta>,
 }
 
@@ -94,15 +94,21 @@ impl Compactor {
         let Some(job) = self.find() else { return Ok(false) };
         let mut inputs = Vec::with_capacity(job.chunks.len());
         for meta in &job.chunks {
-            let Some(bytes) = self.tier2.get(&meta.key).await? else {
-                self.leave_out(&meta.key, "the object is gone");
-                return Ok(true);
+            let why = match self.tier2.get(&meta.key).await {
+                Ok(Some(bytes)) => {
+                    inputs.push((meta.clone(), bytes));
+                    continue;
+                }
+                Ok(None) => "the object is gone".to_owned(),
+                Err(Error::Sealed(why)) => why,
+                Err(error) => return Err(error),
             };
-            inputs.push((meta.clone(), bytes));
+            self.leave_out(&meta.key, &why);
+            return Ok(true);
         }
         let segment = job.segment;
         let origin = self.tier2.container.origin(segment);
-        match self.tier2.host.cpu(move || merge(segment, origin.as_ref(), inputs)).await {
+        match self.tier2.host.cpu(move || merge(segment, origin.as_ref(), inputs, CELLS_MAX)).await {
             Ok(merged) => self.replace(&job, merged).await?,
             Err(Fault::Large(at)) => drop(self.solid.insert(job.chunks[at].key.clone())),
             Err(Fault::Unreadable(at, why)) => self.leave_out(&job.chunks[at].key, &why),
@@ -146,21 +152,27 @@ impl Compactor {
         let parts: Vec<Part> = known.chunks.iter().map(|chunk| self.part(known, chunk)).collect();
         let closed = known.sealed && known.tail_from == known.end;
         let range = plan(&parts, closed, self.rule)?;
-        Some(Job { segment, index: known.index.clone(), chunks: known.chunks[range].to_vec() })
+        Some(Job { segment, home: Home::of(known), chunks: known.chunks[range].to_vec() })
     }
 
     fn part(&self, segment: &Segment, chunk: &ChunkMeta) -> Part {
         // What begins below the start goes as a whole soon.
         let solid = chunk.from < segment.start || self.solid.contains(&chunk.key);
-        Part { rows: chunk.to - chunk.from, bytes: chunk.bytes, solid }
+        Part::of(chunk, solid)
     }
 
     async fn replace(&mut self, job: &Job, merged: Merged) -> Result<(), Error> {
         let (tier2, segment) = (&self.tier2, job.segment);
         let Merged { chunk, used } = merged;
-        let key = tier2.fresh_key(&job.index, segment, chunk.from);
+        let key = tier2.fresh_key(&job.home, segment, chunk.from);
         let meta = chunk.meta(key);
-        tier2.put(&meta.key, chunk.bytes).await?;
+        match tier2.put(&meta.key, chunk.bytes).await {
+            Err(Error::Sealed(why)) => {
+                self.leave_out(&job.chunks[0].key, &why);
+                return Ok(());
+            }
+            put => put?,
+        }
         crash::point("after_compaction_put");
         let entry = Entry::ChunksReplaced { segment, meta: meta.clone(), at: tier2.container.clock.now() };
         if !tier2.commit(segment, &meta.key, &entry).await? {
@@ -186,8 +198,15 @@ impl Compactor {
 }
 
 /// Joins as many chunks, from the first on, as memory allows: at least two.
-fn merge(segment: SegmentId, origin: Option<&Origin>, inputs: Vec<(ChunkMeta, Bytes)>) -> Result<Merged, Fault> {
+fn merge(
+    segment: SegmentId,
+    origin: Option<&Origin>,
+    inputs: Vec<(ChunkMeta, Bytes)>,
+    cells_max: usize,
+) -> Result<Merged, Fault> {
     let mut batches: Vec<RecordBatch> = Vec::new();
+    // Columns that some have not are there in the others, empty.
+    let (mut columns, mut rows) = (BTreeSet::new(), 0);
     let from = inputs.first().map_or(0, |(meta, _)| meta.from);
     let (mut used, mut decoded) = (0, 0);
     for (at, (meta, bytes)) in inputs.into_iter().enumerate() {
@@ -197,6 +216,11 @@ fn merge(segment: SegmentId, origin: Option<&Origin>, inputs: Vec<(ChunkMeta, By
             // Whole, and in the place of another.
             let chunk::ChunkInfo { segment, first, last, .. } = found;
             return Err(Fault::Unreadable(at, format!("it holds the events {first} to {last} of segment {segment}")));
+        }
+        columns.extend(found.schema.fields().iter().map(|field| field.name().clone()));
+        rows += usize::try_from(found.rows).unwrap_or(usize::MAX);
+        if rows.saturating_mul(columns.len()) > cells_max && at > 0 {
+            break;
         }
         let read = chunk::read(bytes).map_err(unreadable)?;
         decoded += read.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
@@ -211,4 +235,62 @@ fn merge(segment: SegmentId, origin: Option<&Origin>, inputs: Vec<(ChunkMeta, By
     }
     let chunk = unite(segment, origin, from, batches).map_err(|e| Fault::Result(e.to_string()))?;
     Ok(Merged { chunk, used })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::{
+        array::{ArrayRef, AsArray, Int64Array, StringArray, TimestampNanosecondArray},
+        datatypes::Int64Type,
+    };
+    use types::Timestamp;
+
+    use super::*;
+
+    const SEGMENT: SegmentId = SegmentId { stream: 1, epoch: 0, number: 0 };
+
+    /// Ten rows with a column of their own.
+    fn input(number: u64) -> (ChunkMeta, Bytes) {
+        let (from, to) = (number * 10, number * 10 + 10);
+        let each = || (from..to).map(|n| i64::try_from(n).unwrap());
+        let text = |text: &str| Arc::new(StringArray::from(vec![text; 10])) as ArrayRef;
+        // Later events have earlier times, and lie before others of their program.
+        let times = TimestampNanosecondArray::from_iter_values(each().map(|n| 1_000 - n));
+        let rows = RecordBatch::try_from_iter([
+            ("_time", Arc::new(times) as ArrayRef),
+            ("_received", Arc::new(TimestampNanosecondArray::from_iter_values(each()))),
+            ("_msg", text("m")),
+            ("severity", text("info")),
+            ("_segment", text(&SEGMENT.to_string())),
+            ("_offset", Arc::new(Int64Array::from_iter_values(each()))),
+            (&format!("own-{number}"), Arc::new(Int64Array::from_iter_values(each()))),
+            ("service", Arc::new(each().map(|n| Some(["a", "b"][usize::from(n % 3 == 0)])).collect::<StringArray>())),
+        ]);
+        let chunk = chunk::write(SEGMENT, from, &[rows.unwrap()]).unwrap();
+        let (time_min, time_max) = (Timestamp::MIN, Timestamp::MAX);
+        let meta = ChunkMeta { key: String::new(), from, to, bytes: chunk.bytes.len() as u64, time_min, time_max };
+        (meta, chunk.bytes)
+    }
+
+    #[test]
+    fn merged_chunks_give_back_the_order_of_events() {
+        let merged = merge(SEGMENT, None, (0..4).map(input).collect(), CELLS_MAX).unwrap();
+        assert_eq!((merged.used, merged.chunk.from, merged.chunk.to), (4, 0, 40));
+        assert_eq!(chunk::info(&merged.chunk.bytes).unwrap().order.as_deref(), Some("service"));
+        let read = chunk::read(merged.chunk.bytes).unwrap();
+        let offsets: Vec<_> = read.iter().flat_map(|b| b["_offset"].as_primitive::<Int64Type>().values()).collect();
+        assert!(offsets.into_iter().copied().eq(0..40));
+    }
+
+    #[test]
+    fn chunks_with_many_columns_between_them_are_merged_as_far_as_memory_is_for() {
+        // One has eight columns, each further one brings another: 80, 180, 300 and 440 cells.
+        for (cells, used) in [(440, Some(4)), (439, Some(3)), (180, Some(2)), (179, None)] {
+            let merged = merge(SEGMENT, None, (0..4).map(input).collect(), cells);
+            assert_eq!(merged.as_ref().ok().map(|merged| merged.used), used, "{cells}: {merged:?}");
+            assert!(merged.is_ok() || matches!(merged, Err(Fault::Large(0))));
+        }
+    }
 }

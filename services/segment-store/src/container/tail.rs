@@ -192,7 +192,7 @@ impl Tail {
     }
 
     /// What is due for Tier 2 by the rule, the longest overdue first; segments that are `urgent` are due at once, withheld
-    /// ones never.
+    /// ones and those that `wait` never.
     ///
     /// At most `bytes_max` at a time, so that a chunk stays of a size that can be read whole.
     pub fn due(
@@ -201,9 +201,10 @@ impl Tail {
         rule: FlushRule,
         bytes_max: u64,
         urgent: impl Fn(SegmentId) -> bool,
+        wait: impl Fn(SegmentId) -> bool,
     ) -> Option<Due> {
         let full = self.bytes - self.withheld_bytes() >= rule.total;
-        let open = || self.segments.iter().filter(|(_, blocks)| !blocks.withheld);
+        let open = || self.segments.iter().filter(|(id, blocks)| !blocks.withheld && !wait(**id));
         let largest = open().max_by_key(|(_, b)| b.bytes).map(|(id, _)| *id);
         let due = |id: SegmentId, blocks: &Blocks| {
             let old = blocks.blocks.front().is_some_and(|b| now.since(b.since) >= rule.age);
@@ -292,13 +293,14 @@ mod tests {
     fn the_rule_says_what_is_due() {
         let big = "x".repeat(700);
         let at = |second: i64| Timestamp::from_millis(second * 1_000);
-        let due = |tail: &Tail, second| tail.due(at(second), RULE, 10_000, |_| false).map(|d| d.segment);
+        let due = |tail: &Tail, second| tail.due(at(second), RULE, 10_000, |_| false, |_| false).map(|d| d.segment);
         let mut tail = Tail::default();
         assert_eq!(due(&tail, 0), None);
         push(&mut tail, A, 0, &["small"], &[], 0);
         assert_eq!(due(&tail, 9), None);
         assert_eq!(due(&tail, 10), Some(A), "old");
-        assert_eq!(tail.due(at(0), RULE, 10_000, |id| id == A).map(|d| d.segment), Some(A), "sealed");
+        assert_eq!(tail.due(at(0), RULE, 10_000, |id| id == A, |_| false).map(|d| d.segment), Some(A), "sealed");
+        assert!(tail.due(at(0), RULE, 10_000, |id| id == A, |id| id == A).is_none_or(|d| d.segment != A), "it waits");
         push(&mut tail, B, 0, &[&big, &big], &[], 1);
         assert_eq!(due(&tail, 5), Some(B), "large");
         assert_eq!(due(&tail, 20), Some(A), "the oldest first");
@@ -317,7 +319,7 @@ mod tests {
         tail.withhold(B);
         push(&mut tail, B, 0, &[&big], &[], 0);
         push(&mut tail, B, 1, &["c", "d", "e"], &[1], 0);
-        let due = |tail: &Tail, second| tail.due(at(second), RULE, 10_000, |_| false).map(|d| d.segment);
+        let due = |tail: &Tail, second| tail.due(at(second), RULE, 10_000, |_| false, |_| false).map(|d| d.segment);
         assert_eq!(tail.withheld_bytes(), tail.segments[&B].bytes);
         assert_eq!(due(&tail, 5), None, "what cannot go makes nothing else due");
         assert_eq!(due(&tail, 10), Some(A));

@@ -7,11 +7,16 @@ use std::{future::Future, time::Duration};
 
 use bytes::Bytes;
 use host::Host;
-use store::{Objects, Put, StoreError};
+use store::{Objects, Put, SEALED, StoreError};
 use types::{Generation, IndexName, Offset, SegmentId, Timestamp};
 
 use crate::{
-    container::{Container, frame::Entry, recovery::jittered, state::State},
+    container::{
+        Container,
+        frame::Entry,
+        recovery::jittered,
+        state::{Segment, State},
+    },
     error::Error,
 };
 
@@ -19,6 +24,23 @@ use crate::{
 const TRIES_MAX: u32 = 3;
 /// The pause after the first of them; it doubles.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// How the chunks of a segment are put.
+#[derive(Debug, Clone)]
+pub(crate) struct Home {
+    /// The index.
+    index: IndexName,
+    /// Whether they are sealed with a key of its stream.
+    encrypted: bool,
+}
+
+impl Home {
+    /// Asked together with what is to be put: of a segment that is gone nobody knows any more that it is encrypted.
+    pub(crate) fn of(segment: &Segment) -> Self {
+        let encrypted = segment.origin.as_ref().is_some_and(|origin| origin.encrypted);
+        Self { index: segment.index.clone(), encrypted }
+    }
+}
 
 /// The objects of one container; cheap to clone.
 #[derive(Clone)]
@@ -35,9 +57,10 @@ impl Tier2 {
     }
 
     /// A key that nobody ever used.
-    pub(crate) fn fresh_key(&self, index: &IndexName, segment: SegmentId, from: Offset) -> String {
+    pub(crate) fn fresh_key(&self, home: &Home, segment: SegmentId, from: Offset) -> String {
         let (generation, unique) = (self.container.generation, uuid::Uuid::new_v4());
-        format!("{}{from:020}-G{generation}-{unique}.parquet", folder(index, segment))
+        let sealed = if home.encrypted { SEALED } else { "" };
+        format!("{}{from:020}-G{generation}-{unique}.parquet{sealed}", folder(&home.index, segment))
     }
 
     /// Stores an object under a fresh key.
@@ -124,7 +147,8 @@ pub(crate) fn folder(index: &IndexName, segment: SegmentId) -> String {
 
 /// What the key of a chunk says: its first offset, and the generation of the owner that put it.
 pub(crate) fn parse_key(key: &str) -> Option<(Offset, Generation)> {
-    let name = key.rsplit('/').next()?.strip_suffix(".parquet")?;
+    let name = key.rsplit('/').next()?;
+    let name = name.strip_suffix(SEALED).unwrap_or(name).strip_suffix(".parquet")?;
     let (from, rest) = name.split_once("-G")?;
     let (generation, _) = rest.split_once('-')?;
     Some((from.parse().ok()?, Generation(generation.parse().ok()?)))
@@ -147,7 +171,10 @@ where
 
 /// A failure of object storage, as the callers of this service are told.
 pub(crate) fn failed(error: StoreError) -> Error {
-    Error::Objects(error.to_string())
+    match error {
+        StoreError::Key { .. } | StoreError::Sealed { .. } => Error::Sealed(error.to_string()),
+        _ => Error::Objects(error.to_string()),
+    }
 }
 
 #[cfg(test)]
@@ -185,6 +212,7 @@ mod tests {
         let folder = folder(&"shop".parse().unwrap(), segment);
         let key = format!("{folder}{:020}-G12-0b0e-11-x.parquet", 345);
         assert_eq!(parse_key(&key), Some((345, Generation(12))));
+        assert_eq!(parse_key(&(key + SEALED)), Some((345, Generation(12))));
         for foreign in ["", "chunks/shop/7-1-2/readme", "x/00-Gx-y.parquet", "x/1-G2.parquet", "x/1-G2-u.tmp"] {
             assert_eq!(parse_key(foreign), None, "{foreign}");
         }

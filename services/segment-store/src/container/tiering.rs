@@ -11,7 +11,7 @@ use host::Host;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
-use types::{IndexName, Offset, SegmentId, Timestamp};
+use types::{Offset, SegmentId, Timestamp};
 
 use crate::{
     container::{
@@ -24,7 +24,7 @@ use crate::{
         recovery::jittered,
         snapshots::Snapshots,
         tail::{Due, FlushRule},
-        tier2::Tier2,
+        tier2::{Home, Tier2},
     },
     crash,
     error::Error,
@@ -46,6 +46,8 @@ const CHUNKS_PER_MERGE: usize = 4;
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 /// The longest such pause.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// How long a segment waits whose chunk could not be sealed, while others are moved.
+const UNSEALED_PAUSE: Duration = Duration::from_secs(5);
 /// The longest time between two looks at garbage, or at the orphans of one segment.
 const CHORE_EVERY_MAX: Duration = Duration::from_secs(10);
 
@@ -59,6 +61,8 @@ pub(crate) struct Tiering {
     marked: Mark,
     /// The log holds no frame below this sequence.
     purged: u64,
+    /// Segments whose key could not be had, with the time when they are tried again; at most those of the container.
+    unsealed: BTreeMap<SegmentId, Instant>,
     compactor: Compactor,
     compaction: Chore,
     collector: Collector,
@@ -124,6 +128,7 @@ impl Tiering {
             snapshots,
             marked,
             purged: 0,
+            unsealed: BTreeMap::new(),
             compactor,
             compaction: Chore::new("compaction", Duration::ZERO),
             collector,
@@ -170,8 +175,8 @@ impl Tiering {
         self.serve_flush_calls().await?;
         let mut written = 0;
         while written < CHUNKS_PER_ROUND_MAX {
-            let Some((due, index)) = self.due(self.container.limits.flush) else { break };
-            self.flush(due, index).await?;
+            let Some((due, home)) = self.due(self.container.limits.flush) else { break };
+            self.flush(due, home).await?;
             written += 1;
         }
         let carried = self.carry().await;
@@ -203,11 +208,14 @@ impl Tiering {
             for _ in 0..CHUNKS_PER_ROUND_MAX {
                 let due = self.due(rule);
                 more = due.is_some();
-                let Some((due, index)) = due else { break };
-                self.flush(due, index).await?;
+                let Some((due, home)) = due else { break };
+                self.flush(due, home).await?;
             }
             let books = self.container.books.read();
             open.retain(|segment, end| books.state.segments.get(segment).is_some_and(|s| s.tail_from < *end));
+        }
+        if let Some(segment) = open.keys().find(|segment| self.unsealed.contains_key(segment)) {
+            return Err(Error::Sealed(format!("the key of segment {segment} cannot be had: not everything was moved")));
         }
         self.snapshot().await?;
         self.container.flushed.send_replace(wanted);
@@ -244,7 +252,7 @@ impl Tiering {
         Ok(())
     }
 
-    fn due(&self, rule: FlushRule) -> Option<(Due, IndexName)> {
+    fn due(&self, rule: FlushRule) -> Option<(Due, Home)> {
         let books = self.container.books.read();
         let overdue = self.container.overdue(&books);
         let urgent = |id| {
@@ -252,17 +260,27 @@ impl Tiering {
             known.is_some_and(|s| s.sealed || (overdue > 0 && s.oldest_seq().is_some_and(|seq| seq < overdue)))
         };
         let bytes_max = self.container.limits.chunk_bytes_max;
-        let due = books.tail.due(self.container.clock.now(), rule, bytes_max, urgent)?;
-        let index = books.state.segments.get(&due.segment)?.index.clone();
-        Some((due, index))
+        let now = Instant::now();
+        let wait = |id| self.unsealed.get(&id).is_some_and(|until| now < *until);
+        let due = books.tail.due(self.container.clock.now(), rule, bytes_max, urgent, wait)?;
+        let home = Home::of(books.state.segments.get(&due.segment)?);
+        Some((due, home))
     }
 
-    async fn flush(&mut self, due: Due, index: IndexName) -> Result<(), Error> {
+    async fn flush(&mut self, due: Due, home: Home) -> Result<(), Error> {
         let Due { segment, blocks } = due;
         let origin = self.container.origin(segment);
         let chunk = self.host.cpu(move || columns::chunk(segment, origin.as_ref(), &blocks)).await?;
-        let meta = chunk.meta(self.tier2.fresh_key(&index, segment, chunk.from));
-        self.tier2.put(&meta.key, chunk.bytes).await?;
+        let meta = chunk.meta(self.tier2.fresh_key(&home, segment, chunk.from));
+        match self.tier2.put(&meta.key, chunk.bytes).await {
+            // One index must not keep others from object storage.
+            Err(error @ Error::Sealed(_)) => {
+                self.wait_for_key(segment, &error);
+                return Ok(());
+            }
+            put => put?,
+        }
+        self.unsealed.remove(&segment);
         crash::point("after_chunk_put");
         let entry = Entry::ChunkCommitted { segment, meta: meta.clone() };
         if !self.tier2.commit(segment, &meta.key, &entry).await? {
@@ -276,6 +294,12 @@ impl Tiering {
         self.compactor.note(segment);
         self.container.chunked.notify_one();
         Ok(())
+    }
+
+    fn wait_for_key(&mut self, segment: SegmentId, error: &Error) {
+        metrics::FLUSH_FAILURES.inc();
+        warn!(container = %self.container.id, %segment, %error, "events of an encrypted index stay in the log");
+        self.unsealed.insert(segment, Instant::now() + UNSEALED_PAUSE);
     }
 
     /// Writes blocks of open transactions to the end of the log while they hold back more than half of what it takes.

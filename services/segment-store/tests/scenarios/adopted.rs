@@ -35,7 +35,7 @@ async fn put(stage: &Stage, name: &str, from: u64, count: u64) -> ChunkMeta {
 }
 
 fn adoption(chunks: Vec<ChunkMeta>) -> Adoption {
-    let origin = SegmentOrigin { scope: "team".parse().unwrap(), range: place().range };
+    let origin = SegmentOrigin { scope: "team".parse().unwrap(), range: place().range, encrypted: false };
     let start = chunks.first().map_or(0, |chunk| chunk.from);
     Adoption { segment: SEGMENT, index: shop(), origin: Some(origin), start, sealed: false, bytes: 500, chunks }
 }

@@ -56,7 +56,7 @@ async fn archive(stage: &Stage, server: &S3Server, index: &str) {
 async fn stream(stage: &Stage, name: &str, number: u32) -> SegmentRange {
     let stream = stage.stream(name, number, 1).await;
     let there = stream.segments[0];
-    let origin = Some(SegmentOrigin { scope: stream.scope, range: there.range });
+    let origin = Some(SegmentOrigin { scope: stream.scope, range: there.range, encrypted: false });
     let (segment, index, predecessors) = (there.segment, stream.index, Vec::new());
     let new = NewSegment { segment, index, predecessors, transactional: false, origin };
     stage.bus.call_within::<CreateSegment>(&there.container, &new, LONG).await.unwrap();

@@ -12,15 +12,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arrow::datatypes::Schema;
 use bus::Bus;
+use bytes::Bytes;
 use client::Client;
 use segment_store::crash::POINTS;
 use testkit::eventually;
+use tokio_util::task::AbortOnDropHandle;
 use types::Timestamp;
 use wire::{
     block::BlockBuilder,
     coordinator::SegmentRange,
-    segment_store::{Append, AppendEvents},
+    segment_store::{Append, AppendEvents, Fragment, RowRun, RunFragment},
 };
 
 use crate::{
@@ -92,6 +95,27 @@ async fn write(bus: Bus, segment: SegmentRange, acked: Arc<AtomicU64>, enough: A
     }
 }
 
+/// Asks about the first event until nobody wants to know any more: one point is met by queries alone.
+async fn ask(bus: Bus, segment: SegmentRange) {
+    let schema = Bytes::from(engine::schema_to_ipc(&Schema::empty()).unwrap());
+    let runs = vec![RowRun { container: segment.container, segment: segment.segment, from: 0, to: 1 }];
+    for number in 0.. {
+        let fragment = Fragment {
+            id: number.to_string(),
+            index: "shop".parse().unwrap(),
+            text: "SELECT max(_msg) AS m FROM shop".to_owned(),
+            schema: schema.clone(),
+            runs: runs.clone(),
+            scan_bytes: u64::MAX,
+            within_ms: 10_000,
+            wait_ms: 100,
+        };
+        // Whoever does not own the container yet refuses, and the dead do not answer.
+        drop(bus.call_within::<RunFragment>(&segment.container, &fragment, Duration::from_millis(500)).await);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 /// How often the point is passed before it kills: what is passed often is not met at its first time only.
 fn passing(point: &str) -> u64 {
     match point {
@@ -118,6 +142,9 @@ async fn what_was_acknowledged_survives_a_crash_at_every_point() {
         generation += 1;
         stage.place(|_| ("b".into(), generation)).await;
         let load = Load::start(stage.bus.clone(), segment, count);
+        let _asked = (point == "fragment_begun")
+            .then(|| tokio::spawn(ask(stage.bus.clone(), segment)))
+            .map(AbortOnDropHandle::new);
         assert_eq!(doomed.ended().await.signal(), Some(SIGABRT), "{point}");
         stage.start("a", LIVELY).await;
         generation += 1;

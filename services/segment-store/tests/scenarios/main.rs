@@ -8,6 +8,7 @@ mod bucket;
 mod carried;
 mod containers;
 mod crashes;
+mod encrypted;
 mod epochs;
 mod failures;
 mod faults;

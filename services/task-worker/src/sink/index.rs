@@ -185,7 +185,7 @@ fn hashed(stream: &StreamDescription, events: Vec<(Option<RoutingKey>, Vec<u8>)>
 pub(crate) fn events_at(time: &ArrayRef, batch: &RecordBatch) -> Result<Vec<Vec<u8>>, TaskError> {
     let schema = batch.schema();
     let others = schema.fields().iter().zip(batch.columns()).filter(|(field, _)| field.name() != flow::TIME_COLUMN);
-    let time_field = Arc::new(Field::new(flow::TIME_COLUMN, time.data_type().clone(), false));
+    let time_field = Arc::new(Field::new(flow::TIME_COLUMN, time.data_type().clone(), time.null_count() > 0));
     let (fields, columns): (Vec<_>, Vec<_>) = std::iter::once((time_field, Arc::clone(time)))
         .chain(others.map(|(field, column)| (Arc::clone(field), Arc::clone(column))))
         .unzip();

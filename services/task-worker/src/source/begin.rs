@@ -3,34 +3,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use client::SegmentGraph;
-use flow::{TaskId, Uid};
 use types::{Offset, SegmentId, StreamCut};
-use wire::{Problem, coordinator::SegmentRange, job_manager::PartRef};
+use wire::{Problem, coordinator::SegmentRange};
 
 use crate::{chain::SourceSpec, error::TaskError, part::Part, retry::persist, split::Split, task::Context};
 
-/// The checkpointed parts of all subtasks of a source.
-pub(crate) type Parts = Vec<(PartRef, TaskId, Uid)>;
-
 /// The subtask's splits: its share of exactly the segments that the cut names.
 ///
-/// A segment that follows others may follow splits of another subtask, so the parts of all of them are looked at when there
-/// is one that is new.
+/// A segment may have been read by another subtask before, or follow those of another, so the parts of all of them are looked
+/// at.
 pub(super) async fn splits(
     context: &Context,
     spec: &SourceSpec,
     cut: &StreamCut,
-    mut known: BTreeMap<SegmentId, Split>,
-    parts: Parts,
+    parts: &[Part],
 ) -> Result<Vec<(SegmentRange, Split)>, TaskError> {
     let graph =
         persist("listing the segments of the source index", || context.shared.client.graph(&spec.index)).await?;
     let mine = share(cut, context.id.subtask, context.parallelism);
-    if mine.keys().any(|segment| !known.contains_key(segment)) {
-        for (part, task, uid) in parts.iter().filter(|(_, task, _)| *task != context.id) {
-            known.extend(Part::fetch(&context.shared.objects, part, *task, uid).await?.splits);
-        }
-    }
+    let known: BTreeMap<SegmentId, Split> = parts.iter().flat_map(|part| part.splits.clone()).collect();
     let split = |(segment, offset)| {
         let gone = || {
             let message = format_args!("segment {segment} of {} was truncated away before it was read", spec.index);

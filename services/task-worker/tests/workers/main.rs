@@ -8,8 +8,8 @@ mod scene;
 use std::{collections::BTreeMap, time::Duration};
 
 use flow::{
-    AggregateFunction, AggregateSpec, EarlyFire, EarlyOp, Edge, JobGraph, OperatorSpec, Partition, Projection,
-    SourceStart, Uid, Vertex, WindowSpec,
+    AggregateFunction, AggregateSpec, EarlyFire, EarlyOp, Edge, JobGraph, OperatorSpec, Projection, SourceStart, Uid,
+    Vertex, WindowSpec,
 };
 use types::{DurationText, Timestamp};
 use wire::Code;
@@ -136,7 +136,8 @@ fn windowed(early: Option<EarlyFire>, behind: Vec<OperatorSpec>) -> JobGraph {
     let fed = std::iter::once(window).chain(behind).collect();
     JobGraph {
         vertices: vec![vertex("source", vec![source(true), filter(), columns], 2), vertex("window", fed, 2)],
-        edges: vec![Edge { from: 0, to: 1, partition: Partition::Hash { columns: vec!["k".into()] } }],
+        edges: vec![Edge::hash(0, 1, vec!["k".into()])],
+        ..JobGraph::default()
     }
 }
 
@@ -211,8 +212,10 @@ async fn rows_without_a_window_are_written_once_and_in_the_order_of_their_split(
     let columns =
         project(&[("CAST(k AS TEXT)", "k"), ("bytes", "bytes"), ("_segment", "split"), ("_offset", "number")]);
     let sink = OperatorSpec::SinkIndex { index: "sums".parse().unwrap() };
-    let graph =
-        JobGraph { vertices: vec![vertex("rows", vec![source(false), filter(), columns, sink], 1)], edges: vec![] };
+    let graph = JobGraph {
+        vertices: vec![vertex("rows", vec![source(false), filter(), columns, sink], 1)],
+        ..JobGraph::default()
+    };
     let passing = |events: &[Event]| events.iter().filter(|e| e.bytes >= 10).count();
 
     publish(&scene, &all[..200]);

@@ -118,7 +118,7 @@ async fn a_windowed_job_goes_on_exactly_when_its_source_is_split_and_merged() {
     let parts = shop.scale(&scene, &[segment(1, 1)], &halves(told_range(&scene, 1)));
     scene
         .until("a source tells that it is at the end of a segment", |told| {
-            told.tasks.iter().any(|report| report.status == TaskStatus::Finished)
+            told.tasks.iter().any(|report| report.status == TaskStatus::EndOfSplit)
         })
         .await;
     let by_key = |event: &Event| match event.split {
@@ -193,8 +193,10 @@ async fn rows_are_written_once_though_the_target_is_scaled_and_the_worker_is_los
     let (all, mut shop) = (events(800), Shop::new());
     let columns = project(&[("bytes", "bytes"), ("_segment", "split"), ("_offset", "number")]);
     let sink = OperatorSpec::SinkIndex { index: "sums".parse().unwrap() };
-    let graph =
-        JobGraph { vertices: vec![vertex("rows", vec![source(false), filter(), columns, sink], 1)], edges: vec![] };
+    let graph = JobGraph {
+        vertices: vec![vertex("rows", vec![source(false), filter(), columns, sink], 1)],
+        ..JobGraph::default()
+    };
     let passing = |events: &[Event]| events.iter().filter(|e| e.bytes >= 10).count();
     let own = |event: &Event| segment(1, event.split);
 

@@ -26,7 +26,9 @@ use wire::{
         Append, AppendEvents, Appended, DescribeSegment, DescribeWriter, ReadFrom, ReadSegment, SegmentInfo,
         SegmentRead, WriterInfo, WriterName,
     },
-    task_worker::{AttemptName, Barrier, CancelTasks, DeployTasks, Deployment, Restore, TriggerCheckpoint},
+    task_worker::{
+        AttemptName, Barrier, BarrierKind, CancelTasks, DeployTasks, Deployment, Restore, TriggerCheckpoint,
+    },
     views::{MEMBERS, Member},
 };
 
@@ -366,6 +368,9 @@ impl Scene {
             cut,
             submission: 1,
             worker_started: self.member(worker.as_str()).await?.started,
+            cuts: std::collections::BTreeMap::new(),
+            generation: 0,
+            checkpoint: 0,
         })
     }
 
@@ -395,7 +400,8 @@ impl Scene {
         attempt: u32,
         checkpoint: u64,
     ) -> Result<Empty, Problem> {
-        let barrier = Barrier { job: "job".parse().unwrap(), attempt, checkpoint, submission: 1 };
+        let barrier =
+            Barrier { job: "job".parse().unwrap(), attempt, checkpoint, submission: 1, kind: BarrierKind::Checkpoint };
         self.bus.call::<TriggerCheckpoint>(worker, &barrier).await
     }
 

@@ -127,6 +127,7 @@ mod tests {
             scaling: Default::default(),
             retention: None,
             tags: Vec::new(),
+            encrypted: false,
         }
     }
 

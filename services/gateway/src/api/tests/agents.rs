@@ -282,6 +282,10 @@ async fn clients_of_elasticsearch_find_what_they_ask_for() {
         assert!(answer.text().contains(holds), "{method} {path}: {}", answer.text());
     }
     assert_eq!(ask(&world, request("GET", "/_aliases", "")).await.status, 401);
+    world.fake.elsewhere.lock().push("archive");
+    let all = ask(&world, request("GET", "/_cat/indices", "root")).await.json();
+    let names: Vec<&Value> = all.as_array().unwrap().iter().map(|one| &one["index"]).collect();
+    assert_eq!(names, ["other", "shop"], "what lies elsewhere cannot be asked here");
     let browser = request("GET", "/", "").insert_header(("accept", "text/html,application/xhtml+xml,*/*;q=0.8"));
     assert!(ask(&world, browser).await.text().contains("<!doctype html>"));
 }

@@ -57,6 +57,26 @@ async fn one_question_in_three_languages() {
 }
 
 #[actix_web::test]
+async fn a_search_without_a_time_has_the_one_beside_it() {
+    let world = world();
+    events(&world).await;
+    let (from, to) = (NOW_MS - 60_000 + 2_000, NOW_MS - 60_000 + 5_000);
+    for (text, from, to, count) in [
+        ("item", Some(from), Some(to), 3),
+        ("item", Some(from), None, 8),
+        ("item since:5m", Some(from), Some(to), 10),
+        ("item", None, None, 10),
+    ] {
+        let beside = |at: Option<i64>| at.map(|at| at.to_string());
+        let body = json!({"text": text, "language": "pipe", "from": beside(from), "to": beside(to)});
+        let answer = query(&world, "reader", body.clone()).await.json();
+        assert_eq!(answer["row_count"], count, "{body}: {answer}");
+    }
+    let wrong = query(&world, "reader", json!({"text": "item", "language": "pipe", "from": "yesterday"})).await;
+    assert_eq!((wrong.status, &wrong.json()["error"]["kind"]), (400, &json!("BadTime")));
+}
+
+#[actix_web::test]
 async fn answers_are_cut_and_say_so_in_every_language() {
     let world = world();
     put_lines(&world, &"{\"a\":1}\n".repeat(60)).await;

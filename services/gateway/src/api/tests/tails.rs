@@ -40,7 +40,11 @@ impl<S: futures::Stream<Item = String>> Reader<S> {
 }
 
 async fn tail(world: &World, from: &str) -> Reader<impl futures::Stream<Item = String> + use<>> {
-    let path = format!("/api/v1/indexes/shop/tail?from={from}");
+    tail_of(world, from, "").await
+}
+
+async fn tail_of(world: &World, from: &str, more: &str) -> Reader<impl futures::Stream<Item = String> + use<>> {
+    let path = format!("/api/v1/indexes/shop/tail?from={from}{more}");
     let answer = open(world, request("GET", &path, "reader")).await;
     assert_eq!(answer.status().as_u16(), 200, "{from}");
     let mut reader = Reader { parts: Box::pin(stream_of(answer.into_body())), text: String::new() };
@@ -208,4 +212,59 @@ async fn positions_that_are_none_of_the_index_are_refused() {
         let answer = ask(&world, request("GET", &path, "reader")).await;
         assert_eq!((answer.status, answer.kind().as_str()), (400, "BadPosition"), "{from}");
     }
+}
+
+#[actix_web::test]
+async fn a_tail_of_a_query_shows_its_rows_and_goes_on_behind_those_that_it_does_not() {
+    let world = world();
+    send(&world, 0, 40).await;
+    let mut reader = tail_of(&world, "earliest", "&query=i%3E%3D30%20%7C%20keep%20i,%20user").await;
+    reader.until("row", 10).await;
+    reader.until("rate", 1).await;
+    let row = &reader.data("row")[0];
+    assert_eq!(row.as_object().unwrap().keys().collect::<Vec<_>>(), ["i", "user"]);
+    let rate = reader.data("rate").pop().unwrap();
+    let told = ["seen", "matched", "sent", "dropped"].map(|name| rate[name].as_u64().unwrap());
+    assert_eq!(told, [40, 10, 10, 0], "{rate}");
+    // The position is behind everything that was looked at.
+    let mut again = tail_of(&world, rate["position"].as_str().unwrap(), "&query=user%3Du1&language=pipe").await;
+    send(&world, 40, 60).await;
+    again.until("row", 3).await;
+    let numbers: BTreeSet<u64> = again.data("row").iter().map(|row| row["i"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, BTreeSet::from([41, 49, 57]));
+    for (more, words) in [
+        ("&query=i%3E3%20%7C%20sort%20i", "sort looks at more than one event"),
+        ("&query=usr%3Da", "did you mean user?"),
+        ("&query=SELECT%20i%20FROM%20other&language=sql", "not of other"),
+        ("&slow=never", "unknown variant"),
+    ] {
+        let path = format!("/api/v1/indexes/shop/tail?from=latest{more}");
+        let answer = ask(&world, request("GET", &path, "reader")).await;
+        assert_eq!(answer.status, 400, "{more}");
+        assert!(answer.text().contains(words), "{more}: {}", answer.text());
+    }
+}
+
+/// Every row was sent or is counted as dropped, and nothing that is shown is shown twice.
+#[actix_web::test]
+async fn rows_that_a_slow_reader_misses_are_counted_exactly() {
+    let world = world();
+    for part in 0..20 {
+        send(&world, part * 500, (part + 1) * 500).await;
+    }
+    world.fake.segments.seal_stream("shop");
+    let path = "/api/v1/indexes/shop/tail?from=earliest&slow=drop&query=i%3E%3D100";
+    let answer = open(&world, request("GET", path, "reader")).await;
+    // One of the segments alone has more rows than the buffer, and they come at once.
+    let mut body = Box::pin(stream_of(answer.into_body()));
+    let mut reader = Reader { text: next(&mut body).await.unwrap(), parts: body };
+    reader.until("end", 1).await;
+    let rate = reader.data("rate").pop().unwrap();
+    let [seen, matched, sent, dropped] =
+        ["seen", "matched", "sent", "dropped"].map(|name| rate[name].as_u64().unwrap());
+    let numbers: BTreeSet<u64> = reader.data("row").iter().map(|row| row["i"].as_u64().unwrap()).collect();
+    assert_eq!((seen, matched), (10_000, 9_900), "{rate}");
+    assert_eq!((sent, reader.data("row").len()), (u64::try_from(numbers.len()).unwrap(), numbers.len()));
+    assert_eq!(sent + dropped, matched, "{rate}");
+    assert!(dropped > 0 && sent > 0, "{rate}");
 }

@@ -21,6 +21,7 @@ use crate::{
     console,
     doors::elastic::{self, Bulk, Item},
     error::HttpError,
+    platform::askable,
 };
 
 /// The version that is claimed: clients of 7, 8 and 9 speak with it.
@@ -49,7 +50,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
 }
 
 /// An answer of the product that clients look for: without this header they refuse to go on.
-fn said(status: StatusCode, body: impl Into<Vec<u8>>) -> HttpResponse {
+pub(crate) fn said(status: StatusCode, body: impl Into<Vec<u8>>) -> HttpResponse {
     answer(status)
         .insert_header(("x-elastic-product", "Elasticsearch"))
         .insert_header((CONTENT_TYPE, HeaderValue::from_static("application/json")))
@@ -130,7 +131,7 @@ async fn stored(
 pub(crate) async fn root(request: HttpRequest) -> Result<HttpResponse, HttpError> {
     let accepts = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
     if accepts.contains("text/html") {
-        return console::page().await;
+        return console::page(request).await;
     }
     let version = json!({
         "number": VERSION,
@@ -213,9 +214,8 @@ async fn nothing_to_do() -> HttpResponse {
 /// The indexes that a token may see.
 async fn names(request: &HttpRequest, door: &Door) -> Result<Vec<String>, HttpError> {
     let principal = door.auth.of(request).await?;
-    let all = door.platform.indexes().await?.indexes;
-    let seen = all.into_iter().filter(|known| principal.is_of(&known.index).is_ok());
-    Ok(seen.map(|known| known.index.to_string()).collect())
+    let all = askable(&*door.platform).await?.into_iter();
+    Ok(all.filter(|index| principal.is_of(index).is_ok()).map(|index| index.to_string()).collect())
 }
 
 async fn aliases(request: HttpRequest, door: Data<Door>) -> HttpResponse {

@@ -57,7 +57,7 @@ pub(crate) async fn export<E: std::fmt::Display>(
 }
 
 /// The code of `google.rpc` that goes with a status.
-fn rpc_code(status: StatusCode) -> u64 {
+fn rpc_code(status: StatusCode) -> i32 {
     match status.as_u16() {
         401 => 16,
         403 => 7,
@@ -66,14 +66,5 @@ fn rpc_code(status: StatusCode) -> u64 {
         429 => 8,
         503 => 14,
         _ => 3,
-    }
-}
-
-/// The same over gRPC, where exporters repeat what is unavailable, and what is exhausted only beside a hint.
-pub(crate) fn grpc_code(error: &HttpError) -> u64 {
-    match status(error).as_u16() {
-        429 => 14,
-        415 => 12,
-        other => rpc_code(StatusCode::from_u16(other).unwrap_or(StatusCode::BAD_REQUEST)),
     }
 }

@@ -1,179 +1,130 @@
 //! Records as protocol buffers.
 
-use std::borrow::Cow;
-
+use bytes::Bytes;
 use data_encoding::BASE64;
+use types::EVENT_BYTES_MAX;
 
 use super::super::{
     event::{BodyError, Events, Key, Labels},
     json::quote,
-    protobuf::{Value, fields},
+    protobuf::decode,
 };
-use super::{Body, DEPTH_MAX, Origin, Record, hex};
+use super::{
+    Body, DEPTH_MAX, Origin, Record, hex,
+    messages::{
+        AnyValue, ArrayValue, KeyValue, KeyValueList, Kind, LogRecord, Request, Resource, ResourceLogs, ScopeLogs,
+    },
+};
 
-/// `ExportLogsServiceRequest {1: resource_logs}`.
-pub(super) fn request(events: &mut Events, body: &[u8]) -> Result<(), BodyError> {
-    for field in fields(body) {
-        if let (1, Value::Bytes(of_resource)) = field? {
-            resource(events, of_resource)?;
-        }
-    }
-    Ok(())
+pub(super) fn request(events: &mut Events, body: Bytes) -> Result<(), BodyError> {
+    let request: Request = decode(body)?;
+    request.resource_logs.into_iter().try_for_each(|of_resource| resource(events, of_resource))
 }
 
-/// `ResourceLogs {1: resource {1: attributes}, 2: scope_logs}`.
-fn resource(events: &mut Events, of_resource: &[u8]) -> Result<(), BodyError> {
+fn resource(events: &mut Events, of_resource: Bytes) -> Result<(), BodyError> {
+    let ResourceLogs { resource, scope_logs } = decode(of_resource)?;
     let mut shared = Labels::default();
-    for field in fields(of_resource) {
-        if let (1, Value::Bytes(resource)) = field? {
-            for part in fields(resource) {
-                if let (1, Value::Bytes(pair)) = part? {
-                    attribute(&mut shared, pair)?;
-                }
-            }
-        }
+    // What fits no event is not read: its events are refused one by one.
+    let fits = resource.len() <= EVENT_BYTES_MAX;
+    if fits {
+        let resource: Resource = decode(resource)?;
+        resource.attributes.into_iter().try_for_each(|pair| attribute(&mut shared, pair))?;
     }
     let key = shared.key();
-    for field in fields(of_resource) {
-        if let (2, Value::Bytes(of_scope)) = field? {
-            scope(events, (&shared, key.as_ref()), of_scope)?;
-        }
-    }
-    Ok(())
+    scope_logs.into_iter().try_for_each(|of_scope| scope(events, (&shared, key.as_ref()), of_scope, fits))
 }
 
-/// `ScopeLogs {1: scope {1: name, 2: version}, 2: log_records}`.
-fn scope(events: &mut Events, resource: (&Labels<'_>, Option<&Key>), of_scope: &[u8]) -> Result<(), BodyError> {
-    let (mut name, mut version) = (Cow::Borrowed(""), Cow::Borrowed(""));
-    for field in fields(of_scope) {
-        if let (1, Value::Bytes(scope)) = field? {
-            for part in fields(scope) {
-                match part? {
-                    (1, Value::Bytes(text)) => name = String::from_utf8_lossy(text),
-                    (2, Value::Bytes(text)) => version = String::from_utf8_lossy(text),
-                    _ => {}
-                }
-            }
-        }
-    }
-    let origin = Origin::new(resource, &name, &version);
-    for field in fields(of_scope) {
-        if let (2, Value::Bytes(bytes)) = field? {
-            record(events, &origin, bytes)?;
-        }
-    }
-    Ok(())
-}
-
-/// `LogRecord`; the numbers are those of its fields.
-fn record(events: &mut Events, origin: &Origin<'_>, bytes: &[u8]) -> Result<(), BodyError> {
-    let mut record = Record::default();
-    for field in fields(bytes) {
-        match field? {
-            (1, Value::Fixed64(nanos)) => record.time = nanos,
-            (2, Value::Number(number)) => record.severity = number,
-            (3, Value::Bytes(text)) => record.severity_text = String::from_utf8_lossy(text).into_owned(),
-            (5, Value::Bytes(value)) => record.body = body(value)?,
-            (8, Value::Fixed32(flags)) => record.flags = flags.into(),
-            (9, Value::Bytes(id)) => record.trace = hex(id),
-            (10, Value::Bytes(id)) => record.span = hex(id),
-            (11, Value::Fixed64(nanos)) => record.observed = nanos,
-            (12, Value::Bytes(text)) => record.event_name = String::from_utf8_lossy(text).into_owned(),
-            _ => {}
-        }
-    }
-    record.add(events, origin, |own| {
-        for field in fields(bytes) {
-            if let (6, Value::Bytes(pair)) = field? {
-                attribute(own, pair)?;
-            }
-        }
-        Ok(())
+fn scope(
+    events: &mut Events,
+    resource: (&Labels<'_>, Option<&Key>),
+    of_scope: Bytes,
+    fits: bool,
+) -> Result<(), BodyError> {
+    let ScopeLogs { scope, log_records } = decode(of_scope)?;
+    let scope = scope.unwrap_or_default();
+    let origin = Origin::new(resource, &String::from_utf8_lossy(&scope.name), &String::from_utf8_lossy(&scope.version));
+    log_records.into_iter().try_for_each(|bytes| match fits && bytes.len() <= EVENT_BYTES_MAX {
+        true => record(events, &origin, bytes),
+        false => events.refuse(format_args!("it is larger than the {EVENT_BYTES_MAX} bytes of the largest event")),
     })
 }
 
-fn body(value: &[u8]) -> Result<Body, BodyError> {
-    for field in fields(value) {
-        if let (1, Value::Bytes(text)) = field? {
-            return Ok(Body::Line(text.to_vec()));
-        }
-    }
-    if value.is_empty() { Ok(Body::Line(Vec::new())) } else { json(value).map(Body::Json) }
+fn record(events: &mut Events, origin: &Origin<'_>, bytes: Bytes) -> Result<(), BodyError> {
+    let said: LogRecord = decode(bytes)?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let record = Record {
+        time: said.time_unix_nano,
+        observed: said.observed_time_unix_nano,
+        severity: u64::try_from(said.severity_number).unwrap_or(0),
+        severity_text: text(&said.severity_text),
+        body: body(said.body)?,
+        trace: hex(&said.trace_id),
+        span: hex(&said.span_id),
+        flags: said.flags.into(),
+        event_name: text(&said.event_name),
+    };
+    record.add(events, origin, |own| said.attributes.into_iter().try_for_each(|pair| attribute(own, pair)))
 }
 
-fn attribute(labels: &mut Labels<'_>, pair: &[u8]) -> Result<(), BodyError> {
-    let (name, value) = pair_of(pair)?;
-    labels.json(&name, &json(value)?);
+fn body(value: Option<AnyValue>) -> Result<Body, BodyError> {
+    Ok(match kind(value) {
+        None => Body::Line(Vec::new()),
+        Some(Kind::Text(text)) => Body::Line(text.to_vec()),
+        kind => Body::Json(json(kind)?),
+    })
+}
+
+fn attribute(labels: &mut Labels<'_>, pair: KeyValue) -> Result<(), BodyError> {
+    labels.json(&String::from_utf8_lossy(&pair.key), &json(kind(pair.value))?);
     Ok(())
 }
 
-/// `KeyValue {1: key, 2: value}`.
-fn pair_of(pair: &[u8]) -> Result<(Cow<'_, str>, &[u8]), BodyError> {
-    let (mut name, mut value) = (Cow::Borrowed(""), &[][..]);
-    for field in fields(pair) {
-        match field? {
-            (1, Value::Bytes(text)) => name = String::from_utf8_lossy(text),
-            (2, Value::Bytes(bytes)) => value = bytes,
-            _ => {}
-        }
-    }
-    Ok((name, value))
+fn kind(value: Option<AnyValue>) -> Option<Kind> {
+    value.and_then(|value| value.kind)
 }
 
-fn json(value: &[u8]) -> Result<String, BodyError> {
+fn json(kind: Option<Kind>) -> Result<String, BodyError> {
     let mut out = Vec::new();
-    any(&mut out, value, 0)?;
+    any(&mut out, kind, 0)?;
     String::from_utf8(out).map_err(BodyError::malformed)
 }
 
-/// `AnyValue {1: string, 2: bool, 3: int, 4: double, 5: array, 6: list of pairs, 7: bytes}` as JSON; of several the first counts.
-fn any(out: &mut Vec<u8>, value: &[u8], depth: usize) -> Result<(), BodyError> {
-    let Some(first) = fields(value).next().filter(|_| depth <= DEPTH_MAX) else {
-        out.extend_from_slice(b"null");
-        return Ok(());
-    };
-    match first? {
-        (1, Value::Bytes(text)) => quote(out, &String::from_utf8_lossy(text)),
-        (2, Value::Number(flag)) => out.extend_from_slice(if flag == 0 { b"false" } else { b"true" }),
-        (3, Value::Number(number)) => out.extend_from_slice(number.cast_signed().to_string().as_bytes()),
-        (4, Value::Fixed64(bits)) => {
-            let number = f64::from_bits(bits);
+/// A value as JSON; nothing is read of what lies too deep.
+fn any(out: &mut Vec<u8>, kind: Option<Kind>, depth: usize) -> Result<(), BodyError> {
+    match kind.filter(|_| depth <= DEPTH_MAX) {
+        None => out.extend_from_slice(b"null"),
+        Some(Kind::Text(text)) => quote(out, &String::from_utf8_lossy(&text)),
+        Some(Kind::Flag(flag)) => out.extend_from_slice(flag.to_string().as_bytes()),
+        Some(Kind::Integer(number)) => out.extend_from_slice(number.to_string().as_bytes()),
+        Some(Kind::Number(number)) => {
             let text = format!("{number:?}");
             if number.is_finite() { out.extend_from_slice(text.as_bytes()) } else { quote(out, &text) }
         }
-        (5, Value::Bytes(list)) => {
+        Some(Kind::Bytes(bytes)) => quote(out, &BASE64.encode(&bytes)),
+        Some(Kind::List(list)) => {
             out.push(b'[');
-            let mut is_first = true;
-            for item in fields(list) {
-                if let (1, Value::Bytes(item)) = item? {
-                    comma(out, &mut is_first);
-                    any(out, item, depth + 1)?;
-                }
+            for (place, item) in decode::<ArrayValue>(list)?.values.into_iter().enumerate() {
+                comma(out, place);
+                any(out, item.kind, depth + 1)?;
             }
             out.push(b']');
         }
-        (6, Value::Bytes(pairs)) => {
+        Some(Kind::Pairs(pairs)) => {
             out.push(b'{');
-            let mut is_first = true;
-            for pair in fields(pairs) {
-                if let (1, Value::Bytes(pair)) = pair? {
-                    let (name, value) = pair_of(pair)?;
-                    comma(out, &mut is_first);
-                    quote(out, &name);
-                    out.push(b':');
-                    any(out, value, depth + 1)?;
-                }
+            for (place, pair) in decode::<KeyValueList>(pairs)?.values.into_iter().enumerate() {
+                comma(out, place);
+                quote(out, &String::from_utf8_lossy(&pair.key));
+                out.push(b':');
+                any(out, self::kind(pair.value), depth + 1)?;
             }
             out.push(b'}');
         }
-        (7, Value::Bytes(bytes)) => quote(out, &BASE64.encode(bytes)),
-        _ => out.extend_from_slice(b"null"),
     }
     Ok(())
 }
 
-fn comma(out: &mut Vec<u8>, is_first: &mut bool) {
-    if !std::mem::take(is_first) {
+fn comma(out: &mut Vec<u8>, place: usize) {
+    if place > 0 {
         out.push(b',');
     }
 }

@@ -74,6 +74,7 @@ pub(super) fn new_stream(index: &IndexDescription) -> NewStream {
         scaling: index.options.scaling,
         retention: retention(index),
         tags: tag(&index.instance).into_iter().collect(),
+        encrypted: index.options.encryption,
         ..NewStream::fixed(index.scope.clone(), index.index.clone(), index.segment_count)
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use chunk::Origin;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
-use store::{Objects, Put};
+use store::{Objects, Put, SEALED};
 use types::{ContainerId, IndexName, KeyRange, Offset, ScopeName, SegmentId, Tag, Timestamp};
 use wire::{
     Empty, Problem,
@@ -50,6 +50,8 @@ pub(super) struct Comeback {
     pub(super) scaling: ScalingPolicy,
     pub(super) retention: Option<RetentionPolicy>,
     pub(super) tags: Vec<Tag>,
+    /// Whether its chunks are sealed with a key of its own.
+    pub(super) encrypted: bool,
     pub(super) segments: Vec<Returning>,
 }
 
@@ -111,6 +113,7 @@ impl Comeback {
             scaling: self.scaling,
             retention: self.retention,
             tags: self.tags.clone(),
+            encrypted: self.encrypted,
         }
     }
 }
@@ -138,7 +141,7 @@ impl Admin {
             let stream = self.call::<RestoreStream>(&(), &back.restore(number, count)).await?;
             return Ok(Done { stream, before: true });
         }
-        let number = self.number(back.stream, renumber).await?;
+        let number = self.number(back.stream, back.encrypted, renumber).await?;
         let bar = self.bar(usize::try_from(back.events()).unwrap_or(usize::MAX), "restoring events");
         let adoptions = back.segments.iter().map(|returning| {
             let bar = &bar;
@@ -166,6 +169,7 @@ impl Admin {
             scaling: ScalingPolicy::default(),
             retention: None,
             tags: Vec::new(),
+            encrypted: there.encrypted,
         };
         Ok(Some(self.call::<RestoreStream>(&(), &same).await?))
     }
@@ -180,9 +184,9 @@ impl Admin {
         }
     }
 
-    async fn number(&self, wanted: u32, renumber: bool) -> anyhow::Result<u32> {
+    async fn number(&self, wanted: u32, encrypted: bool, renumber: bool) -> anyhow::Result<u32> {
         let reserve = |stream| async move {
-            self.host.bus.call_within::<ReserveStream>(&(), &Reservation { stream }, CALL_WITHIN).await
+            self.host.bus.call_within::<ReserveStream>(&(), &Reservation { stream, encrypted }, CALL_WITHIN).await
         };
         let given = match reserve(Some(wanted)).await {
             Err(problem) if renumber && problem.kind == "StreamNumberTaken" => reserve(None).await,
@@ -202,7 +206,7 @@ impl Admin {
     ) -> anyhow::Result<()> {
         let segment = SegmentId { stream, ..returning.segment };
         let origin = Origin { index: back.index.clone(), scope: back.scope.clone(), range: returning.range };
-        let place = Place { objects: &self.host.objects, segment, origin: &origin };
+        let place = Place { objects: &self.host.objects, segment, origin: &origin, encrypted: back.encrypted };
         let mut chunks = Vec::with_capacity(returning.pieces.len());
         for piece in &returning.pieces {
             chunks.push(place.settle(source, piece).await?);
@@ -212,7 +216,11 @@ impl Admin {
         let adoption = Adoption {
             segment,
             index: back.index.clone(),
-            origin: Some(SegmentOrigin { scope: back.scope.clone(), range: returning.range }),
+            origin: Some(SegmentOrigin {
+                scope: back.scope.clone(),
+                range: returning.range,
+                encrypted: back.encrypted,
+            }),
             start: returning.start,
             sealed: returning.sealed,
             bytes: returning.bytes,
@@ -260,6 +268,7 @@ struct Place<'a> {
     objects: &'a Objects,
     segment: SegmentId,
     origin: &'a Origin,
+    encrypted: bool,
 }
 
 impl Place<'_> {
@@ -291,7 +300,8 @@ impl Place<'_> {
     /// Whether a chunk is where it would be put.
     fn has(&self, found: &Found, place: (Offset, Offset)) -> bool {
         let whole = (found.from, found.to) == place && found.segment == self.segment;
-        whole && found.key.starts_with(&folder(&self.origin.index, self.segment))
+        let as_wanted = found.key.ends_with(SEALED) == self.encrypted;
+        whole && as_wanted && found.key.starts_with(&folder(&self.origin.index, self.segment))
     }
 
     async fn cast(
@@ -324,7 +334,8 @@ impl Place<'_> {
         let Recast { bytes, time_min, time_max } = made;
         let length = bytes.len() as u64;
         let folder = folder(&self.origin.index, self.segment);
-        let key = format!("{folder}{from:020}-R-{:08x}.parquet", crc32c::crc32c(&bytes));
+        let sealed = if self.encrypted { SEALED } else { "" };
+        let key = format!("{folder}{from:020}-R-{:08x}.parquet{sealed}", crc32c::crc32c(&bytes));
         if self.objects.put_if_absent(&key, bytes.clone()).await? == Put::Exists {
             let there = self.objects.get(&key).await?;
             ensure!(there == bytes, "{key} is there and is damaged: delete it and run this again");

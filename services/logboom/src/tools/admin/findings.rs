@@ -6,6 +6,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use store::SEALED;
 use types::{Generation, SegmentId};
 use wire::segment_store::{ChunkMeta, SegmentInfo};
 
@@ -141,8 +142,9 @@ pub(super) fn nameless(
     found.collect()
 }
 
-/// The owner that put a chunk: `<from>-G<generation>-<unique>.parquet`.
+/// The owner that put a chunk: `<from>-G<generation>-<unique>.parquet`, sealed or not.
 fn generation(key: &str) -> Option<Generation> {
+    let key = key.strip_suffix(SEALED).unwrap_or(key);
     let (_, rest) = key.rsplit('/').next()?.strip_suffix(".parquet")?.split_once("-G")?;
     rest.split_once('-')?.0.parse().ok().map(Generation)
 }

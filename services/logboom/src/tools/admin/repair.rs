@@ -6,7 +6,7 @@ use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
-use store::Put;
+use store::{Objects, Put, StoreError};
 use types::{ContainerId, Generation, SegmentId};
 use wire::{
     Empty,
@@ -244,9 +244,13 @@ impl Admin {
             Some(size) if size != chunk.bytes => {
                 Some((Kind::Damaged, format!("it has {size} bytes instead of {}", chunk.bytes)))
             }
-            Some(_) if deep => match self.fetch(&chunk.key).await? {
-                None => Some((Kind::Missing, "it is not in object storage".to_owned())),
-                Some(bytes) => fault(bytes, segment, chunk).await?,
+            Some(_) if deep => match self.host.objects.get(&chunk.key).await {
+                Err(error) if error.is_not_found() => Some((Kind::Missing, "it is not in object storage".to_owned())),
+                Err(error @ (StoreError::Key { .. } | StoreError::Sealed { .. })) => {
+                    Some((Kind::Damaged, error.to_string()))
+                }
+                Err(error) => return Err(error.into()),
+                Ok(bytes) => fault(bytes, segment, chunk).await?,
             },
             Some(_) => None,
         };
@@ -257,10 +261,12 @@ impl Admin {
         Ok(still.then(|| Finding::of_chunk(kind, segment, chunk, detail)))
     }
 
-    async fn fetch(&self, key: &str) -> anyhow::Result<Option<Bytes>> {
-        match self.host.objects.get(key).await {
+    /// An object; one that is sealed and does not open is as good as none.
+    async fn fetch(&self, objects: &Objects, key: &str) -> anyhow::Result<Option<Bytes>> {
+        match objects.get(key).await {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.is_not_found() => Ok(None),
+            Err(StoreError::Sealed { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -325,7 +331,7 @@ impl Admin {
     ) -> anyhow::Result<Option<String>> {
         let aside = format!("{ASIDE}{}", chunk.key);
         let mut right: Option<(Bytes, String)> = None;
-        if let Some(bytes) = self.fetch(&aside).await?
+        if let Some(bytes) = self.fetch(&self.host.objects, &aside).await?
             && fits(bytes.clone(), segment, chunk).await?
         {
             right = Some((bytes, aside.clone()));
@@ -339,10 +345,11 @@ impl Admin {
             }
         }
         let Some((bytes, from)) = right else { return Ok(None) };
-        if let Some(damaged) = self.fetch(&chunk.key).await? {
+        let lying = self.host.objects.as_they_lie();
+        if let Some(damaged) = self.fetch(&lying, &chunk.key).await? {
             let name = format!("{ASIDE}damaged-{:08x}/{}", crc32c::crc32c(&damaged), chunk.key);
-            let put = self.host.objects.put_if_absent(&name, damaged.clone()).await?;
-            if put == Put::Exists && self.fetch(&name).await?.as_ref() != Some(&damaged) {
+            let put = lying.put_if_absent(&name, damaged.clone()).await?;
+            if put == Put::Exists && self.fetch(&lying, &name).await?.as_ref() != Some(&damaged) {
                 bail!("{name} is taken by another object: move that one first");
             }
             self.host.objects.delete(&chunk.key).await?;

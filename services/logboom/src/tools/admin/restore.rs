@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, str::FromStr};
 
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
-use store::Objects;
+use store::{Objects, SEALED};
 use types::{IndexName, KeyRange, ScopeName, SegmentId, Timestamp};
 use wire::coordinator::ScalingPolicy;
 
@@ -255,12 +255,15 @@ fn of_export(plan: &Plan, manifest: &Manifest, args: &RestoreArgs) -> Comeback {
         scaling: there.scaling,
         retention: there.retention,
         tags: there.tags.clone(),
+        encrypted: there.encrypted,
         segments: segments.collect(),
     }
 }
 
 fn of_chunks(stream: u32, scope: ScopeName, index: IndexName, outcome: Outcome) -> Comeback {
     let chunks = outcome.segments.iter().flat_map(|segment| &segment.parts).filter_map(|part| part.chunk.as_ref());
+    // The storage writer seals all or none of an index.
+    let encrypted = chunks.clone().any(|chunk| chunk.key.ends_with(SEALED));
     let created = chunks.map(|chunk| chunk.time_min).min().unwrap_or_default();
     let segments = outcome.segments.into_iter().map(|rebuilt| {
         let Rebuilt { segment, range, start, sealed, parts } = rebuilt;
@@ -279,6 +282,7 @@ fn of_chunks(stream: u32, scope: ScopeName, index: IndexName, outcome: Outcome) 
         scaling: ScalingPolicy::default(),
         retention: None,
         tags: Vec::new(),
+        encrypted,
         segments: segments.collect(),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, ensure};
 use futures::{StreamExt, stream};
-use store::{LIST_MAX, ObjectInfo, Objects};
+use store::{LIST_MAX, ObjectInfo, Objects, SEALED, StoreError};
 use types::{IndexName, SegmentId};
 
 use super::{Admin, rebuild::Found};
@@ -86,12 +86,15 @@ enum Look {
 /// Reads an object; one that is gone meanwhile is none.
 async fn look(objects: &Objects, segment: SegmentId, object: &ObjectInfo) -> anyhow::Result<Look> {
     let key = object.key.clone();
-    if !key.ends_with(".parquet") {
+    if !key.strip_suffix(SEALED).unwrap_or(&key).ends_with(".parquet") {
         return Ok(Look::Foreign);
     }
     let bytes = match objects.get(&key).await {
         Ok(bytes) => bytes,
         Err(error) if error.is_not_found() => return Ok(Look::Damaged("it is gone".to_owned())),
+        Err(error @ (StoreError::Key { .. } | StoreError::Sealed { .. })) => {
+            return Ok(Look::Damaged(error.to_string()));
+        }
         Err(error) => return Err(error).with_context(|| format!("chunk {key} cannot be fetched")),
     };
     let length = bytes.len() as u64;

@@ -1,7 +1,7 @@
 //! The bytes of what a restore brings: segments made of chunks, and what a segment is in its stream.
 //!
-//! Layout, little endian: origin = `scope text | first u64 | last u64`; adoption = `index text | flags u8 (1 sealed,
-//! 2 with origin) | origin? | start u64 | bytes u64 | count u32 | chunks`.
+//! Layout, little endian: origin = `scope text | first u64 | last u64`, and whether it is encrypted is told by what it is part of; adoption = `index text | flags u8 (1 sealed,
+//! 2 with origin, 4 encrypted) | origin? | start u64 | bytes u64 | count u32 | chunks`.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use types::{KeyRange, SegmentId};
@@ -15,6 +15,7 @@ use super::{
 
 const SEALED: u8 = 1;
 const WITH_ORIGIN: u8 = 2;
+const ENCRYPTED: u8 = 4;
 
 /// Size of an origin, at most.
 pub(super) fn origin_bytes(origin: &SegmentOrigin) -> usize {
@@ -33,16 +34,18 @@ pub(super) fn put_origin(out: &mut BytesMut, origin: &SegmentOrigin) {
     out.put_u64_le(origin.range.last);
 }
 
-pub(super) fn take_origin(body: &mut Bytes) -> Result<SegmentOrigin, FrameError> {
+pub(super) fn take_origin(body: &mut Bytes, encrypted: bool) -> Result<SegmentOrigin, FrameError> {
     let scope = take_text(body)?.parse().map_err(|_| FrameError::Malformed("a scope has no valid name"))?;
     let mut ends = take(body, 16)?;
-    Ok(SegmentOrigin { scope, range: KeyRange { first: ends.get_u64_le(), last: ends.get_u64_le() } })
+    Ok(SegmentOrigin { scope, range: KeyRange { first: ends.get_u64_le(), last: ends.get_u64_le() }, encrypted })
 }
 
 pub(super) fn put(out: &mut BytesMut, adoption: &Adoption) {
     put_text(out, adoption.index.as_str());
     let sealed = if adoption.sealed { SEALED } else { 0 };
-    out.put_u8(sealed | if adoption.origin.is_some() { WITH_ORIGIN } else { 0 });
+    let encrypted = adoption.origin.as_ref().is_some_and(|origin| origin.encrypted);
+    let described = if adoption.origin.is_some() { WITH_ORIGIN } else { 0 };
+    out.put_u8(sealed | described | if encrypted { ENCRYPTED } else { 0 });
     if let Some(origin) = &adoption.origin {
         put_origin(out, origin);
     }
@@ -56,7 +59,7 @@ pub(super) fn put(out: &mut BytesMut, adoption: &Adoption) {
 pub(super) fn take_adoption(body: &mut Bytes, segment: SegmentId) -> Result<Adoption, FrameError> {
     let index = take_text(body)?.parse().map_err(|_| FrameError::Malformed("an index has no valid name"))?;
     let flags = take(body, 1)?.get_u8();
-    let origin = if flags & WITH_ORIGIN != 0 { Some(take_origin(body)?) } else { None };
+    let origin = if flags & WITH_ORIGIN != 0 { Some(take_origin(body, flags & ENCRYPTED != 0)?) } else { None };
     let mut numbers = take(body, 8 + 8 + 4)?;
     let (start, bytes) = (numbers.get_u64_le(), numbers.get_u64_le());
     let chunks = (0..numbers.get_u32_le()).map(|_| take_meta(body)).collect::<Result<_, _>>()?;
@@ -76,7 +79,7 @@ mod tests {
     /// The kinds that came with export and restore.
     fn restore_kinds() -> Frame {
         let range = KeyRange { first: 1 << 63, last: u64::MAX };
-        let origin = SegmentOrigin { scope: "team".parse().unwrap(), range };
+        let origin = SegmentOrigin { scope: "team".parse().unwrap(), range, encrypted: false };
         let meta = |from: u64, to| ChunkMeta {
             key: format!("chunks/shop/7-1-2/{from:020}-R-0000002a.parquet"),
             from,
@@ -123,6 +126,26 @@ mod tests {
             assert!(raw.len() <= entry.raw_bytes(), "{entry:?}: {} > {}", raw.len(), entry.raw_bytes());
             assert_eq!(raw[0], if matches!(entry, Entry::Describe { .. }) { 15 } else { 16 });
         }
+    }
+
+    #[test]
+    fn what_is_encrypted_says_so_in_bytes_of_its_own() {
+        let mut frame = restore_kinds();
+        for entry in &mut frame.entries {
+            match entry {
+                Entry::Describe { origin, .. } => origin.encrypted = true,
+                Entry::Adopt(adoption) => adoption.origin.iter_mut().for_each(|origin| origin.encrypted = true),
+                _ => {}
+            }
+        }
+        assert!(same(&frame, &Frame::decode(&frame.encode().bytes).unwrap().0));
+        let mut raw = BytesMut::new();
+        frame.entries[0].put(&mut raw);
+        assert_eq!(raw[0], 17);
+        assert_eq!(&raw[13..18], b"\x04team");
+        raw.clear();
+        frame.entries[1].put(&mut raw);
+        assert_eq!(&raw[13..19], b"\x04shop\x07", "sealed, with origin, encrypted");
     }
 
     #[test]

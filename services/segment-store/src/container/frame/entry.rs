@@ -201,6 +201,7 @@ impl Entry {
             Self::Collected { .. } => 12,
             Self::Delete { .. } => 13,
             Self::Carry { .. } => 14,
+            Self::Describe { origin, .. } if origin.encrypted => 17,
             Self::Describe { .. } => 15,
             Self::Adopt(_) => 16,
         }
@@ -275,7 +276,7 @@ impl Entry {
             }
             13 => Self::Delete { segment, at: take_time(body)? },
             14 => Self::Carry { segment, base: take(body, 8)?.get_u64_le(), block: take_block(body)? },
-            15 => Self::Describe { segment, origin: adopted::take_origin(body)? },
+            15 | 17 => Self::Describe { segment, origin: adopted::take_origin(body, tag == 17)? },
             16 => Self::Adopt(Box::new(adopted::take_adoption(body, segment)?)),
             _ => return Err(FrameError::Malformed("an entry is of a kind that this release does not know")),
         })

@@ -109,7 +109,7 @@ mod tests {
         Adoption {
             segment: SEGMENT,
             index: "shop".parse().unwrap(),
-            origin: Some(SegmentOrigin { scope: "team".parse().unwrap(), range }),
+            origin: Some(SegmentOrigin { scope: "team".parse().unwrap(), range, encrypted: false }),
             start: ranges.first().map_or(0, |first| first.0),
             sealed: false,
             bytes: 1_000,

@@ -1,0 +1,224 @@
+//! Files: each is a split, with the byte at which its reader goes on.
+
+use std::{
+    fs::File,
+    io::{Read as _, Seek, SeekFrom},
+    path::PathBuf,
+};
+
+use flow::FileFormat;
+use formats::{Csv, Layout, Ndjson, Rows as Read, Taken};
+use futures::future::BoxFuture;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::{
+    folder::{Folder, Found},
+    pulled::{PIECE_ROWS, Place, Reader, Split},
+};
+use crate::{error::TaskError, task::Context};
+
+/// Bytes that are read at once; the next ones are read while these are worked on.
+const BLOCK_BYTES: u64 = 512 << 10;
+
+/// Bytes in which the names of columns are looked for: those of a line.
+const HEAD_BYTES: u64 = 1 << 20;
+
+/// The subtask's share of the files.
+///
+/// A job that goes on reads exactly the files that it began with, and a file belongs to the subtask of its place among them: so
+/// any number of subtasks can take over.
+pub(super) async fn splits(
+    context: &Context,
+    url: &str,
+    format: &FileFormat,
+    layout: &Layout,
+    known: Vec<(String, Place)>,
+) -> Result<Vec<Split>, TaskError> {
+    let (root, url) = (context.shared.files_dir.clone(), url.to_owned());
+    let find = move || -> Result<Vec<(Found, Place)>, TaskError> {
+        let folder = Folder::open(&root)?;
+        if known.is_empty() {
+            return Ok(folder.list(&url)?.into_iter().map(|found| (found, Place::default())).collect());
+        }
+        known.into_iter().map(|(name, place)| Ok((folder.named(&name)?, place))).collect()
+    };
+    let files = spawn_blocking(find).await??;
+    let (subtask, parallelism) = (place_of(context.id.subtask), place_of(context.parallelism.max(1)));
+    let mut splits = Vec::new();
+    for (Found { name, path }, place) in files.into_iter().skip(subtask).step_by(parallelism) {
+        let reader: Option<Box<dyn Reader>> = match place.ended {
+            true => None,
+            false => Some(Box::new(FileReader::open(&name, path, format, layout, place.position).await?)),
+        };
+        splits.push(Split { number: types::hash64(name.as_bytes()), name, place, reader });
+    }
+    Ok(splits)
+}
+
+/// A format's reader.
+#[derive(Debug)]
+enum Format {
+    Ndjson(Box<Ndjson>),
+    Csv(Box<Csv>),
+}
+
+impl Format {
+    fn read(&mut self, input: &[u8], ended: bool) -> Result<Taken, formats::Error> {
+        match self {
+            Self::Ndjson(reader) => reader.read(input, ended, PIECE_ROWS),
+            Self::Csv(reader) => reader.read(input, ended, PIECE_ROWS),
+        }
+    }
+
+    fn position(&self) -> u64 {
+        match self {
+            Self::Ndjson(reader) => reader.position(),
+            Self::Csv(reader) => reader.position(),
+        }
+    }
+}
+
+/// An open file with the block that was read, or why it was not.
+type Loaded = std::io::Result<(File, Vec<u8>)>;
+
+/// Reads one file.
+#[derive(Debug)]
+struct FileReader {
+    name: String,
+    path: PathBuf,
+    format: Format,
+    /// Where the first block begins.
+    begin: u64,
+    file: Option<File>,
+    loading: Option<JoinHandle<Loaded>>,
+    /// What was read; before `used` it was handed to the format.
+    block: Vec<u8>,
+    used: usize,
+    /// Whether nothing comes behind the block.
+    ended: bool,
+}
+
+impl FileReader {
+    async fn open(
+        name: &str,
+        path: PathBuf,
+        format: &FileFormat,
+        layout: &Layout,
+        begin: u64,
+    ) -> Result<Self, TaskError> {
+        let wrong = |problem: String| TaskError::Source { what: name.to_owned(), problem };
+        let format = match format {
+            FileFormat::Ndjson => Format::Ndjson(Box::new(Ndjson::new(layout.clone(), begin))),
+            FileFormat::Csv { delimiter, header } => {
+                let csv = Csv::new(layout.clone(), *delimiter, *header).map_err(|e| wrong(e.to_string()))?;
+                Format::Csv(Box::new(csv))
+            }
+            FileFormat::Parquet => return Err(wrong("parquet files are not built".to_owned())),
+        };
+        let (name, file, loading) = (name.to_owned(), None, None);
+        let mut reader = Self { name, path, format, begin, file, loading, block: Vec::new(), used: 0, ended: false };
+        if begin > 0 {
+            reader.go_on().await?;
+        }
+        Ok(reader)
+    }
+
+    fn wrong(&self, problem: impl std::fmt::Display) -> TaskError {
+        TaskError::Source { what: self.name.clone(), problem: problem.to_string() }
+    }
+
+    /// Checks that the file has what was read of it, and reads the names of its columns again.
+    async fn go_on(&mut self) -> Result<(), TaskError> {
+        let (path, begin) = (self.path.clone(), self.begin);
+        let head = spawn_blocking(move || -> std::io::Result<(u64, Vec<u8>)> {
+            let file = File::open(&path)?;
+            let length = file.metadata()?.len();
+            let mut head = Vec::new();
+            file.take(begin.min(HEAD_BYTES)).read_to_end(&mut head)?;
+            Ok((length, head))
+        });
+        let (length, head) = head.await?.map_err(|e| self.wrong(e))?;
+        if length < begin {
+            return Err(self.wrong(format_args!("it was read up to byte {begin} and has {length}: it may only grow")));
+        }
+        if let Format::Csv(reader) = &mut self.format {
+            if !reader.has_names() {
+                drop(reader.read(&head, true, 1).map_err(|e| refused(&self.name, &e))?);
+            }
+            reader.seek(begin);
+        }
+        Ok(())
+    }
+
+    async fn piece(&mut self) -> Result<Option<(Read, u64)>, TaskError> {
+        loop {
+            let Taken { bytes, rows } = match self.format.read(&self.block[self.used..], self.ended) {
+                Ok(taken) => taken,
+                Err(error) => return Err(self.wrong(error)),
+            };
+            self.used += bytes;
+            if rows.batch.num_rows() > 0 || !rows.faults.is_empty() {
+                return Ok(Some((rows, crate::metrics::rows(bytes))));
+            }
+            match (bytes, self.ended) {
+                (0, true) => return Ok(None),
+                (0, false) => self.load().await?,
+                _ => {}
+            }
+        }
+    }
+
+    /// Puts the next block behind what is left of this one. Cancel safe: what is being read is kept.
+    async fn load(&mut self) -> Result<(), TaskError> {
+        let loading = self.loading.get_or_insert_with(|| begin_load(self.file.take(), self.path.clone(), self.begin));
+        let loaded = loading.await;
+        self.loading = None;
+        let (file, block) = loaded?.map_err(|e| self.wrong(e))?;
+        self.ended = block.is_empty();
+        self.block.drain(..self.used);
+        self.used = 0;
+        if self.block.is_empty() {
+            self.block = block;
+        } else {
+            self.block.extend_from_slice(&block);
+        }
+        if !self.ended {
+            self.loading = Some(begin_load(Some(file), PathBuf::new(), 0));
+        }
+        Ok(())
+    }
+}
+
+fn place_of(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+fn refused(name: &str, error: &formats::Error) -> TaskError {
+    TaskError::Source { what: name.to_owned(), problem: error.to_string() }
+}
+
+fn begin_load(file: Option<File>, path: PathBuf, begin: u64) -> JoinHandle<Loaded> {
+    spawn_blocking(move || {
+        let mut file = match file {
+            Some(file) => file,
+            None => {
+                let mut file = File::open(&path)?;
+                file.seek(SeekFrom::Start(begin))?;
+                file
+            }
+        };
+        let mut block = Vec::with_capacity(1 << 19);
+        file.by_ref().take(BLOCK_BYTES).read_to_end(&mut block)?;
+        Ok((file, block))
+    })
+}
+
+impl Reader for FileReader {
+    fn next(&mut self) -> BoxFuture<'_, Result<Option<(Read, u64)>, TaskError>> {
+        Box::pin(self.piece())
+    }
+
+    fn position(&self) -> u64 {
+        self.format.position()
+    }
+}
