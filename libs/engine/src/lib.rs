@@ -24,6 +24,7 @@
 mod cache;
 mod chunks;
 mod counts;
+mod distinct;
 mod error;
 mod export;
 mod facet;

@@ -21,7 +21,10 @@ use datafusion::{
     prelude::{SessionConfig, SessionContext},
 };
 
-use crate::{facet::facet, scan::CountersRule, signatures::signatures, templates::templates, yielding::JoinsYield};
+use crate::{
+    distinct::OrderedGroupsAreWhole, facet::facet, scan::CountersRule, signatures::signatures, templates::templates,
+    yielding::JoinsYield,
+};
 
 /// Rows that an operator hands on at a time.
 pub(crate) const BATCH_ROWS: usize = 8_192;
@@ -56,6 +59,7 @@ fn base() -> SessionState {
         .with_default_features()
         .with_config(config)
         .with_optimizer_rule(Arc::new(CountersRule))
+        .with_physical_optimizer_rule(Arc::new(OrderedGroupsAreWhole))
         .with_physical_optimizer_rule(Arc::new(JoinsYield))
         .build();
     for aggregate in [templates(), signatures(), facet()] {

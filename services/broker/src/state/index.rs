@@ -15,8 +15,11 @@ pub(crate) type Item = (InstanceId, Option<BindingId>);
 /// Bounds: one entry for each binding, and one for each instance and binding with something under way.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Index {
-    /// What has not ended, by back-end; no set is empty.
-    pending: BTreeMap<String, BTreeSet<Item>>,
+    /// What has not ended, by back-end; no set is empty. What was wanted first comes first: by name, who makes short names without
+    /// end would hold up everybody behind them.
+    pending: BTreeMap<String, BTreeSet<(u64, Item)>>,
+    /// The turn of each of them.
+    turns: BTreeMap<Item, u64>,
     /// Bindings by instance; no set is empty.
     bindings: BTreeMap<InstanceId, BTreeSet<BindingId>>,
 }
@@ -36,16 +39,18 @@ impl Index {
         self.set((instance.clone(), Some(id.clone())), None);
     }
 
-    /// Notes on which back-end something is under way, if anything is.
-    fn set(&mut self, item: Item, backend: Option<&str>) {
-        self.pending.retain(|known, items| {
-            if backend != Some(known.as_str()) {
-                items.remove(&item);
-            }
-            !items.is_empty()
-        });
-        if let Some(backend) = backend {
-            self.pending.entry(backend.to_owned()).or_default().insert(item);
+    /// Notes on which back-end something is under way and whose turn it is, if anything is.
+    fn set(&mut self, item: Item, now: Option<(&str, u64)>) {
+        if let Some(turn) = self.turns.remove(&item) {
+            let known = (turn, item.clone());
+            self.pending.retain(|_, items| {
+                items.remove(&known);
+                !items.is_empty()
+            });
+        }
+        if let Some((backend, turn)) = now {
+            self.turns.insert(item.clone(), turn);
+            self.pending.entry(backend.to_owned()).or_default().insert((turn, item));
         }
     }
 }
@@ -57,9 +62,9 @@ impl Instance {
 }
 
 impl State {
-    /// What was begun and has not ended, by back-end: each instance before its bindings.
-    pub(crate) fn pending(&self) -> impl Iterator<Item = (&str, &BTreeSet<Item>)> {
-        self.index.pending.iter().map(|(backend, items)| (backend.as_str(), items))
+    /// What was begun and has not ended, by back-end, in the order in which it was wanted.
+    pub(crate) fn pending(&self) -> impl Iterator<Item = (&str, impl ExactSizeIterator<Item = &Item>)> {
+        self.index.pending.iter().map(|(backend, items)| (backend.as_str(), items.iter().map(|(_, item)| item)))
     }
 
     /// The bindings of an instance, in any phase.
@@ -94,11 +99,14 @@ impl State {
 
     /// Notes whether something is under way on an item now.
     pub(super) fn note(&mut self, item: Item) {
-        let there = self.instances.get(&item.0).filter(|there| match &item.1 {
-            None => there.is_pending(),
-            Some(id) => self.binding(&item.0, id).is_some_and(|binding| binding.phase != Phase::Live),
+        let now = self.instances.get(&item.0).and_then(|there| {
+            let operation = match &item.1 {
+                None => there.is_pending().then_some(&there.operation),
+                Some(id) => self.binding(&item.0, id).filter(|b| b.phase != Phase::Live).map(|b| &b.operation),
+            };
+            Some((there.wanted.backend.as_str(), operation?.order()))
         });
-        self.index.set(item, there.map(|there| there.wanted.backend.as_str()));
+        self.index.set(item, now);
     }
 }
 
@@ -144,10 +152,21 @@ mod tests {
             Some(binding) => format!("{instance}/{binding}"),
             None => instance.to_string(),
         };
-        state
-            .pending()
-            .flat_map(|(backend, items)| items.iter().map(move |i| format!("{backend} {}", name(i))))
-            .collect()
+        state.pending().flat_map(|(backend, items)| items.map(move |i| format!("{backend} {}", name(i)))).collect()
+    }
+
+    #[test]
+    fn what_was_wanted_first_comes_first_whatever_its_name_is() {
+        let mut state = live();
+        for name in ["z", "b", "a"] {
+            run(&mut state, bind("i", name, "p")).unwrap();
+        }
+        assert_eq!(pending(&state), ["own i/z", "own i/b", "own i/a"]);
+        end_binding(&mut state, "i", "b");
+        run(&mut state, bind("i", "0", "p")).unwrap();
+        assert_eq!(pending(&state), ["own i/z", "own i/a", "own i/0"]);
+        let read: State = wire::decode(&wire::encode(&state)).unwrap();
+        assert_eq!(pending(&read), pending(&state), "it is found again");
     }
 
     #[test]
@@ -163,7 +182,7 @@ mod tests {
         assert_eq!((state.binding_count(&id("i")), state.binding_count(&id("j"))), (2, 0));
         end_binding(&mut state, "i", "b");
         run(&mut state, Command::Deprovision(id("i"))).unwrap();
-        assert_eq!(pending(&state), ["own i", "own i/c", "splunk j"]);
+        assert_eq!(pending(&state), ["own i/c", "own i", "splunk j"]);
         let read: State = wire::decode(&wire::encode(&state)).unwrap();
         assert_eq!(pending(&read), pending(&state), "it is found again");
         end(&mut state, "i", None);

@@ -170,6 +170,8 @@ async fn ask(table: Arc<Table>, mut dice: Dice) {
         let (text, select) = (question.text.clone(), select(&question.text));
         let expected = match Expected::of(&table, question).await {
             Ok(expected) => expected,
+            // What DataFusion cannot plan for its own tables may well be planned for ours.
+            Err(error) if error.to_string().starts_with("SanityCheckPlan") => continue,
             Err(error) => {
                 let found = run_select(&select, tables(&table), Limits::default()).await;
                 assert!(found.is_err(), "{text} is answered, and should not be: {error}");

@@ -55,3 +55,23 @@ async fn an_order_by_what_is_computed_is_kept() {
         assert_eq!(lines(&table.ask(&text).await.unwrap()), table.plainly(&text).await, "{text}");
     }
 }
+
+#[tokio::test]
+async fn some_groups_of_rows_that_come_in_order_are_some_groups() {
+    let table = late().await;
+    let newest = "SELECT *, row_number() OVER (PARTITION BY trace_id ORDER BY _time DESC, _offset) AS r FROM shop";
+    let last = "SELECT * FROM shop ORDER BY _time DESC, _offset LIMIT 25";
+    for groups in [
+        format!("SELECT DISTINCT trace_id FROM ({newest}) AS s WHERE r = 1"),
+        format!("SELECT DISTINCT _time, _offset FROM ({last}) AS s"),
+        format!(
+            "SELECT a, b FROM (SELECT trace_id AS a, _offset AS b FROM ({newest}) AS s WHERE r = 1 UNION \
+             SELECT trace_id AS a, _offset AS b FROM ({last}) AS s WHERE trace_id = '00000000000000000000000000000014') AS u"
+        ),
+    ] {
+        let all = table.plainly(&groups).await;
+        let found = lines(&table.ask(&format!("{groups} LIMIT 1")).await.unwrap());
+        assert_eq!(found.len(), all.len().min(1), "{groups}");
+        assert!(found.iter().all(|row| all.contains(row)), "{groups}: {found:?}");
+    }
+}
