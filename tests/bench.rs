@@ -13,6 +13,8 @@
 mod alerting;
 #[path = "bench/broker.rs"]
 mod broker;
+#[path = "bench/exchange.rs"]
+mod exchange;
 #[path = "bench/figure.rs"]
 mod figure;
 #[path = "bench/index.rs"]
@@ -36,9 +38,9 @@ use std::env;
 
 use crate::figure::Figures;
 
-const SUITES: [&str; 13] = [
+const SUITES: [&str; 14] = [
     "publish", "ingest", "index", "visible", "alert", "job", "start", "rss", "segments", "wide", "tenants", "broker",
-    "stream",
+    "stream", "exchange",
 ];
 
 fn main() {
@@ -77,6 +79,7 @@ fn main() {
                 "wide" => segments::wide(&mut figures).await,
                 "broker" => broker::run(&mut figures).await,
                 "stream" => stream::run(&stream, &mut figures).await,
+                "exchange" => exchange::run(&mut figures).await,
                 _ => resting::memory(&mut figures).await,
             }
         });

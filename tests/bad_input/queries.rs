@@ -157,14 +157,14 @@ fn jobs() -> Vec<Row> {
         Row {
             input: "a job that aggregates without a window",
             answer: "400 InvalidQuery",
-            says: &["needs a window: rows never end", "tumble(<index>, INTERVAL '10 seconds')", "^"],
+            says: &["this result changes with every row", "let windows close it: FROM tumble(…)", "^"],
             then: "",
             run: |w| Box::pin(job(w, "bad", "INSERT INTO sums SELECT count(*) AS n FROM mine")),
         },
         Row {
-            input: "a window that is not there yet: `hop(…)`",
+            input: "a window that lacks a part: `hop(…)`",
             answer: "400 InvalidQuery",
-            says: &["there is no table function hop", "only tumble() is available"],
+            says: &["hop needs the window's size", "write hop(<index>, INTERVAL '2 seconds', INTERVAL '10 seconds')"],
             then: "",
             run: |w| Box::pin(async { job(w, "bad", &SUMS.replace("tumble", "hop")).await }),
         },

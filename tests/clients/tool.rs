@@ -14,7 +14,8 @@ const NATS_COMMAND: &str = "github.com/nats-io/natscli/nats@v0.3.0";
 /// rsyslog with its way to Elasticsearch, and what a small machine lacks for it.
 const RSYSLOG_PACKAGES: [&str; 5] = ["rsyslog", "rsyslog-elasticsearch", "libestr0", "libfastjson4", "liblognorm5"];
 /// syslog-ng with its way to HTTP, and what a small machine lacks for it.
-const SYSLOG_NG_PACKAGES: [&str; 4] = ["syslog-ng-core", "syslog-ng-mod-http", "libivykis0", "libnet1"];
+const SYSLOG_NG_PACKAGES: [&str; 7] =
+    ["syslog-ng-core", "syslog-ng-mod-http", "libivykis0", "libnet1", "libpcre3", "libjson-c5", "libwrap0"];
 
 /// A Python with nats-py in an environment of its own, made once; every package is pinned by hash.
 pub(crate) fn python() -> PathBuf {
@@ -119,7 +120,9 @@ pub(crate) fn logcli() -> Option<PathBuf> {
 fn unpacked(name: &str, packages_of_it: &[&str]) -> Option<PathBuf> {
     let home = tools().join(name);
     let (packages, root) = (home.join("packages"), home.join("root"));
-    if !home.join("whole").exists() {
+    // Of another list there may be something missing.
+    let list = packages_of_it.join(" ");
+    if std::fs::read_to_string(home.join("whole")).ok().as_ref() != Some(&list) {
         std::fs::create_dir_all(&packages).unwrap();
         let mut download = Command::new("apt-get");
         download.args(["download", "-o", "Acquire::http::Timeout=10", "-o", "Acquire::Retries=0"]);
@@ -135,15 +138,16 @@ fn unpacked(name: &str, packages_of_it: &[&str]) -> Option<PathBuf> {
         for package in std::fs::read_dir(&packages).unwrap() {
             run(Command::new("dpkg-deb").arg("-x").arg(package.unwrap().path()).arg(&root));
         }
-        std::fs::write(home.join("whole"), "").unwrap();
+        std::fs::write(home.join("whole"), list).unwrap();
     }
     Some(root)
 }
 
 /// The folder of libraries in which there is such an entry: there is a folder for each kind of processor.
 fn libraries(root: &Path, entry: &str) -> PathBuf {
-    let all = std::fs::read_dir(root.join("usr/lib")).unwrap().map(|entry| entry.unwrap().path());
-    let mut all = all.into_iter().filter(|folder| folder.join(entry).exists());
+    let folders =
+        ["usr/lib", "lib"].into_iter().filter_map(|folder| std::fs::read_dir(root.join(folder)).ok()).flatten();
+    let mut all = folders.map(|entry| entry.unwrap().path()).filter(|folder| folder.join(entry).exists());
     all.next().unwrap_or_else(|| panic!("no {entry} beside the libraries"))
 }
 
@@ -159,8 +163,9 @@ pub(crate) fn syslog_ng() -> Option<SyslogNg> {
     let home = root.join("usr/lib/syslog-ng");
     let modules = std::fs::read_dir(&home).unwrap().map(|entry| entry.unwrap().path());
     let modules = modules.into_iter().find(|folder| folder.join("libhttp.so").exists()).expect("syslog-ng has modules");
-    let shared = libraries(&root, "libivykis.so.0");
-    let found = SyslogNg { program: root.join("usr/sbin/syslog-ng"), modules, libraries: [home, shared] };
+    let shared = ["libivykis.so.0", "libpcre.so.3"].map(|library| libraries(&root, library));
+    let libraries = [home].into_iter().chain(shared).collect();
+    let found = SyslogNg { program: root.join("usr/sbin/syslog-ng"), modules, libraries };
     let output = found.command().arg("--version").output().unwrap();
     let words = String::from_utf8_lossy(&output.stdout);
     if !words.contains("http") {
@@ -197,7 +202,7 @@ impl Rsyslog {
 pub(crate) struct SyslogNg {
     program: PathBuf,
     modules: PathBuf,
-    libraries: [PathBuf; 2],
+    libraries: Vec<PathBuf>,
 }
 
 impl SyslogNg {

@@ -11,15 +11,7 @@ use logboom_tests::recompute::{self, Answer, Input, Judged, Row, Windows};
 use types::DurationText;
 
 /// What this release does not build. Whoever builds one takes it out here, which makes the tests cover it.
-pub(crate) const NOT_BUILT: [&str; 7] = [
-    "first rows",
-    "interval join",
-    "interval join, left",
-    "running sums",
-    "sequence",
-    "top rows of windows",
-    "window join",
-];
+pub(crate) const NOT_BUILT: [&str; 0] = [];
 
 /// Windows of the top rows; the input has their bounds as columns.
 pub(crate) const TOP_WINDOW_MS: i64 = 5_000;
@@ -99,8 +91,8 @@ fn join(name: &'static str, kind: JoinKind, how: JoinType, recompute: fn(&[Input
     let spec = JoinSpec {
         kind,
         how,
-        left: JoinSide { keys: key(), columns: columns(&[("key", "key"), ("id", "left_id")]) },
-        right: JoinSide { keys: key(), columns: columns(&[("id", "right_id")]) },
+        left: JoinSide { keys: key(), columns: columns(&[("key", "key"), ("id", "left_id")]), types: Vec::new() },
+        right: JoinSide { keys: key(), columns: columns(&[("id", "right_id")]), types: Vec::new() },
     };
     let spec = OperatorSpec::Join(spec);
     let inputs: Vec<fn(&Row) -> bool> = vec![login, error];

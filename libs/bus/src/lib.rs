@@ -48,6 +48,7 @@ mod notice;
 mod origin;
 mod pull;
 mod record;
+mod stream_reader;
 mod watch;
 
 pub use append::AppendError;
@@ -66,4 +67,5 @@ pub use lane::{Lane, LaneMessage};
 pub use lease::Lease;
 pub use notice::{Notices, RawMessage, RawMessages};
 pub use origin::{Origin, as_leader, origin, with_origin};
+pub use stream_reader::{StreamMessage, StreamReader};
 pub use watch::{Change, Watch};

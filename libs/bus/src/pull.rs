@@ -33,7 +33,7 @@ const BEGIN_WITHIN: Duration = Duration::from_millis(1250);
 /// How long the server keeps a consumer that nobody asks.
 const IDLE_MAX: Duration = Duration::from_secs(30);
 
-/// A position in a stream, restricted to one subject, which may hold wildcards.
+/// A position in a stream, restricted to one subject, which may hold wildcards; an empty one restricts nothing.
 #[derive(Debug)]
 pub(crate) struct Pull {
     bus: Bus,
@@ -184,7 +184,7 @@ impl Pull {
         let messages =
             self.bus.client().subscribe(format!("{inbox}.*")).await.map_err(|error| failed(error.to_string()))?;
         let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
-        let body = json!({
+        let mut body = json!({
             "stream_name": self.stream,
             "action": "create",
             "config": {
@@ -192,13 +192,16 @@ impl Pull {
                 "deliver_policy": "by_start_sequence",
                 "opt_start_seq": self.after + 1,
                 "ack_policy": "none",
-                "filter_subject": self.filter,
                 "mem_storage": true,
                 "num_replicas": 1,
                 "inactive_threshold": nanos(IDLE_MAX),
             },
         });
-        let operation = format!("CONSUMER.CREATE.{}.{consumer}.{}", self.stream, self.filter);
+        let mut operation = format!("CONSUMER.CREATE.{}.{consumer}", self.stream);
+        if !self.filter.is_empty() {
+            body["config"]["filter_subject"] = json!(self.filter);
+            operation = format!("{operation}.{}", self.filter);
+        }
         let created = self.bus.api_within::<Created>(&operation, &body, self.begin_within).await;
         // It may be made yet, when nobody waits for it any more.
         let created = created.inspect_err(|_| self.delete(consumer.clone()))?;

@@ -281,8 +281,7 @@ async fn an_actor_stands_behind_a_door_and_is_discovered() {
         }
     }
     doors.close_all().await;
-    let gone =
-        bus.call_within::<ListStreams>(&(), &StreamsOf::default(), Duration::from_millis(100)).await.unwrap_err();
+    let gone = bus.call_within::<ListStreams>(&(), &StreamsOf::default(), Duration::from_secs(1)).await.unwrap_err();
     assert_eq!(gone.kind, "NoResponders");
     drop(door);
 }

@@ -61,6 +61,6 @@ pub use result::{ResultColumn, ResultSet, Stats, json_rows};
 pub use run::{Limits, run_select};
 pub use scan::{Progress, ScanStats};
 pub use signatures::{BUCKETS_MAX, SEVERITIES, SIGNATURES_MAX, Signed};
-pub use stage::{PLANS_KEPT_MAX, Stage};
+pub use stage::{FailureKind, PLANS_KEPT_MAX, RowFailure, Stage};
 pub use streamed::{End, Part, run_select_stream};
 pub use table::{BatchStream, ChunkPiece, Piece, Rows, TableSource};

@@ -9,6 +9,7 @@ use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array},
     compute::{concat, filter_record_batch, prep_null_mask_filter},
     datatypes::{DataType, Field, Schema, SchemaRef},
+    error::ArrowError,
 };
 use datafusion::{
     common::DFSchema, error::DataFusionError, execution::context::SessionState, physical_expr::PhysicalExpr,
@@ -32,13 +33,46 @@ const STACK_BYTES: usize = 16 << 20;
 /// A column that a batch lacks is null in it. An expression that does not fit the types of a batch (`latency / 1000`
 /// where `latency` is text) is null in that batch, one that fails on a row (`CAST(x AS INT)`) is null in that row, and a
 /// filter that is null lets nothing through: one odd line must not stop a job. [`RESERVED_COLUMNS`] are kept where present.
-/// The type of a column follows its expression; make it independent of the batch with a cast, as
+/// [`Stage::apply_noting`] tells which rows those were. The type of a column follows its expression; make it independent of the batch with a cast, as
 /// [`Continuous::row_columns`] does.
 pub struct Stage {
     state: SessionState,
     filter: Option<Compiled>,
     columns: Vec<Compiled>,
     plans: Mutex<VecDeque<(SchemaRef, Arc<Plan>)>>,
+}
+
+/// A row on which an expression failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowFailure {
+    /// Its number in the batch, from 0.
+    pub row: usize,
+    /// What was wrong.
+    pub kind: FailureKind,
+    /// The same for people.
+    pub detail: String,
+}
+
+/// What was wrong with a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// A number was divided by zero.
+    DivisionByZero,
+    /// A number left the range of its type.
+    Overflow,
+    /// A value is not what an expression takes, or cannot be made into it.
+    Conversion,
+}
+
+impl FailureKind {
+    fn of(error: &DataFusionError) -> Self {
+        let DataFusionError::ArrowError(arrow, _) = error.find_root() else { return Self::Conversion };
+        match **arrow {
+            ArrowError::DivideByZero => Self::DivisionByZero,
+            ArrowError::ArithmeticOverflow(_) => Self::Overflow,
+            _ => Self::Conversion,
+        }
+    }
 }
 
 struct Compiled {
@@ -96,15 +130,29 @@ impl Stage {
     ///
     /// Errors: `Internal` only.
     pub fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch, EngineError> {
+        self.apply_noting(batch, &mut Vec::new())
+    }
+
+    /// The same, and adds the rows on which an expression failed, by their number in the batch. A row that fails in several
+    /// expressions is there several times.
+    ///
+    /// Errors: `Internal` only.
+    pub fn apply_noting(&self, batch: &RecordBatch, failed: &mut Vec<RowFailure>) -> Result<RecordBatch, EngineError> {
         let plan = self.plan(&batch.schema());
         let mut arrays = batch.columns().to_vec();
         let missing = plan.schema.fields().iter().skip(arrays.len());
         arrays.extend(missing.map(|field| new_null_array(field.data_type(), batch.num_rows())));
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         let mut rows = RecordBatch::try_new_with_options(Arc::clone(&plan.schema), arrays, &options)?;
+        // Of each row that is left, its number in the batch; needed only where a filter left some out.
+        let mut numbers: Option<Vec<usize>> = None;
         if let Some(filter) = &plan.filter {
             rows = match filter {
-                Some(filter) => filter_record_batch(&rows, &passing(filter, &rows)?)?,
+                Some(filter) => {
+                    let mask = passing(filter, &rows, failed)?;
+                    numbers = Some(mask.values().set_indices().collect());
+                    filter_record_batch(&rows, &mask)?
+                }
                 None => rows.slice(0, 0),
             };
         }
@@ -114,11 +162,17 @@ impl Stage {
             let places: Vec<usize> = (0..batch.num_columns()).collect();
             return Ok(rows.project(&places)?);
         }
+        let before = failed.len();
         for (expr, field) in plan.columns.iter().zip(wanted) {
             out.push(match expr {
-                Some(expr) => evaluate(expr, &rows, field.data_type())?,
+                Some(expr) => evaluate(expr, &rows, field.data_type(), failed)?,
                 None => new_null_array(field.data_type(), rows.num_rows()),
             });
+        }
+        if let Some(numbers) = numbers {
+            for failure in failed.iter_mut().skip(before) {
+                failure.row = numbers.get(failure.row).copied().unwrap_or(failure.row);
+            }
         }
         let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
         Ok(RecordBatch::try_new_with_options(Arc::clone(&plan.out), out, &options)?)
@@ -220,8 +274,13 @@ fn possible_type(state: &SessionState, expression: &Expression) -> Result<DataTy
     Err(explain(&error, MEMORY_BYTES, &|_| (1, 1)))
 }
 
-/// The value in each row, in the wanted type; null in rows on which the expression fails.
-fn evaluate(expr: &Arc<dyn PhysicalExpr>, rows: &RecordBatch, of: &DataType) -> Result<ArrayRef, EngineError> {
+/// The value in each row, in the wanted type; null in rows on which the expression fails, which are noted.
+fn evaluate(
+    expr: &Arc<dyn PhysicalExpr>,
+    rows: &RecordBatch,
+    of: &DataType,
+    failed: &mut Vec<RowFailure>,
+) -> Result<ArrayRef, EngineError> {
     let whole = |rows: &RecordBatch| -> Result<ArrayRef, DataFusionError> {
         let array = expr.evaluate(rows)?.into_array(rows.num_rows())?;
         if array.data_type() == of { Ok(array) } else { Ok(arrow::compute::cast(&array, of)?) }
@@ -229,16 +288,25 @@ fn evaluate(expr: &Arc<dyn PhysicalExpr>, rows: &RecordBatch, of: &DataType) -> 
     if let Ok(array) = whole(rows) {
         return Ok(array);
     }
-    let single: Vec<ArrayRef> =
-        (0..rows.num_rows()).map(|row| whole(&rows.slice(row, 1)).unwrap_or_else(|_| new_null_array(of, 1))).collect();
+    let mut one = |row| {
+        whole(&rows.slice(row, 1)).unwrap_or_else(|error| {
+            failed.push(RowFailure { row, kind: FailureKind::of(&error), detail: error.strip_backtrace() });
+            new_null_array(of, 1)
+        })
+    };
+    let single: Vec<ArrayRef> = (0..rows.num_rows()).map(&mut one).collect();
     if single.is_empty() {
         return Ok(new_null_array(of, 0));
     }
     Ok(concat(&single.iter().map(AsRef::as_ref).collect::<Vec<&dyn Array>>())?)
 }
 
-fn passing(filter: &Arc<dyn PhysicalExpr>, rows: &RecordBatch) -> Result<BooleanArray, EngineError> {
-    let array = evaluate(filter, rows, &DataType::Boolean)?;
+fn passing(
+    filter: &Arc<dyn PhysicalExpr>,
+    rows: &RecordBatch,
+    failed: &mut Vec<RowFailure>,
+) -> Result<BooleanArray, EngineError> {
+    let array = evaluate(filter, rows, &DataType::Boolean, failed)?;
     let mask = array.as_boolean();
     Ok(if mask.null_count() > 0 { prep_null_mask_filter(mask) } else { mask.clone() })
 }

@@ -20,6 +20,14 @@ use flow::WINDOW_BYTES_MIN;
 /// The size that batches are cut to: three quarters of the smallest window, so that metadata and padding fit too.
 pub(crate) const PIECE_BYTES: usize = 48 << 10;
 
+/// The size that batches are cut to where the window is wide: each frame costs a wake-up at both ends, whatever its size.
+pub(crate) const PIECE_BYTES_MAX: usize = 192 << 10;
+
+/// The size to cut to where that many bytes may be sent: a quarter of them.
+pub(crate) fn piece_bytes(room: u64) -> usize {
+    usize::try_from(room / 4).unwrap_or(usize::MAX).clamp(PIECE_BYTES, PIECE_BYTES_MAX)
+}
+
 const _: () = assert!(PIECE_BYTES as u64 == WINDOW_BYTES_MIN * 3 / 4);
 
 /// The bytes that a batch takes by itself, without what its buffers hold for other slices.
@@ -36,14 +44,14 @@ fn column_bytes(array: &ArrayRef) -> usize {
     long + array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size())
 }
 
-/// Cuts a batch into pieces of about [`PIECE_BYTES`]; no copy, but that dictionary columns become plain ones.
+/// Cuts a batch into pieces of about that size; no copy, but that dictionary columns become plain ones.
 ///
 /// Whether an end is in this process or another must not change what arrives, and a dictionary would have to travel
 /// again with every batch that has another one.
-pub(crate) fn pieces(batch: &RecordBatch) -> Result<Vec<RecordBatch>, ArrowError> {
+pub(crate) fn pieces(batch: &RecordBatch, size: usize) -> Result<Vec<RecordBatch>, ArrowError> {
     let batch = &plain(batch)?;
     let rows = batch.num_rows();
-    let count = bytes_of(batch).div_ceil(PIECE_BYTES).clamp(1, rows.max(1));
+    let count = bytes_of(batch).div_ceil(size).clamp(1, rows.max(1));
     let edge = |i: usize| i * rows / count;
     Ok(match rows {
         0 => Vec::new(),
@@ -229,8 +237,9 @@ mod tests {
     fn pieces_are_small_and_whole() {
         let whole = plain(&batch(10_000)).unwrap();
         assert_eq!(whole.column_by_name("d").unwrap().data_type(), &DataType::Utf8);
+        assert_eq!([0, 400 << 10, 4 << 20].map(piece_bytes), [48 << 10, 100 << 10, 192 << 10]);
         let (mut encoder, mut decoder) = (Encoder::default(), Decoder::default());
-        let pieces = pieces(&whole).unwrap();
+        let pieces = pieces(&whole, piece_bytes(0)).unwrap();
         assert!(pieces.len() > 10);
         let mut back = Vec::new();
         for (i, piece) in pieces.iter().enumerate() {
@@ -254,7 +263,7 @@ mod tests {
             let back = decoder.decode(new_schema, Buffer::from(bytes)).unwrap();
             assert_eq!((back.num_rows(), back.num_columns()), (b.num_rows(), b.num_columns()));
         }
-        assert!(super::pieces(&batch(0)).unwrap().is_empty());
+        assert!(super::pieces(&batch(0), PIECE_BYTES).unwrap().is_empty());
         assert!(halves(&batch(1)).is_none());
     }
 
@@ -263,7 +272,8 @@ mod tests {
         let nested: DictionaryArray<Int32Type> = vec!["a"].into_iter().collect();
         let fields = vec![Field::new("inner", nested.data_type().clone(), true)];
         let column: ArrayRef = Arc::new(StructArray::new(fields.into(), vec![Arc::new(nested)], None));
-        let found = pieces(&RecordBatch::try_from_iter([("outer", column)]).unwrap()).unwrap_err().to_string();
+        let found =
+            pieces(&RecordBatch::try_from_iter([("outer", column)]).unwrap(), PIECE_BYTES).unwrap_err().to_string();
         assert!(found.contains("\"outer\"") && found.contains("cast it"), "{found}");
     }
 

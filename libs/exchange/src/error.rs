@@ -16,6 +16,13 @@ pub enum Error {
         #[source]
         source: Arc<io::Error>,
     },
+    /// The system gives no threads.
+    #[error("the threads of the exchange cannot be started")]
+    Threads {
+        /// The system's answer.
+        #[source]
+        source: Arc<io::Error>,
+    },
     /// The shared secret is too short to protect anything.
     #[error("the exchange secret has {found} bytes: at least {SECRET_BYTES_MIN} are needed")]
     WeakSecret {

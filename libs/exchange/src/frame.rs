@@ -20,6 +20,8 @@ const CONTROL_BYTES_MAX: usize = 1_024;
 pub(crate) const NEW_SCHEMA: u8 = 1;
 /// The frame goes from the receiving to the sending end of its channel.
 pub(crate) const TO_SENDER: u8 = 2;
+/// The frame had to wait for credit.
+pub(crate) const WAITED: u8 = 4;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]

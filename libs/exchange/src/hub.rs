@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    io,
     net::SocketAddr,
     sync::{Arc, Weak},
     time::Duration,
@@ -9,7 +10,7 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream, UnixListener},
     sync::Semaphore,
     time::{MissedTickBehavior, interval},
 };
@@ -18,8 +19,8 @@ use tracing::{debug, warn};
 use types::JobId;
 
 use crate::{
-    ChannelId, Error, Receiver, Secure, Sender, connection::Connection, handshake::Secret, link::Link,
-    registry::Registry,
+    ChannelId, Error, Receiver, SILENCE_MAX, Secure, Sender, connection::Connection, handshake::Secret, link::Link,
+    neighbour, registry::Registry, threads::Threads,
 };
 
 /// The most task workers that one process talks to.
@@ -36,19 +37,21 @@ const FINISH_MAX: Duration = Duration::from_secs(1);
 pub struct Options {
     /// The address under which peers reach this process, where that is not the bound one (`0.0.0.0`, port mapping).
     pub advertised: Option<SocketAddr>,
-    /// A connection on which nothing arrives for that long is lost; four heartbeats fit.
+    /// A connection on which nothing arrives for that long is lost; four heartbeats fit. The same at all workers.
     pub silence_max: Duration,
+    /// Whether processes of this host are served over Unix sockets; TCP serves them otherwise.
+    pub unix: bool,
     /// How long an opened channel waits for its receiver.
     pub parked_for: Duration,
-    /// TLS on which both ends show a certificate; `None` is plain text. All workers of an installation have it, or none.
+    /// TLS on which both ends show a certificate, between hosts; `None` is plain text. All workers of an installation have it, or none.
     pub secure: Option<Secure>,
 }
 
 impl Default for Options {
-    /// The bound address, 10 s of silence, 30 s of parking, plain text.
+    /// The bound address, [`SILENCE_MAX`], Unix sockets, 30 s of parking, plain text.
     fn default() -> Self {
-        let (silence_max, parked_for) = (Duration::from_secs(10), Duration::from_secs(30));
-        Self { advertised: None, silence_max, parked_for, secure: None }
+        let parked_for = Duration::from_secs(30);
+        Self { advertised: None, silence_max: SILENCE_MAX, unix: true, parked_for, secure: None }
     }
 }
 
@@ -63,6 +66,7 @@ struct Inner {
     peers: Mutex<HashMap<SocketAddr, Arc<Peer>>>,
     options: Options,
     closed: CancellationToken,
+    threads: Threads,
 }
 
 #[derive(Default)]
@@ -86,7 +90,7 @@ impl std::fmt::Debug for Exchange {
 impl Exchange {
     /// Listens on an address; port 0 chooses a free one. All workers of an installation share the secret.
     ///
-    /// Errors: `Bind`, `WeakSecret`.
+    /// Errors: `Bind`, `WeakSecret`, `Threads`.
     pub async fn bind(address: SocketAddr, secret: &str) -> Result<Self, Error> {
         Self::bind_with(address, secret, Options::default()).await
     }
@@ -94,18 +98,21 @@ impl Exchange {
     /// The same with options.
     pub async fn bind_with(address: SocketAddr, secret: &str, options: Options) -> Result<Self, Error> {
         let secret = Arc::new(Secret::new(secret)?);
-        let fail = |source: std::io::Error| Error::Bind { address, source: Arc::new(source) };
-        let listener = TcpListener::bind(address).await.map_err(fail)?;
-        let bound = listener.local_addr().map_err(fail)?;
+        let fail = |source: io::Error| Error::Bind { address, source: Arc::new(source) };
+        let threads = Threads::start()?;
+        let doors = threads.spawn(Doors::open(address, options.advertised, options.unix)).await;
+        let (doors, told) = doors.unwrap_or_else(|ended| Err(io::Error::other(ended))).map_err(fail)?;
         let inner = Arc::new(Inner {
-            address: options.advertised.unwrap_or(bound),
+            address: told,
             secret,
             registry: Arc::default(),
             peers: Mutex::default(),
             options,
             closed: CancellationToken::new(),
+            threads,
         });
-        tokio::spawn(listen(listener, Arc::downgrade(&inner), inner.closed.clone(), inner.options.parked_for));
+        let (weak, closed, parked_for) = (Arc::downgrade(&inner), inner.closed.clone(), inner.options.parked_for);
+        inner.threads.spawn(listen(doors, weak, closed, parked_for));
         Ok(Self(inner))
     }
 
@@ -168,6 +175,11 @@ impl Inner {
         self.registry.close(|_| true);
     }
 
+    fn known(&self) -> Known {
+        let (secret, secure) = (Arc::clone(&self.secret), self.options.secure.clone());
+        Known { secret, secure, own: self.address }
+    }
+
     fn peer(&self, address: SocketAddr) -> Result<Arc<Peer>, Error> {
         let mut peers = self.peers.lock();
         if peers.len() >= PEERS_MAX && !peers.contains_key(&address) {
@@ -189,8 +201,16 @@ impl Inner {
         if let Some(connection) = peer.live() {
             return Ok(connection);
         }
-        let link = Link::dial(self.options.secure.as_ref(), &self.secret, self.address, address).await?;
-        self.adopt(link, address)
+        let (secure, secret, own) = (self.options.secure.clone(), Arc::clone(&self.secret), self.address);
+        let unix = self.options.unix;
+        let dialling = self.threads.spawn(async move {
+            if unix && let Some(link) = Link::dial_neighbour(secure.is_some(), &secret, own, address).await {
+                return Ok(link);
+            }
+            Link::dial(secure.as_ref(), &secret, own, address).await
+        });
+        let ended = |_| Error::ConnectionLost { peer: address, reason: "the exchange was shut down".to_owned() };
+        self.adopt(dialling.await.map_err(ended)??, address)
     }
 
     /// Starts a connection whose peer has proved itself.
@@ -200,8 +220,9 @@ impl Inner {
     fn adopt(&self, link: Link, address: SocketAddr) -> Result<Arc<Connection>, Error> {
         let peer = self.peer(address)?;
         let (registry, closed) = (Arc::clone(&self.registry), self.closed.child_token());
-        let connection = Connection::start(link, address, registry, self.options.silence_max, closed);
-        debug!(peer = %address, "connection open");
+        let at = self.threads.handle();
+        let connection = Connection::start(&at, link, address, registry, self.options.silence_max, closed);
+        debug!(peer = %address, link = connection.link(), "connection open");
         let mut slot = peer.connection.lock();
         match slot.as_ref().filter(|known| !known.is_lost()) {
             Some(known) => Ok(Arc::clone(known)),
@@ -216,21 +237,69 @@ impl Drop for Inner {
     }
 }
 
+/// Where peers come in.
+struct Doors {
+    tcp: TcpListener,
+    unix: Option<UnixListener>,
+}
+
+/// Who came in.
+enum Stranger {
+    Tcp(TcpStream, SocketAddr),
+    Unix(neighbour::Socket),
+}
+
+impl Doors {
+    /// Listens, and says under which address.
+    async fn open(address: SocketAddr, advertised: Option<SocketAddr>, unix: bool) -> io::Result<(Self, SocketAddr)> {
+        let tcp = TcpListener::bind(address).await?;
+        let told = advertised.unwrap_or(tcp.local_addr()?);
+        let unix = if unix { neighbour::listen(told) } else { None };
+        Ok((Self { tcp, unix }, told))
+    }
+
+    /// The next stranger; `None` for one that is not even asked.
+    async fn accept(&self) -> io::Result<Option<Stranger>> {
+        tokio::select! {
+            accepted = self.tcp.accept() => accepted.map(|(stream, from)| Some(Stranger::Tcp(stream, from))),
+            accepted = neighbour::accept(self.unix.as_ref()) => accepted.map(|socket| socket.map(Stranger::Unix)),
+        }
+    }
+}
+
+impl Stranger {
+    async fn prove(self, known: Known) -> Result<(Link, SocketAddr), Error> {
+        let Known { secret, secure, own } = known;
+        match self {
+            Self::Tcp(stream, from) => Link::accept(stream, secure.as_ref(), &secret, from).await,
+            Self::Unix(socket) => Link::accept_neighbour(socket, secure.is_some(), &secret, own).await,
+        }
+    }
+}
+
+/// What a handshake needs.
+struct Known {
+    secret: Arc<Secret>,
+    secure: Option<Secure>,
+    own: SocketAddr,
+}
+
 /// Accepts peers and refuses channels that nobody asked for.
-async fn listen(listener: TcpListener, inner: Weak<Inner>, closed: CancellationToken, parked_for: Duration) {
+async fn listen(doors: Doors, inner: Weak<Inner>, closed: CancellationToken, parked_for: Duration) {
     let strangers = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     let mut sweep = interval((parked_for / 4).clamp(Duration::from_millis(10), Duration::from_secs(1)));
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let (stream, from) = tokio::select! {
+        let stranger = tokio::select! {
             () = closed.cancelled() => return,
             _ = sweep.tick() => {
                 let Some(inner) = inner.upgrade() else { return };
                 inner.registry.sweep(parked_for);
                 continue;
             }
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
+            accepted = doors.accept() => match accepted {
+                Ok(Some(stranger)) => stranger,
+                Ok(None) => continue,
                 Err(error) => {
                     // Out of file descriptors, usually: the sweep's pace keeps this from spinning.
                     warn!(%error, "connection not accepted");
@@ -239,17 +308,20 @@ async fn listen(listener: TcpListener, inner: Weak<Inner>, closed: CancellationT
                 }
             },
         };
+        let Some(known) = inner.upgrade().map(|inner| inner.known()) else { return };
+        let from = match &stranger {
+            Stranger::Tcp(_, from) => *from,
+            Stranger::Unix(_) => known.own,
+        };
         let Ok(permit) = Arc::clone(&strangers).try_acquire_owned() else {
             warn!(%from, limit = HANDSHAKES_MAX, "connection refused, too many handshakes");
             continue;
         };
-        let known = inner.upgrade().map(|inner| (Arc::clone(&inner.secret), inner.options.secure.clone()));
-        let Some((secret, secure)) = known else { return };
         let (inner, closed) = (Weak::clone(&inner), closed.clone());
         tokio::spawn(async move {
             let outcome = tokio::select! {
                 () = closed.cancelled() => return,
-                outcome = Link::accept(stream, secure.as_ref(), &secret, from) => outcome,
+                outcome = stranger.prove(known) => outcome,
             };
             drop(permit);
             let adopted =

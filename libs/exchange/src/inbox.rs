@@ -73,6 +73,8 @@ struct State {
     upstream: Option<Upstream>,
     /// Someone reads here; before, nothing is granted.
     claimed: bool,
+    /// The reader found nothing when it last looked.
+    hungry: bool,
     ended: bool,
     failed: Option<Error>,
     waker: Option<Waker>,
@@ -118,9 +120,12 @@ impl Inbox {
         self.state.lock().ledger.received(bytes).map_err(|e| e.to_string())
     }
 
-    /// Queues data that was booked.
-    pub(crate) fn push_data(&self, item: Item, bytes: u64) {
+    /// Queues data that was booked, and says whether it had to wait for credit.
+    pub(crate) fn push_data(&self, item: Item, bytes: u64, waited: bool) {
         self.wake(|state| {
+            if std::mem::take(&mut state.hungry) && waited {
+                state.ledger.starved();
+            }
             if state.failed.is_none() {
                 state.queue.push_back((item, bytes));
             }
@@ -194,6 +199,7 @@ impl Inbox {
                 if state.ended {
                     return Poll::Ready(Ok(None));
                 }
+                state.hungry = true;
                 state.waker = Some(cx.waker().clone());
                 return Poll::Pending;
             };

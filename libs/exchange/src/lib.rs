@@ -1,18 +1,20 @@
 //! Data between task workers.
 //!
-//! Owns the way of a batch from one subtask to another: one permanent TCP connection per pair of workers, many
-//! channels on it, byte credits, Arrow frames; the same channels without a socket inside one process; and the
-//! [`Gate`] that reads many channels and can leave one unread while barriers line up.
+//! Owns the way of a batch from one subtask to another: one permanent connection per pair of workers, a Unix socket
+//! within a host and TCP between hosts, many channels on it, byte credits, Arrow frames; the same channels without a
+//! socket inside one process; and the [`Gate`] that reads many channels and can leave one unread while barriers line up.
 //! Deliberately does not know: SQL, operators, windows, where workers live (the job manager says), what a barrier
 //! means (`flow::Aligner` does), or how long a job should be retried.
 //!
 //! Bounds: what a channel holds in memory never exceeds its window ([`flow::WINDOW_BYTES_MAX`]); a gate shares
 //! [`GATE_BYTES_MAX`] among its channels. A sender without credit waits. Watermarks and barriers need no credit and
 //! stay in order with the data. Nothing here queues without a bound and nothing waits for a dead peer: a lost
-//! connection is a typed error on every channel it carried.
+//! connection is a typed error on every channel it carried, also where the peer only fell silent for [`SILENCE_MAX`].
+//! Sockets are served by threads of the exchange's own, so a process whose tasks take all its cores still answers.
 //!
 //! Trust: a peer proves that it knows the shared secret before one byte of its is interpreted, and so do we. With
-//! [`Options::secure`] all of it is inside TLS on which both ends show a certificate; without, nothing is encrypted.
+//! [`Options::secure`] all that leaves the host is inside TLS on which both ends show a certificate; without, nothing is
+//! encrypted. Unix sockets serve processes of one user only.
 //!
 //! ```
 //! use std::{net::SocketAddr, sync::Arc};
@@ -47,12 +49,16 @@ mod hub;
 mod inbox;
 mod link;
 mod message;
+mod neighbour;
 mod outbox;
+mod outflow;
 mod receiver;
 mod registry;
 mod sender;
+mod silence;
 #[cfg(test)]
 mod tests;
+mod threads;
 
 pub use error::Error;
 pub use frame::FRAME_BYTES_MAX;
@@ -65,3 +71,4 @@ pub use message::{ChannelId, Message};
 pub use receiver::Receiver;
 pub use registry::PARKED_MAX;
 pub use sender::Sender;
+pub use silence::SILENCE_MAX;

@@ -1,4 +1,5 @@
-//! The way to a peer: one TCP connection, plain or inside TLS on which both ends show a certificate.
+//! The way to a peer: one TCP connection, plain or inside TLS on which both ends show a certificate; a Unix socket where
+//! both are processes of one host.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -14,6 +15,7 @@ use tracing::debug;
 use crate::{
     Error,
     handshake::{self, HANDSHAKE_MAX, Secret},
+    neighbour::{self, Socket},
 };
 
 /// What the proofs of a connection inside TLS are bound to, so that nobody in the middle can pass them on.
@@ -39,10 +41,41 @@ pub(crate) type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 /// A connection to a peer that has proved itself.
 pub(crate) enum Link {
     Plain(TcpStream),
+    Neighbour(Socket),
     Secure(Box<TlsStream<TcpStream>>),
 }
 
 impl Link {
+    /// Connects to a process of this host, and has both sides prove themselves; `None` if the peer is none, or cannot.
+    pub(crate) async fn dial_neighbour(
+        secure: bool,
+        secret: &Secret,
+        own: SocketAddr,
+        peer: SocketAddr,
+    ) -> Option<Self> {
+        let mut socket = neighbour::dial(peer).await?;
+        let binding = neighbour::binding(peer, secure);
+        let proved = handshake::dial(&mut socket, secret, own, peer, &binding);
+        let outcome = timeout(neighbour::HANDSHAKE_MAX, proved).await;
+        match outcome {
+            Ok(Ok(())) => return Some(Self::Neighbour(socket)),
+            Ok(Err(error)) => debug!(%peer, %error, "no way but TCP"),
+            Err(_) => debug!(%peer, "no way but TCP: no answer in time"),
+        }
+        None
+    }
+
+    /// Has a process of this host prove itself, and proves ourselves.
+    pub(crate) async fn accept_neighbour(
+        mut socket: Socket,
+        secure: bool,
+        secret: &Secret,
+        own: SocketAddr,
+    ) -> Result<(Self, SocketAddr), Error> {
+        let peer = handshake::accept(&mut socket, secret, own, &neighbour::binding(own, secure)).await?;
+        Ok((Self::Neighbour(socket), peer))
+    }
+
     /// Connects, and has both sides prove themselves.
     pub(crate) async fn dial(
         secure: Option<&Secure>,
@@ -87,10 +120,23 @@ impl Link {
         Ok((Self::Secure(Box::new(stream.into())), peer))
     }
 
+    /// What it is, in a word.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Plain(_) => "tcp",
+            Self::Neighbour(_) => "unix",
+            Self::Secure(_) => "tls",
+        }
+    }
+
     pub(crate) fn split(self) -> (Reader, Writer) {
         match self {
             Self::Plain(stream) => {
                 let (reader, writer) = stream.into_split();
+                (Box::new(reader), Box::new(writer))
+            }
+            Self::Neighbour(socket) => {
+                let (reader, writer) = socket.into_split();
                 (Box::new(reader), Box::new(writer))
             }
             Self::Secure(stream) => {

@@ -22,16 +22,19 @@ struct State {
 }
 
 impl Outbox {
-    /// Waits until that many bytes are covered by credit, and spends them.
-    pub(crate) async fn acquire(&self, bytes: u64) -> Result<(), Error> {
+    /// Waits until that many bytes are covered by credit, and spends them; true if earlier grants did not suffice.
+    pub(crate) async fn acquire(&self, bytes: u64) -> Result<bool, Error> {
+        let mut waited = false;
         poll_fn(|cx| {
             let mut state = self.0.lock();
             if let Some(error) = &state.failed {
                 return Poll::Ready(Err(error.clone()));
             }
             if state.ledger.sent(bytes).is_ok() {
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(Ok(waited));
             }
+            // The first grant is awaited by everyone and says nothing.
+            waited |= state.ledger.granted_total() > 0;
             state.waker = Some(cx.waker().clone());
             Poll::Pending
         })
@@ -41,6 +44,11 @@ impl Outbox {
     /// Whether that many bytes are covered now.
     pub(crate) fn covers(&self, bytes: u64) -> bool {
         self.0.lock().ledger.may_send(bytes)
+    }
+
+    /// Bytes that might be sent when the last grant came.
+    pub(crate) fn room(&self) -> u64 {
+        self.0.lock().ledger.room()
     }
 
     /// Takes a grant.

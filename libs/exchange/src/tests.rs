@@ -1,9 +1,11 @@
-//! Real loopback TCP.
+//! Real sockets of this machine.
 
 mod channels;
 mod hostile;
 mod inputs;
+mod neighbours;
 mod secure;
+mod silent;
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -24,6 +26,26 @@ async fn exchange() -> Exchange {
 
 async fn with(options: Options) -> Exchange {
     Exchange::bind_with(any(), SECRET, options).await.unwrap()
+}
+
+/// The ways from one end to the other.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Way {
+    Tcp,
+    Unix,
+    Local,
+}
+
+const WAYS: [Way; 3] = [Way::Tcp, Way::Unix, Way::Local];
+
+impl Way {
+    /// Two exchanges, or the same twice, with that way between them.
+    async fn ends(self, options: Options) -> (Exchange, Exchange) {
+        let options = Options { unix: self != Self::Tcp, ..options };
+        let here = with(options.clone()).await;
+        let there = if self == Self::Local { here.clone() } else { with(options).await };
+        (here, there)
+    }
 }
 
 fn id(from: u32, to: u32) -> ChannelId {

@@ -11,7 +11,7 @@ use arrow::{
 use crate::Error;
 
 /// A cast that fails where it would lose a value; the default one would make it null.
-const STRICT: CastOptions<'static> =
+pub(crate) const STRICT: CastOptions<'static> =
     CastOptions { safe: false, format_options: arrow::util::display::FormatOptions::new() };
 
 /// The column of that name.

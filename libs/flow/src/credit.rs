@@ -26,6 +26,7 @@ const SAMPLE: Duration = Duration::from_millis(10);
 pub struct SenderCredit {
     sent: u64,
     granted: u64,
+    room: u64,
 }
 
 impl SenderCredit {
@@ -50,8 +51,16 @@ impl SenderCredit {
     pub fn granted(&mut self, total: u64) -> bool {
         let total = total.min(self.sent.saturating_add(WINDOW_BYTES_MAX));
         let raised = total > self.granted;
-        self.granted = self.granted.max(total);
+        if raised {
+            self.granted = total;
+            self.room = self.available();
+        }
         raised
+    }
+
+    /// Bytes that might be sent when the last grant came: at least a quarter of the window while the consumer takes them.
+    pub fn room(&self) -> u64 {
+        self.room
     }
 
     /// Bytes sent in all.
@@ -71,6 +80,9 @@ impl SenderCredit {
 }
 
 /// The consumer's ledger of one channel; the window follows the measured drain rate.
+///
+/// What is drained says how fast the consumer is only while it has something to drain: over a long way the credit can be
+/// what is slow. Then the consumer finds nothing although its sender waits, and the window doubles with each of its fills.
 #[derive(Debug, Clone)]
 pub struct ReceiverCredit {
     received: u64,
@@ -80,6 +92,10 @@ pub struct ReceiverCredit {
     limit: u64,
     need: u64,
     sample: Option<(Timestamp, u64)>,
+    /// The consumer found nothing within the sample, for want of credit.
+    starved: bool,
+    /// What was granted when the window was last widened for that.
+    widened: u64,
 }
 
 impl Default for ReceiverCredit {
@@ -92,6 +108,8 @@ impl Default for ReceiverCredit {
             limit: WINDOW_BYTES_MAX,
             need: 0,
             sample: None,
+            starved: false,
+            widened: 0,
         }
     }
 }
@@ -120,6 +138,16 @@ impl ReceiverCredit {
         Ok(())
     }
 
+    /// Takes the news that a frame had to wait for credit and met a consumer that had nothing else.
+    pub fn starved(&mut self) {
+        self.starved = true;
+        // Once for each fill of the window: what arrives of one fill says the same.
+        if self.received >= self.widened {
+            self.widened = self.granted;
+            self.window = self.window.saturating_mul(2).min(self.limit);
+        }
+    }
+
     /// Books a frame that the consumer has taken.
     pub fn consumed(&mut self, bytes: u64, now: Timestamp) {
         self.consumed = self.consumed.saturating_add(bytes).min(self.received);
@@ -129,7 +157,9 @@ impl ReceiverCredit {
             let rate = u128::from(self.consumed - before) * GRANT_TARGET.as_nanos() / elapsed.as_nanos();
             let wanted = u64::try_from(rate).unwrap_or(u64::MAX).clamp(WINDOW_BYTES_MIN, self.limit);
             // Half way each time: one stall must not close a window that was right, nor one burst open it fully.
-            self.window = self.window.midpoint(wanted).max(WINDOW_BYTES_MIN);
+            let follows = self.window.midpoint(wanted).max(WINDOW_BYTES_MIN);
+            self.window = if self.starved { follows.max(self.window) } else { follows };
+            self.starved = false;
             self.sample = Some((now, self.consumed));
         }
     }
@@ -193,6 +223,60 @@ mod tests {
         assert!(r.window() < WINDOW_BYTES_MIN + 100, "{}", r.window());
         r.set_window_max(1);
         assert_eq!(r.window(), WINDOW_BYTES_MIN);
+    }
+
+    /// A sender that always has more, a way that takes so long in each direction, a consumer that takes so much in a
+    /// millisecond. Returns the bytes of the last second and the most that waited within it.
+    fn over(delay_ms: usize, bytes_per_ms: u64) -> (u64, u64) {
+        const FRAME: u64 = 48 << 10;
+        let (mut s, mut r) = (SenderCredit::default(), ReceiverCredit::default());
+        let mut there = std::collections::VecDeque::from(vec![Vec::new(); delay_ms]);
+        let mut back = std::collections::VecDeque::from(vec![r.grant(); delay_ms]);
+        let (mut waited, mut hunger, mut budget, mut waiting) = (false, true, 0, 0);
+        let (mut last_second, mut most) = (0, 0);
+        for ms in 0..5_000 {
+            if let Some(total) = back.pop_front().flatten() {
+                s.granted(total);
+            }
+            let mut leave = Vec::new();
+            while s.sent(FRAME).is_ok() {
+                leave.push(std::mem::take(&mut waited));
+            }
+            waited = s.granted_total() > 0;
+            there.push_back(leave);
+            for waited in there.pop_front().unwrap() {
+                r.received(FRAME).unwrap();
+                waiting += FRAME;
+                if waited && std::mem::take(&mut hunger) {
+                    r.starved();
+                }
+            }
+            budget = (budget + bytes_per_ms).min(bytes_per_ms.max(FRAME));
+            let mut granted = None;
+            while waiting >= FRAME && budget >= FRAME {
+                (waiting, budget) = (waiting - FRAME, budget - FRAME);
+                r.consumed(FRAME, Timestamp::from_millis(ms));
+                granted = r.grant().or(granted);
+                last_second += if ms >= 4_000 { FRAME } else { 0 };
+            }
+            hunger = waiting < FRAME && budget >= FRAME;
+            back.push_back(granted);
+            most = if ms >= 4_000 { most.max(waiting) } else { 0 };
+        }
+        (last_second, most)
+    }
+
+    #[test]
+    fn a_long_way_gets_a_wide_window_and_a_slow_consumer_a_narrow_one() {
+        // 100 ms each way: the widest window brings 4 MiB every 200 ms, the narrowest 320 KiB a second.
+        let (bytes, _) = over(100, 1 << 20);
+        assert!(bytes > 15 << 20, "{bytes}");
+        // 5 MB/s; where the way takes longer than the target, the window covers the target alone.
+        for (delay_ms, least) in [(1, 4_500_000), (10, 4_500_000), (30, 4_000_000), (100, 1_250_000)] {
+            let (bytes, waiting) = over(delay_ms, 5_000);
+            assert!(bytes > least, "{delay_ms} ms: {bytes}");
+            assert!(waiting <= 256 << 10, "{delay_ms} ms: {waiting} wait where 250 KB last for the target");
+        }
     }
 
     #[test]

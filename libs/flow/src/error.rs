@@ -33,6 +33,14 @@ pub enum Error {
     /// A window specification contradicts itself.
     #[error("window: {0}")]
     Window(String),
+    /// The specification of an operator contradicts itself.
+    #[error("{operator}: {problem}")]
+    Spec {
+        /// The operator.
+        operator: &'static str,
+        /// The rule and how to keep it.
+        problem: String,
+    },
     /// A batch lacks a column.
     #[error("column {column:?} is missing; the batch has {known}")]
     NoColumn {
@@ -72,7 +80,7 @@ pub enum Error {
         limit: usize,
     },
     /// A snapshot is not one of this operator.
-    #[error("window snapshot: {0}")]
+    #[error("snapshot of state: {0}")]
     Snapshot(String),
     /// This release does not run that.
     #[error("not built: {0}")]

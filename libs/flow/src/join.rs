@@ -2,7 +2,21 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::WindowShape;
+use crate::{ValueType, WindowShape};
+
+mod check;
+mod interval;
+mod lookup;
+mod operator;
+mod page;
+mod side;
+mod temporal;
+#[cfg(test)]
+mod tests;
+mod windows;
+
+pub use lookup::{Lookup, LookupJoin, LookupTable};
+pub(crate) use operator::JoinOperator;
 
 /// A join. A condition besides the keys is a filter behind it, which only an inner join allows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,15 +33,20 @@ pub struct JoinSpec {
 }
 
 /// One input of a join.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinSide {
     /// The columns that must be equal to those of the other side, in their order; null equals nothing.
     pub keys: Vec<String>,
     /// The columns that come out, as (column of the input, name of the output).
     pub columns: Vec<(String, String)>,
+    /// The types of `columns`, in their order. Where they are not told they are those of the first row, and text in rows that
+    /// come out without a partner before there was one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub types: Vec<ValueType>,
 }
 
-/// Which rows can meet. `_time` of a result is the later one of its two rows; of a window join the window's last instant.
+/// Which rows can meet. `_time` of a result is the later one of its two rows, and that of a row which comes out alone its
+/// own; of a window join the window's last instant, with `window_start` and `window_end` behind it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JoinKind {
@@ -40,7 +59,8 @@ pub enum JoinKind {
         /// In milliseconds.
         upper_ms: i64,
     },
-    /// Each left row with the version of the right key that was valid at its time; right rows may change or delete.
+    /// Each left row with the version of the right key that was valid at its time; right rows may change or delete. A version is
+    /// valid from its own time on until the next one's, of equal times the last.
     Temporal,
     /// Each row of the only input with rows of a lookup table; `right.keys` and `right.columns` are of the table.
     Lookup {

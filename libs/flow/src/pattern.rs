@@ -3,12 +3,27 @@
 use serde::{Deserialize, Serialize};
 use types::DurationText;
 
+mod operator;
+mod plan;
+mod runs;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use operator::PatternOperator;
+
 /// The most steps of a pattern.
 pub const PATTERN_STEPS_MAX: usize = 16;
 
 /// A sequence of steps of one key within a time, in the order of rule 2 of [`row`](crate::row).
 ///
 /// Conditions are boolean columns that a projection in front computes; they are not handed on.
+///
+/// A run begins with each row that the first step takes. It takes every row that it can: one that its step can take once more
+/// goes there rather than to the next step, and where both can, both are tried and the first way to a match wins. Of the runs
+/// of a key the earliest that comes to a match has it, and none has an answer before those that began earlier. A match that
+/// could still grow, or that waits for an absent row, is one when its time is over.
+///
+/// Output: `_time`, the keys, the measures.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PatternSpec {
     /// The key columns; none for one sequence over everything.
@@ -21,7 +36,7 @@ pub struct PatternSpec {
     /// Where the search goes on after a match.
     #[serde(default)]
     pub after: AfterMatch,
-    /// Whether rows that match no step may lie between; else they end the run.
+    /// Whether rows that the run does not take may lie between; else they end it.
     #[serde(default = "yes")]
     pub gaps: bool,
     /// The output columns besides the keys; `_time` is that of the last row.

@@ -23,10 +23,11 @@
 //! 4. A batch without `_wm` is on time as a whole. That is what operators give on when they fire: such rows have the
 //!    `_time` of their window's last instant (`end` - 1 ns) and come before the watermark that made them.
 //! 5. Where `_split` and `_offset` are absent, ties of `_time` are broken by the content of the rows, column by column in
-//!    the order of the schema; rows that are equal throughout may change places without anybody noticing.
-//! 6. `_split` is: of an index `epoch << 32 | number` of the segment; of files [`types::hash64`] of the file's path, with
-//!    the byte offset of the row as `_offset`; of a JetStream stream 0 and the sequence; of generators the number of the
-//!    split and of the row. Two sources are told apart by their input.
+//!    the order of the schema, of those columns that the operator reads; rows that are equal throughout may change places
+//!    without anybody noticing.
+//! 6. `_split` is: of an index `epoch << 32 | number` of the segment; of files [`types::hash64`] of the file's path below
+//!    the directory of files, with the byte offset of the row as `_offset`; of a JetStream stream 0 and the sequence; of
+//!    generators the number of the split and of the row. Two sources are told apart by their input.
 //!
 //! Filters and projections hand these columns on as they are, whether they are named or not. Sinks drop all but `_time`. A
 //! source adds those that the plan asks of it ([`Hidden`](crate::Hidden)): none of them is free.

@@ -6,21 +6,23 @@
 
 mod accumulator;
 mod block;
-mod cells;
-mod chunk;
-mod exact;
-mod grid;
-mod groups;
+pub(crate) mod cells;
+pub(crate) mod chunk;
+mod counts;
+pub(crate) mod exact;
+pub(crate) mod grid;
+pub(crate) mod groups;
 mod layout;
 mod operator;
 mod panes;
 mod plan;
+pub(crate) mod results;
 mod running;
 mod sessions;
 mod snapshot;
 mod spec;
 mod split;
-mod table;
+pub(crate) mod table;
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
@@ -30,6 +32,7 @@ use types::Timestamp;
 use self::{block::Block, layout::Input, layout::Layout};
 use crate::Error;
 
+pub(crate) use counts::CountRows;
 pub use operator::TumblingOperator;
 pub(crate) use panes::PaneOperator;
 pub use plan::{Emit, Phase, WindowPlan, WindowShape};
@@ -266,6 +269,8 @@ impl Pages {
     }
 }
 
+#[cfg(test)]
+mod order_tests;
 #[cfg(test)]
 mod plan_tests;
 #[cfg(test)]

@@ -40,11 +40,7 @@ impl Csv {
     /// first if it is not among the declared ones.
     /// Errors: `Schema` if the delimiter is no sign of ASCII that can separate.
     pub fn new(layout: Layout, delimiter: char, header: bool) -> Result<Self, Error> {
-        let separates = delimiter.is_ascii() && !matches!(delimiter, '"' | '\n' | '\r');
-        let delimiter = u8::try_from(delimiter).ok().filter(|_| separates);
-        let delimiter = delimiter.ok_or_else(|| {
-            Error::Schema("the delimiter is one sign of ASCII that is no quote and no line end".to_owned())
-        })?;
+        let delimiter = separator(delimiter)?;
         let declared = layout.columns.iter().enumerate().map(|(place, _)| Some(place)).collect();
         let places = if header { Vec::new() } else { declared };
         Ok(Self { columns: Columns::new(layout), delimiter, places, offset: 0, too_long: None })
@@ -159,6 +155,15 @@ impl Csv {
         }
         Ok(())
     }
+}
+
+/// A sign that can stand between values.
+pub(crate) fn separator(delimiter: char) -> Result<u8, Error> {
+    let separates = delimiter.is_ascii() && !matches!(delimiter, '"' | '\n' | '\r');
+    u8::try_from(delimiter)
+        .ok()
+        .filter(|_| separates)
+        .ok_or_else(|| Error::Schema("the delimiter is one sign of ASCII that is no quote and no line end".to_owned()))
 }
 
 /// A value without its quotes.

@@ -1,9 +1,10 @@
 //! Files and messages to column batches, and back.
 //!
 //! Owns the formats that a job reads and writes besides an index: lines of JSON (with a scanner that learns the shape of
-//! the lines and falls back where one differs), separated values, and the writers of both. Deliberately does not know where
-//! bytes come from, what a watermark is, or what becomes of a row that cannot be read: it is handed bytes, and says which
-//! rows they hold and which ones it could not read, each with its place.
+//! the lines and falls back where one differs), separated values and Parquet, the writers of the last two, and the rows of
+//! Nexmark, which are made up from a seed. Deliberately does not know where bytes come from, what a watermark is, or what
+//! becomes of a row that cannot be read: it is handed bytes, and says which rows they hold and which ones it could not read,
+//! each with its place.
 //!
 //! ```
 //! use formats::{Column, Kind, Layout, Ndjson, Unit};
@@ -23,14 +24,20 @@
 
 mod columns;
 mod csv;
+mod csv_writer;
 mod instant;
 mod layout;
 mod ndjson;
+mod nexmark;
+mod parquet;
 mod rows;
 
+pub use self::parquet::{FOOTER_BYTES_MAX, Parquet, ParquetWriter};
 pub use csv::Csv;
+pub use csv_writer::CsvWriter;
 pub use layout::{Column, Kind, Layout, TIME_COLUMN, Unit};
 pub use ndjson::Ndjson;
+pub use nexmark::{Nexmark, Table};
 pub use rows::{FAULT_TEXT_BYTES_MAX, Fault, FaultKind, LINE_BYTES_MAX, Rows, Taken};
 
 /// What is wrong with what a reader is asked for; what is wrong with a row is a [`Fault`].
@@ -42,4 +49,7 @@ pub enum Error {
     /// A column operation failed.
     #[error("column operation failed")]
     Arrow(#[from] arrow::error::ArrowError),
+    /// The file is no Parquet file, or a damaged one.
+    #[error("not readable as Parquet")]
+    Parquet(#[from] ::parquet::errors::ParquetError),
 }

@@ -1,7 +1,7 @@
 //! Text to plan: what a person may ask, read without running it.
 //!
 //! Owns the grammars: one-off queries in SQL ([`parse_select`]), the pipe language ([`parse_pipe`]), the part of LogQL that
-//! Loki's clients send ([`parse_logql`]), continuous queries ([`parse_continuous`]) and rule conditions
+//! Loki's clients send ([`parse_logql`]), continuous queries ([`parse_stream`], and the part of them that rules have, [`parse_continuous`]) and rule conditions
 //! ([`parse_condition`]), together a rule ([`parse_rule`]); queries that look at one event at a time ([`Sieve`]); the logical plan of the pipe language and of LogQL ([`Plan`]) and its way to SQL ([`lower`]); what
 //! could come next while somebody writes ([`complete`]); and the one shape of a complaint about any of them
 //! ([`Diagnostic`]), which points at a line and column and says what to write instead.
@@ -44,6 +44,7 @@ mod reads;
 mod rule;
 mod select;
 mod sieve;
+pub mod stream;
 mod text;
 mod tumble;
 mod windowed;
@@ -65,6 +66,7 @@ pub use rule::{Rule, RuleError, parse_rule};
 pub use select::{NamedView, Select, TABLES_MAX, parse_insert, parse_select};
 pub use sieve::{Sieve, SieveStage, Sifted};
 pub use sqlparser::ast::Statement;
+pub use stream::{StreamPlan, parse_stream};
 pub use text::{OPERATORS_MAX, TEXT_BYTES_MAX};
 pub use tumble::{DELAY_DEFAULT, DELAY_MAX, SIZE_MAX, SIZE_MIN};
 pub use windowed::{Aggregate, AggregateFunction, COLUMNS_MAX, KeyColumn, WINDOW_END, WINDOW_START, Windowed};

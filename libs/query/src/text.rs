@@ -42,6 +42,31 @@ fn at_end(text: &str, message: impl Into<String>) -> Diagnostic {
 ///
 /// Errors: empty, too long, too deep, more than one statement, or not made of tokens.
 pub(crate) fn tokens(text: &str) -> Result<Vec<TokenWithSpan>, Diagnostic> {
+    let tokens = all_tokens(text)?;
+    if let Some(i) = tokens.iter().position(|t| t.token == Token::SemiColon) {
+        let next = tokens.get(i + 1).unwrap_or(&tokens[i]);
+        return Err(at(next.span.start, "there is a second statement").help("send one statement at a time"));
+    }
+    shallow(&tokens)?;
+    Ok(tokens)
+}
+
+/// The tokens of each statement of a text; at least one statement, and each has a token.
+///
+/// Errors: as of [`tokens`]; more than `most` statements.
+pub(crate) fn statements(text: &str, most: usize) -> Result<Vec<Vec<TokenWithSpan>>, Diagnostic> {
+    let all = all_tokens(text)?;
+    let parts = all.split(|token| token.token == Token::SemiColon).filter(|part| !part.is_empty());
+    let found: Vec<Vec<TokenWithSpan>> = parts.map(<[_]>::to_vec).collect();
+    if let Some(first) = found.get(most).and_then(|more| more.first()) {
+        return Err(at(first.span.start, format!("there are more than {most} statements"))
+            .help("submit some of them as a job of their own"));
+    }
+    found.iter().try_for_each(|tokens| shallow(tokens))?;
+    Ok(found)
+}
+
+fn all_tokens(text: &str) -> Result<Vec<TokenWithSpan>, Diagnostic> {
     if text.len() > TEXT_BYTES_MAX {
         return Err(Diagnostic::new(
             1,
@@ -60,11 +85,6 @@ pub(crate) fn tokens(text: &str) -> Result<Vec<TokenWithSpan>, Diagnostic> {
     if tokens.is_empty() {
         return Err(Diagnostic::new(1, 1, "the query is empty").help("begin with SELECT"));
     }
-    if let Some(i) = tokens.iter().position(|t| t.token == Token::SemiColon) {
-        let next = tokens.get(i + 1).unwrap_or(&tokens[i]);
-        return Err(at(next.span.start, "there is a second statement").help("send one statement at a time"));
-    }
-    shallow(&tokens)?;
     Ok(tokens)
 }
 
@@ -254,9 +274,14 @@ pub(crate) fn dashed(tokens: &[TokenWithSpan], from: usize) -> Result<(), Diagno
 
 /// A dotted name as one quoted column, because fields of nested objects are columns like `http.status`.
 pub(crate) fn dotted(parts: &[Ident]) -> Expr {
+    Expr::Identifier(joined(parts))
+}
+
+/// The name of that column.
+pub(crate) fn joined(parts: &[Ident]) -> Ident {
     let value = parts.iter().map(|part| part.value.as_str()).collect::<Vec<_>>().join(".");
     let span = parts.iter().map(|part| part.span).reduce(|a, b| a.union(&b)).unwrap_or_else(Span::empty);
-    Expr::Identifier(Ident { value, quote_style: Some('"'), span })
+    Ident { value, quote_style: Some('"'), span }
 }
 
 #[cfg(test)]

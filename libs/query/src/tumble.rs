@@ -6,6 +6,7 @@ use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Word};
 
 use crate::{
     Diagnostic,
+    stream::argument::{duration, factor_ms},
     text::{at, index_at, is_word, misspelt},
 };
 
@@ -140,60 +141,5 @@ impl Reader<'_> {
                 .help("write a number and one of milliseconds, seconds, minutes, hours, days")
         })?;
         Ok((duration, span.start))
-    }
-}
-
-fn factor_ms(unit: &str) -> Option<f64> {
-    Some(match unit.to_lowercase().as_str() {
-        "ms" | "millisecond" | "milliseconds" => 1.0,
-        "s" | "sec" | "secs" | "second" | "seconds" => 1_000.0,
-        "m" | "min" | "mins" | "minute" | "minutes" => 60_000.0,
-        "h" | "hour" | "hours" => 3_600_000.0,
-        "d" | "day" | "days" => 86_400_000.0,
-        _ => return None,
-    })
-}
-
-/// Reads `10 seconds`, `1.5s`, `1 minute 30 seconds`; whole milliseconds, less than a thousand years.
-fn duration(text: &str) -> Option<Duration> {
-    let mut rest = text.trim();
-    if rest.is_empty() {
-        return None;
-    }
-    let mut total = 0.0;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let number: f64 = rest[..digits].parse().ok()?;
-        rest = rest[digits..].trim_start();
-        let letters = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
-        total += number * factor_ms(&rest[..letters])?;
-        rest = rest[letters..].trim_start();
-    }
-    (total.is_finite() && total < 3.2e13 && total.fract() == 0.0).then(|| Duration::from_secs_f64(total / 1_000.0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations() {
-        for (text, ms) in [
-            ("10 seconds", Some(10_000)),
-            ("10s", Some(10_000)),
-            ("1 minute 30 seconds", Some(90_000)),
-            ("1.5 s", Some(1_500)),
-            ("250ms", Some(250)),
-            ("2 DAYS", Some(172_800_000)),
-            ("", None),
-            ("10", None),
-            ("ten seconds", None),
-            ("-1 s", None),
-            ("1 month", None),
-            ("0.1 ms", None),
-            ("99999999999999999999 days", None),
-        ] {
-            assert_eq!(duration(text), ms.map(Duration::from_millis), "{text:?}");
-        }
     }
 }

@@ -101,7 +101,7 @@ pub enum AggregateFunction {
     Avg,
 }
 
-const FUNCTIONS: [(&str, AggregateFunction); 5] = [
+pub(crate) const FUNCTIONS: [(&str, AggregateFunction); 5] = [
     ("count", AggregateFunction::Count),
     ("sum", AggregateFunction::Sum),
     ("min", AggregateFunction::Min),

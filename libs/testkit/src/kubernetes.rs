@@ -5,6 +5,7 @@ mod programs;
 
 use std::{
     fs,
+    io::Write,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -137,7 +138,10 @@ impl KubernetesApi {
         fs::create_dir_all(&at)?;
         fs::copy(self.ca(), at.join("ca.crt"))?;
         fs::write(at.join("namespace"), namespace)?;
-        fs::write(at.join("token"), self.token(namespace, account).await?)?;
+        // In one step, as a kubelet does: another pod of the account may be reading it.
+        let mut token = tempfile::NamedTempFile::new_in(&at)?;
+        token.write_all(self.token(namespace, account).await?.as_bytes())?;
+        token.persist(at.join("token"))?;
         Ok(at)
     }
 

@@ -6,7 +6,7 @@ use actix_web::{
     HttpRequest, HttpResponse,
     web::{self, Data, Json, Path, ServiceConfig},
 };
-use query::{Continuous, Ongoing};
+use query::{Continuous, Ongoing, stream::Node};
 use serde::Deserialize;
 use types::{DurationText, IndexName, JobId};
 use wire::{
@@ -70,6 +70,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     config
         .route("/jobs", web::get().to(list))
         .route("/jobs", web::post().to(submit))
+        .route("/jobs/explain", web::post().to(explain))
         .route("/jobs/{job}", web::get().to(describe))
         .route("/jobs/{job}", web::delete().to(cancel))
         .configure(control::routes);
@@ -78,13 +79,8 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 /// Reads a continuous query and makes sure that its expressions can be run.
 pub(crate) fn read_continuous(text: &str) -> Result<Continuous, HttpError> {
     let read = query::parse_continuous(text).map_err(|found| HttpError::query("InvalidQuery", &found, text))?;
-    can_run(&read, text)?;
+    engine::Stage::for_query(&read).map_err(|error| HttpError::engine(error, text))?;
     Ok(read)
-}
-
-fn can_run(read: &Continuous, text: &str) -> Result<(), HttpError> {
-    engine::Stage::for_query(read).map_err(|error| HttpError::engine(error, text))?;
-    Ok(())
 }
 
 /// Refuses a token that is not for what the job reads; one that reads no index is the platform's.
@@ -129,9 +125,8 @@ async fn submit(request: HttpRequest, door: Data<Door>, body: Json<Submission>) 
     let Submission { job, text, language, index, start, parallelism, restart, checkpoint_interval, restore } =
         body.into_inner();
     let Ongoing { text, .. } = Question::new(text, language, index).ongoing(&door, &principal).await?;
-    let (reads, sink) = match query::parse_continuous(&text) {
+    let (reads, sink) = match read_continuous(&text) {
         Ok(read) => {
-            can_run(&read, &text)?;
             let Some(target) = read.insert_into else {
                 let found = query::Diagnostic::new(1, 1, "the job does not say where its rows go");
                 return Err(HttpError::query("InvalidQuery", &found.help(language.target()), &text));
@@ -140,11 +135,8 @@ async fn submit(request: HttpRequest, door: Data<Door>, body: Json<Submission>) 
             principal.may_write(&target)?;
             (Some(read.source), Some(Sink::Index(target)))
         }
-        // What an index is not read by or written to by alone is the platform's; the job manager says what is wrong with it.
-        Err(found) => match planned(&door, &principal, &text, parallelism).await {
-            true => (None, None),
-            false => return Err(HttpError::query("InvalidQuery", &found, &text)),
-        },
+        Err(refused) if query::parse_continuous(&text).is_ok() => return Err(refused),
+        Err(_) => (read_stream(&principal, &text)?, None),
     };
     let made_up = || format!("job-{}", uuid::Uuid::new_v4().simple()).parse();
     let job = job.map_or_else(made_up, Ok).map_err(|error| Problem::internal(format_args!("job id: {error}")))?;
@@ -162,13 +154,47 @@ async fn submit(request: HttpRequest, door: Data<Door>, body: Json<Submission>) 
     Ok(HttpResponse::Created().json(started))
 }
 
-/// Whether this token may run any text, and the job manager can run this one.
-async fn planned(door: &Door, principal: &Principal, text: &str, parallelism: u16) -> bool {
-    let Ok(job) = "plan".parse() else { return false };
-    let options = JobOptions::default();
-    let (text, start) = (text.to_owned(), StartAt::Earliest);
+/// Reads a text of any other shape, and makes sure that its expressions can be run and that this token may run it; answers the
+/// first index that it reads.
+fn read_stream(principal: &Principal, text: &str) -> Result<Option<IndexName>, HttpError> {
+    let read = query::parse_stream(text).map_err(|found| HttpError::query("InvalidQuery", &found, text))?;
+    for node in &read.nodes {
+        let stage = match node {
+            Node::Filter { predicate, .. } => engine::Stage::new(Some(predicate.clone()), Vec::new()),
+            Node::Project { columns, .. } => {
+                let columns = columns.iter().map(|column| (column.name.clone(), column.expr.clone()));
+                engine::Stage::new(None, columns.collect())
+            }
+            _ => continue,
+        };
+        stage.map_err(|error| HttpError::engine(error, text))?;
+    }
+    if read.outputs.iter().any(|output| output.target.is_none()) {
+        let found = query::Diagnostic::new(1, 1, "the job does not say where its rows go");
+        return Err(HttpError::query("InvalidQuery", &found.help("write INSERT INTO <index> SELECT …"), text));
+    }
+    if read.reaches_out() {
+        principal.is_admin()?;
+    }
+    let (reads, writes) = (read.reads(), read.writes());
+    reads.iter().try_for_each(|index| principal.may_manage(index))?;
+    writes.iter().try_for_each(|index| principal.may_write(index))?;
+    Ok(reads.first().map(|index| (*index).clone()))
+}
+
+/// `POST /api/v1/jobs/explain`: the plan of a text, which is not run. Only `text`, `language`, `index` and `parallelism` count.
+async fn explain(request: HttpRequest, door: Data<Door>, body: Json<Submission>) -> Result<HttpResponse, HttpError> {
+    let principal = door.auth.of(&request).await?;
+    let Submission { text, language, index, parallelism, .. } = body.into_inner();
+    let Ongoing { text, .. } = Question::new(text, language, index).ongoing(&door, &principal).await?;
+    match query::parse_continuous(&text) {
+        Ok(read) => principal.may_read(&read.source)?,
+        Err(_) => read_stream(&principal, &text).map(drop)?,
+    }
+    let job = "explain".parse::<JobId>().map_err(|error| Problem::internal(format_args!("job id: {error}")))?;
+    let (start, options) = (StartAt::Earliest, JobOptions::default());
     let new = NewJob { job, text, sink: None, start, parallelism, early: None, options };
-    principal.is_admin().is_ok() && door.platform.explain(&new).await.is_ok()
+    Ok(HttpResponse::Ok().json(door.platform.explain(&new).await?))
 }
 
 /// The savepoint to begin from, if this token may change the job of which it was taken.

@@ -64,7 +64,11 @@ async fn submit(
     };
     // Who asks for more subtasks than there are segments wants them for the windows.
     let plan = plan::plan(&new, if new.parallelism == 0 { wanted.min(segments) } else { wanted })?;
-    if let wire::job_manager::Sink::Index(index) = &plan.sink {
+    let sink = match &plan.sink {
+        wire::job_manager::Sink::Index(index) => Some(index),
+        _ => None,
+    };
+    for index in sink.into_iter().chain(&plan.also) {
         client.stream(index).await?;
     }
     let restored = match &new.options.restore {

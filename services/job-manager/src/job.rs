@@ -10,6 +10,7 @@ use wire::job_manager::{JobDescription, JobException, JobPlan, JobStatus, NewJob
 use crate::{
     error::Error,
     history::{Failure, History, Taken, cut},
+    plan::explained,
     restart::{FAILURES_REMEMBERED, Failures},
     state::Stop,
 };
@@ -63,16 +64,10 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
-/// A graph as JSON, and a line per vertex for people.
+/// A graph as JSON, and as text for people.
 pub(crate) fn described(graph: &JobGraph) -> Result<JobPlan, Error> {
-    let mut text = String::new();
-    for (number, vertex) in graph.vertices.iter().enumerate() {
-        let operators: Vec<&str> = vertex.operators.iter().map(flow::OperatorSpec::word).collect();
-        let operators = operators.join(", ");
-        text.push_str(&format!("{number} {} x{} [{}]: {operators}\n", vertex.name, vertex.parallelism, vertex.uid));
-    }
-    let graph = serde_json::to_string(graph).map_err(|error| Error::InvalidQuery(error.to_string()))?;
-    Ok(JobPlan { graph, text })
+    let json = serde_json::to_string(graph).map_err(|error| Error::InvalidQuery(error.to_string()))?;
+    Ok(JobPlan { graph: json, text: explained(graph) })
 }
 
 /// The indexes that a graph reads, by vertex.

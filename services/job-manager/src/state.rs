@@ -187,7 +187,7 @@ impl State {
         if self.jobs.values().filter(|j| j.is_live()).count() >= JOBS_MAX {
             return Err(Error::TooManyJobs);
         }
-        let Plan { graph, sink, source } = planned.plan;
+        let Plan { graph, sink, source, also: _ } = planned.plan;
         Ok(vec![Event::Submitted {
             new: Box::new(new),
             graph,

@@ -47,7 +47,7 @@ pub(crate) struct Checkpointer {
     context: Arc<Context>,
     last: u64,
     known: Known,
-    on_its_way: Option<AbortOnDropHandle<()>>,
+    on_its_way: Option<AbortOnDropHandle<bool>>,
 }
 
 impl Checkpointer {
@@ -93,23 +93,27 @@ impl Checkpointer {
         self.send(key, snapshot);
     }
 
-    /// Waits until the part that is on its way is reported.
-    pub(crate) async fn reported(&mut self) {
-        if let Some(on_its_way) = self.on_its_way.take()
-            && on_its_way.await.is_err()
-        {
+    /// Waits until the part that is on its way is reported; false if it could not be, or is not wanted.
+    pub(crate) async fn reported(&mut self) -> bool {
+        let Some(on_its_way) = self.on_its_way.take() else { return true };
+        let taken = on_its_way.await.unwrap_or(false);
+        if !taken {
             info!(task = %self.context.label, "the last part was not reported");
         }
+        taken
     }
 
     fn send(&mut self, key: String, snapshot: Snapshot) {
         let (context, known) = (Arc::clone(&self.context), self.known.clone());
         known.committed(*context.commits.borrow());
-        let work: JoinHandle<()> = tokio::spawn(async move {
+        let work: JoinHandle<bool> = tokio::spawn(async move {
             let task = context.label.clone();
             match stored(&context, &known, key, snapshot).await {
                 Ok(report) => tell(&context, report).await,
-                Err(error) => info!(task, error = %error.reason(), "state cannot be stored"),
+                Err(error) => {
+                    info!(task, error = %error.reason(), "state cannot be stored");
+                    false
+                }
             }
         });
         self.on_its_way = Some(AbortOnDropHandle::new(work));
@@ -161,11 +165,18 @@ async fn put(context: &Context, key: &str, bytes: Bytes) {
     }
 }
 
-async fn tell(context: &Context, report: CheckpointReport) {
+/// Whether the part was taken.
+async fn tell(context: &Context, report: CheckpointReport) -> bool {
     let call = || context.shared.bus.call::<ReportCheckpoint>(&(), &report);
     match persist("reporting a checkpoint", call).await {
-        Ok(_) => debug!(task = %context.label, checkpoint = report.checkpoint, "part reported"),
-        Err(error) => info!(task = %context.label, error = %error.reason(), "part is not wanted"),
+        Ok(_) => {
+            debug!(task = %context.label, checkpoint = report.checkpoint, "part reported");
+            true
+        }
+        Err(error) => {
+            info!(task = %context.label, error = %error.reason(), "part is not wanted");
+            false
+        }
     }
 }
 

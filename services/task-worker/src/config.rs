@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use serde::Deserialize;
+use settings::Secret;
 
 /// Settings of the task worker; meaning, unit and bounds of each stand in `deploy/settings/default.toml`.
 #[derive(Debug, Clone, Deserialize)]
@@ -18,6 +19,14 @@ pub struct Config {
     pub exchange_advertise: String,
     /// The directory below which jobs read and write files; empty is none.
     pub files_dir: String,
+    /// Credentials with which jobs read and write streams of JetStream; none: they may not.
+    pub jetstream_creds: Secret,
+    /// URL prefixes, separated by commas, below which jobs may post rows; empty is none.
+    pub http_prefixes: String,
+    /// Authorities that are believed there besides the system's; empty names none.
+    pub http_ca: String,
+    /// The directory of secrets that headers of jobs may name; empty is none.
+    pub http_headers_dir: String,
 }
 
 impl Config {
@@ -43,6 +52,9 @@ impl settings::Section for Config {
         found.require(bound.is_ok(), "exchange_address", shape);
         let told = self.exchange_advertise.parse::<SocketAddr>();
         found.require(self.exchange_advertise.is_empty() || told.is_ok(), "exchange_advertise", shape);
+        if let Err(problem) = crate::sink::prefixes(&self.http_prefixes) {
+            found.require(false, "http_prefixes", &problem);
+        }
         let reachable = !self.exchange_advertise.is_empty() || !bound.is_ok_and(|a| a.ip().is_unspecified());
         found.require(reachable, "exchange_advertise", "name the address under which others reach exchange_address");
     }
@@ -73,6 +85,8 @@ mod tests {
             (vec!["task_worker.exchange_address=here"], "exchange_address"),
             (vec!["task_worker.exchange_advertise=pod-1"], "exchange_advertise"),
             (vec!["task_worker.slots=0"], "slots"),
+            (vec!["task_worker.http_prefixes=https://a/, hooks"], "http_prefixes"),
+            (vec!["task_worker.http_prefixes=ftp://a/"], "http_prefixes"),
         ] {
             let found = read(&set).unwrap_err().to_string();
             assert!(found.contains(wrong), "{found}");

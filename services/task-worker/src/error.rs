@@ -67,6 +67,11 @@ pub(crate) enum TaskError {
 }
 
 impl TaskError {
+    /// What is wrong with what is read or written, with its reasons.
+    pub(crate) fn source(what: &str, error: &dyn std::error::Error) -> Self {
+        Self::Source { what: what.to_owned(), problem: told(error) }
+    }
+
     /// Whether this is only the echo of what ended another task, which the job manager hears from there.
     pub(crate) fn is_echo(&self) -> bool {
         matches!(self, Self::Exchange(exchange::Error::Peer { .. } | exchange::Error::Closed { .. }))
@@ -74,15 +79,19 @@ impl TaskError {
 
     /// The whole chain of reasons, for people.
     pub(crate) fn reason(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(cause) = source {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            source = cause.source();
-        }
-        text
+        told(self)
     }
+}
+
+/// An error with its whole chain of reasons, for people.
+pub(crate) fn told(error: &dyn std::error::Error) -> String {
+    let (mut text, mut source) = (error.to_string(), error.source());
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }
 
 /// A refusal of an order.

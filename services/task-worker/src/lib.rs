@@ -37,6 +37,8 @@ mod threads;
 mod window;
 mod worker;
 
+use std::sync::Arc;
+
 use client::Client;
 use exchange::{Exchange, Options, Secure};
 use host::{Host, Running, StartError};
@@ -63,7 +65,13 @@ impl host::Service for TaskWorker {
         let bound = threads.run(async move { Exchange::bind_with(address, &secret, options).await }).await?;
         let exchange = bound.map_err(StartError::other)?;
         host.listens("exchange", address);
+        let jetstream = match host.secret(&config.jetstream_creds)? {
+            Some(creds) => Some(host.connect_as(creds).await?),
+            None => None,
+        };
         let shared = task::Shared {
+            jetstream,
+            posts: Arc::new(sink::Posts::open(&host, &config)?),
             replica: host.replica.clone(),
             bus: host.bus.clone(),
             members: host.bus.bucket(MEMBERS, Some(host.common.lease_ttl.0), host.common.journal_replicas).await?,

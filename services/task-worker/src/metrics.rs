@@ -23,6 +23,7 @@ telemetry::metrics! {
     IDLE: Counter["task"] = "lb_task_worker_idle_microseconds_total", "Time in which a task waited for rows.";
     BACKPRESSURED: Counter["task"] = "lb_task_worker_backpressured_microseconds_total", "Time in which a task waited for those that take its rows.";
     PARTS_STORED: Counter = "lb_task_worker_parts_stored_total", "Parts of checkpoints that were stored.";
+    SINK_REPEATS: Counter["task"] = "lb_task_worker_sink_repeats_total", "Times that a sink outside did not take rows, which were sent again.";
     TASKS_FAILED: Counter = "lb_task_worker_tasks_failed_total", "Tasks that failed.";
 }
 

@@ -90,7 +90,7 @@ pub(crate) trait RowSink: std::fmt::Debug + Send {
     fn rows(&mut self, split: Option<u64>, batch: &RecordBatch) -> BoxFuture<'_, Result<(), TaskError>>;
 
     /// When it returns, everything before is durable, or held back and named in the part.
-    fn barrier(&mut self, checkpoint: u64, part: &mut Part) -> BoxFuture<'_, Result<(), TaskError>>;
+    fn barrier<'a>(&'a mut self, checkpoint: u64, part: &'a mut Part) -> BoxFuture<'a, Result<(), TaskError>>;
 
     /// Publishes what was held back for that checkpoint and for older ones; repeated.
     fn committed(&mut self, checkpoint: u64) -> BoxFuture<'_, Result<(), TaskError>> {

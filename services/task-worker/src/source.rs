@@ -4,7 +4,10 @@ mod begin;
 mod files;
 pub(crate) mod folder;
 mod generated;
+mod jetstream;
+mod nexmark;
 mod open;
+mod parquet;
 mod pulled;
 mod segments;
 

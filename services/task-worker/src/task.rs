@@ -1,5 +1,7 @@
 //! What every task knows of itself and of the worker around it.
 
+use std::sync::Arc;
+
 use bus::{Bucket, Bus};
 use client::Client;
 use exchange::{ChannelId, Exchange};
@@ -12,7 +14,7 @@ use wire::{
     task_worker::BarrierKind,
 };
 
-use crate::{metrics::Board, name::Submitted};
+use crate::{error::TaskError, metrics::Board, name::Submitted, sink::Posts};
 
 /// What the tasks of a worker share.
 #[derive(Clone)]
@@ -25,7 +27,21 @@ pub(crate) struct Shared {
     pub(crate) exchange: Exchange,
     /// Below which jobs read and write files; empty: nowhere.
     pub(crate) files_dir: std::path::PathBuf,
+    /// The connection on which jobs read and write streams of JetStream, if they may.
+    pub(crate) jetstream: Option<Bus>,
+    /// Where jobs may post rows to.
+    pub(crate) posts: Arc<Posts>,
     pub(crate) board: Board,
+}
+
+impl Shared {
+    /// The connection for streams and subjects of jobs.
+    ///
+    /// Errors: `Source`, with the setting to set.
+    pub(crate) fn jetstream(&self, what: &str) -> Result<&Bus, TaskError> {
+        let problem = "jobs of this worker read and write no streams of JetStream: set task_worker.jetstream_creds";
+        self.jetstream.as_ref().ok_or_else(|| TaskError::Source { what: what.to_owned(), problem: problem.to_owned() })
+    }
 }
 
 /// A barrier that a source is to emit.

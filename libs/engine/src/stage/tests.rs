@@ -131,3 +131,13 @@ fn plans_are_bounded() {
     }
     assert_eq!(stage.plans.lock().len(), PLANS_KEPT_MAX);
 }
+
+#[test]
+fn rows_that_fail_are_named_by_their_number_in_the_batch() {
+    let stage = stage(Some("n < 9"), &[("share", "35 / n"), ("number", "CAST(t AS BIGINT)")]).unwrap();
+    let mut failed = Vec::new();
+    let rows = batch(vec![("n", ints(vec![9, 5, 0, 7])), ("t", texts(vec!["1", "x", "3", "4"]))]);
+    assert_eq!(stage.apply_noting(&rows, &mut failed).unwrap().num_rows(), 3);
+    let found: Vec<_> = failed.iter().map(|failure| (failure.row, failure.kind)).collect();
+    assert_eq!(found, [(2, FailureKind::DivisionByZero), (1, FailureKind::Conversion)]);
+}

@@ -57,22 +57,6 @@ async fn a_cut_connection_is_a_typed_error_on_all_its_channels() {
 }
 
 #[tokio::test]
-async fn a_peer_that_falls_silent_is_lost() {
-    let here = with(Options { silence_max: Duration::from_millis(200), ..Options::default() }).await;
-    let listener = TcpListener::bind(any()).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let silent = tokio::spawn(async move {
-        let (mut stream, from) = listener.accept().await.unwrap();
-        handshake::accept(&mut stream, &Secret::new(SECRET).unwrap(), from, &[]).await.unwrap();
-        stream // kept open, never read
-    });
-    let mut sender = within(here.sender(address, id(0, 0))).await.unwrap();
-    let found = within(sender.send(Message::Data(batch(0, 1, 1)))).await.unwrap_err();
-    assert!(matches!(&found, Error::ConnectionLost { reason, .. } if reason.contains("not a byte")), "{found}");
-    drop(within(silent).await.unwrap());
-}
-
-#[tokio::test]
 async fn the_secret_is_needed_on_both_sides() {
     let there = exchange().await;
     let other = Exchange::bind(any(), "another secret than theirs").await.unwrap();

@@ -19,7 +19,7 @@ fn secure(tls: &Tls) -> Secure {
 }
 
 async fn bound(secure: Option<Secure>) -> Exchange {
-    with(Options { secure, ..Options::default() }).await
+    with(Options { secure, unix: false, ..Options::default() }).await
 }
 
 async fn refused(here: &Exchange, there: &Exchange, from: u32) -> String {
@@ -123,7 +123,7 @@ async fn a_certificate_without_the_secret_is_not_enough_even_in_the_middle() {
     let certificates = Certificates::make().unwrap();
     let tls = certificates.tls().unwrap();
     let (here, there) = (bound(Some(secure(&tls))).await, bound(Some(secure(&tls))).await);
-    let options = Options { secure: Some(secure(&tls)), ..Options::default() };
+    let options = Options { secure: Some(secure(&tls)), unix: false, ..Options::default() };
     let stranger = Exchange::bind_with(any(), "another secret, long enough", options).await.unwrap();
     let text = refused(&stranger, &there, 1).await;
     assert!(text.contains("secret"), "{text}");

@@ -53,6 +53,12 @@ fn vertex(graph: &JobGraph, number: usize, vertex: &Vertex) -> Result<(), Error>
         match operator {
             OperatorSpec::WindowAggregate(spec) => spec.validate().map(|_| ())?,
             OperatorSpec::Window(plan) => plan.validate()?,
+            OperatorSpec::GroupAggregate(spec) => spec.validate()?,
+            OperatorSpec::Over(spec) => spec.validate()?,
+            OperatorSpec::TopN(spec) => spec.validate().map(|_| ())?,
+            OperatorSpec::Deduplicate(spec) => spec.validate()?,
+            OperatorSpec::Join(spec) => spec.validate()?,
+            OperatorSpec::Pattern(spec) => spec.validate()?,
             _ => {}
         }
         operator.built()?;
@@ -79,11 +85,12 @@ fn vertex(graph: &JobGraph, number: usize, vertex: &Vertex) -> Result<(), Error>
     }
 }
 
-/// An operator with keys begins its chain, where rows come in by its keys; or its keys contain those of the one that does.
+/// An operator with keys begins its chain, where rows come in by its keys; or has the same keys as the one that does. More
+/// keys would meet as well, but state is cut by the hash of an operator's own keys, and a task's share by that of the first.
 fn keyed(vertex: &Vertex, at: usize, operator: &OperatorSpec) -> Result<(), String> {
     let Some(keys) = operator.keys(0).filter(|_| at > 0 && vertex.parallelism > 1) else { return Ok(()) };
     let first = vertex.operators.first().and_then(|first| first.keys(0));
-    if first.is_some_and(|first| !first.is_empty() && first.iter().all(|key| keys.contains(key))) {
+    if first.is_some_and(|first| !first.is_empty() && first == keys) {
         return Ok(());
     }
     Err(format!("a {} begins its chain: its input comes over a hash edge by its keys", operator.word()))

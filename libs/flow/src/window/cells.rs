@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use arrow::{
     array::{
-        Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Decimal128Array, Float64Array, Int64Array, RecordBatch,
-        StringArray,
+        Array, ArrayRef, AsArray, BinaryArray, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray,
     },
     buffer::NullBuffer,
     compute::cast,
@@ -15,6 +14,7 @@ use arrow::{
 use super::{
     chunk::{Chunked, at},
     exact::ExactSum,
+    results::Results,
     spec::{AggregateFunction, AggregateSpec},
 };
 use crate::{Error, INSTANT_TYPE, ValueType, column};
@@ -24,7 +24,7 @@ const WIDE: DataType = DataType::Decimal128(38, 0);
 
 /// What cells hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum What {
+pub(crate) enum What {
     Rows,
     Present,
     Sum,
@@ -34,19 +34,19 @@ pub(super) enum What {
 
 /// One column of cells; several aggregates may read the same one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct CellSpec {
-    pub(super) what: What,
-    pub(super) column: Option<String>,
+pub(crate) struct CellSpec {
+    pub(crate) what: What,
+    pub(crate) column: Option<String>,
     /// None where only rows are counted.
-    pub(super) kind: Option<ValueType>,
+    pub(crate) kind: Option<ValueType>,
 }
 
 impl CellSpec {
     /// The rows of a group.
-    pub(super) const ROWS: Self = Self { what: What::Rows, column: None, kind: None };
+    pub(crate) const ROWS: Self = Self { what: What::Rows, column: None, kind: None };
 
     /// What an aggregate needs; of the declared type, or that of the first batch.
-    pub(super) fn learn(spec: &AggregateSpec, batch: &RecordBatch) -> Result<Self, Error> {
+    pub(crate) fn learn(spec: &AggregateSpec, batch: &RecordBatch) -> Result<Self, Error> {
         use AggregateFunction as F;
         let what = match spec.function {
             F::CountAll => return Ok(Self::ROWS),
@@ -69,7 +69,7 @@ impl CellSpec {
     }
 
     /// The column's values in a batch.
-    pub(super) fn read(&self, batch: &RecordBatch) -> Result<Values, Error> {
+    pub(crate) fn read(&self, batch: &RecordBatch) -> Result<Values, Error> {
         let Some(name) = &self.column else { return Ok(Values::Rows) };
         let array = column::column(batch, name)?;
         let Some(kind) = self.kind else { return Ok(Values::Present(array.logical_nulls())) };
@@ -101,7 +101,7 @@ impl CellSpec {
     }
 
     /// Empty cells.
-    pub(super) fn cells(&self) -> Cells {
+    pub(crate) fn cells(&self) -> Cells {
         use ValueType as V;
         match (self.what, self.kind) {
             (What::Rows | What::Present, _) | (_, None) => Cells::Count(Chunked::default()),
@@ -114,7 +114,7 @@ impl CellSpec {
     }
 
     /// The columns that hold the cells in a block, named after that.
-    pub(super) fn stored(&self, name: &str) -> Vec<Field> {
+    pub(crate) fn stored(&self, name: &str) -> Vec<Field> {
         let field = |part: &str, kind, nullable| Field::new(format!("{name}.{part}"), kind, nullable);
         let count = || field("count", DataType::Int64, false);
         match self.cells() {
@@ -147,7 +147,7 @@ fn kind_of(found: &DataType, name: &str) -> Result<ValueType, Error> {
 }
 
 /// How values of a type lie in a batch.
-pub(super) fn data_type(kind: ValueType) -> DataType {
+pub(crate) fn data_type(kind: ValueType) -> DataType {
     match kind {
         ValueType::Integer => DataType::Int64,
         ValueType::Float => DataType::Float64,
@@ -159,7 +159,7 @@ pub(super) fn data_type(kind: ValueType) -> DataType {
 
 /// The values of one column of a batch.
 #[derive(Debug)]
-pub(super) enum Values {
+pub(crate) enum Values {
     Rows,
     Present(Option<NullBuffer>),
     Int(Int64Array),
@@ -168,7 +168,7 @@ pub(super) enum Values {
 }
 
 impl Values {
-    fn nulls(&self) -> Option<&NullBuffer> {
+    pub(crate) fn nulls(&self) -> Option<&NullBuffer> {
         match self {
             Self::Rows => None,
             Self::Present(nulls) => nulls.as_ref(),
@@ -181,14 +181,14 @@ impl Values {
 
 /// A sum and of how many values.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Sum<T> {
+pub(crate) struct Sum<T> {
     sum: T,
     count: i64,
 }
 
 /// One column of cells.
 #[derive(Debug, Clone)]
-pub(super) enum Cells {
+pub(crate) enum Cells {
     Count(Chunked<i64>),
     IntSum(Chunked<Sum<i128>>),
     FloatSum(Chunked<Sum<ExactSum>>),
@@ -216,7 +216,7 @@ fn text_wins(cell: Option<&str>, new: &str, least: bool) -> bool {
 }
 
 impl Cells {
-    pub(super) fn grow(&mut self, groups: usize) {
+    pub(crate) fn grow(&mut self, groups: usize) {
         match self {
             Self::Count(cells) => cells.grow(groups, &0),
             Self::IntSum(cells) => cells.grow(groups, &Sum::default()),
@@ -228,7 +228,7 @@ impl Cells {
     }
 
     /// About how many bytes a cell takes.
-    pub(super) fn cell_bytes(&self) -> usize {
+    pub(crate) fn cell_bytes(&self) -> usize {
         match self {
             Self::Count(_) => 8,
             Self::IntSum(_) => 32,
@@ -239,7 +239,7 @@ impl Cells {
     }
 
     /// Adds the values of these rows, or of all, to the groups beside them.
-    pub(super) fn update(&mut self, groups: &[u32], rows: Option<&[u32]>, values: &Values) {
+    pub(crate) fn update(&mut self, groups: &[u32], rows: Option<&[u32]>, values: &Values) {
         match (values.nulls(), rows) {
             (None, None) => self.add(groups, values, Some),
             (None, Some(rows)) => self.add(groups, values, |place| Some(at(rows[place]))),
@@ -294,7 +294,7 @@ impl Cells {
     }
 
     /// Adds cells of others: those of `from` to the groups beside them.
-    pub(super) fn merge(&mut self, groups: &[u32], other: &Self, from: &[u32]) {
+    pub(crate) fn merge(&mut self, groups: &[u32], other: &Self, from: &[u32]) {
         match (self, other) {
             (Self::Count(cells), Self::Count(other)) => {
                 cells.each(groups, |cell, place| *cell += other.get(from[place]));
@@ -330,7 +330,7 @@ impl Cells {
     }
 
     /// Empties a cell, so that its group can be another's.
-    pub(super) fn clear(&mut self, group: u32) {
+    pub(crate) fn clear(&mut self, group: u32) {
         match self {
             Self::Count(cells) => *cells.get_mut(group) = 0,
             Self::IntSum(cells) => *cells.get_mut(group) = Sum::default(),
@@ -342,7 +342,7 @@ impl Cells {
     }
 
     /// One cell by itself.
-    pub(super) fn pick(&self, group: u32) -> Self {
+    pub(crate) fn pick(&self, group: u32) -> Self {
         fn one<T: Clone>(cells: &Chunked<T>, group: u32) -> Chunked<T> {
             std::iter::once(cells.get(group).clone()).collect()
         }
@@ -357,7 +357,7 @@ impl Cells {
     }
 
     /// The rows that a group counts; 0 of other cells.
-    pub(super) fn count(&self, group: u32) -> i64 {
+    pub(crate) fn count(&self, group: u32) -> i64 {
         match self {
             Self::Count(cells) => *cells.get(group),
             _ => 0,
@@ -365,46 +365,102 @@ impl Cells {
     }
 
     /// Whether the group's sum is beyond 64 bits.
-    pub(super) fn overflows(&self, group: u32) -> bool {
+    pub(crate) fn overflows(&self, group: u32) -> bool {
         matches!(self, Self::IntSum(cells) if i64::try_from(cells.get(group).sum).is_err())
     }
 
-    /// The results of these groups; null where a sum is beyond 64 bits.
-    pub(super) fn finish(&self, groups: &[u32], mean: bool, kind: Option<ValueType>) -> Result<ArrayRef, Error> {
-        Ok(match self {
-            Self::Count(cells) => Arc::new(groups.iter().map(|g| *cells.get(*g)).collect::<Int64Array>()),
-            Self::IntSum(cells) if mean => {
-                let mean = |s: &Sum<i128>| (s.count > 0).then(|| s.sum as f64 / s.count as f64);
-                Arc::new(groups.iter().map(|g| mean(cells.get(*g))).collect::<Float64Array>())
-            }
-            Self::IntSum(cells) => {
-                let sum = |s: &Sum<i128>| i64::try_from(s.sum).ok().filter(|_| s.count > 0);
-                Arc::new(groups.iter().map(|g| sum(cells.get(*g))).collect::<Int64Array>())
-            }
+    /// The results of these groups.
+    pub(crate) fn results(&self, groups: &[u32]) -> Results {
+        let each = || groups.iter().copied();
+        match self {
+            Self::Count(cells) => Results::Counts(each().map(|g| *cells.get(g)).collect()),
+            Self::IntSum(cells) => Results::Ints(each().map(|g| (cells.get(g).sum, cells.get(g).count)).collect()),
             Self::FloatSum(cells) => {
-                let of = |s: &Sum<ExactSum>| if mean { s.sum.value() / s.count as f64 } else { s.sum.value() };
-                let result = |s: &Sum<ExactSum>| (s.count > 0).then(|| of(s));
-                Arc::new(groups.iter().map(|g| result(cells.get(*g))).collect::<Float64Array>())
+                Results::Floats(each().map(|g| (cells.get(g).sum.value(), cells.get(g).count)).collect())
             }
-            Self::IntEnd(cells, _) => {
-                let ints: Int64Array = groups.iter().map(|g| *cells.get(*g)).collect();
-                match kind {
-                    Some(ValueType::Time) => cast(&ints, &INSTANT_TYPE)?,
-                    Some(ValueType::Boolean) => {
-                        Arc::new(ints.iter().map(|v| v.map(|v| v != 0)).collect::<BooleanArray>())
+            Self::IntEnd(cells, _) => Results::IntEnds(each().map(|g| *cells.get(g)).collect()),
+            Self::FloatEnd(cells, _) => Results::FloatEnds(each().map(|g| *cells.get(g)).collect()),
+            Self::TextEnd(cells, _) => Results::TextEnds(each().map(|g| cells.get(g).clone()).collect()),
+        }
+    }
+
+    /// Adds the values of all rows one after the other; the results are those right after each row.
+    pub(crate) fn running(&mut self, groups: &[u32], values: &Values) -> Results {
+        let nulls = values.nulls();
+        let valid = |row: usize| nulls.is_none_or(|nulls| nulls.is_valid(row));
+        match (self, values) {
+            (Self::Count(cells), _) => {
+                let mut counts = Vec::with_capacity(groups.len());
+                cells.each(groups, |cell, row| {
+                    *cell += i64::from(valid(row));
+                    counts.push(*cell);
+                });
+                Results::Counts(counts)
+            }
+            (Self::IntSum(cells), Values::Int(array)) => {
+                let mut sums = Vec::with_capacity(groups.len());
+                cells.each(groups, |cell, row| {
+                    if valid(row) {
+                        cell.sum += i128::from(array.value(row));
+                        cell.count += 1;
                     }
-                    _ => Arc::new(ints),
-                }
+                    sums.push((cell.sum, cell.count));
+                });
+                Results::Ints(sums)
             }
-            Self::FloatEnd(cells, _) => Arc::new(groups.iter().map(|g| *cells.get(*g)).collect::<Float64Array>()),
-            Self::TextEnd(cells, _) => {
-                Arc::new(groups.iter().map(|g| cells.get(*g).as_deref()).collect::<StringArray>())
+            (Self::FloatSum(cells), Values::Float(array)) => {
+                let mut sums = Vec::with_capacity(groups.len());
+                cells.each(groups, |cell, row| {
+                    if valid(row) {
+                        cell.sum.add(array.value(row));
+                        cell.count += 1;
+                    }
+                    sums.push((cell.sum.value(), cell.count));
+                });
+                Results::Floats(sums)
             }
-        })
+            (Self::IntEnd(cells, least), Values::Int(array)) => {
+                let mut ends = Vec::with_capacity(groups.len());
+                cells.each(groups, |cell, row| {
+                    if valid(row) {
+                        int_end(cell, array.value(row), *least);
+                    }
+                    ends.push(*cell);
+                });
+                Results::IntEnds(ends)
+            }
+            (Self::FloatEnd(cells, least), Values::Float(array)) => {
+                let mut ends = Vec::with_capacity(groups.len());
+                cells.each(groups, |cell, row| {
+                    if valid(row) {
+                        float_end(cell, array.value(row), *least);
+                    }
+                    ends.push(*cell);
+                });
+                Results::FloatEnds(ends)
+            }
+            (Self::TextEnd(cells, least), Values::Text(array)) => {
+                let mut ends = Vec::with_capacity(groups.len());
+                cells.each(groups, |cell, row| {
+                    if valid(row) && text_wins(cell.as_deref(), array.value(row), *least) {
+                        *cell = Some(Arc::from(array.value(row)));
+                    }
+                    ends.push(cell.clone());
+                });
+                Results::TextEnds(ends)
+            }
+            // Values are read in the kind that the cells were made for.
+            (cells, _) => cells.results(groups),
+        }
+    }
+
+    /// The results of these groups; null where a sum is beyond 64 bits.
+    pub(crate) fn finish(&self, groups: &[u32], mean: bool, kind: Option<ValueType>) -> Result<ArrayRef, Error> {
+        self.results(groups).array(mean, kind)
     }
 
     /// The cells of these groups, in the order of [`CellSpec::stored`].
-    pub(super) fn store(&self, groups: &[u32]) -> Result<Vec<ArrayRef>, Error> {
+    pub(crate) fn store(&self, groups: &[u32]) -> Result<Vec<ArrayRef>, Error> {
         let each = || groups.iter().copied();
         Ok(match self {
             Self::Count(cells) => vec![Arc::new(each().map(|g| *cells.get(g)).collect::<Int64Array>())],
@@ -421,7 +477,7 @@ impl Cells {
     }
 
     /// The cells of stored columns, one per row; `None` if they cannot be read.
-    pub(super) fn load(&self, stored: &[ArrayRef]) -> Option<Self> {
+    pub(crate) fn load(&self, stored: &[ArrayRef]) -> Option<Self> {
         let ints = |i: usize| stored.get(i)?.as_primitive_opt::<Int64Type>();
         Some(match self {
             Self::Count(_) => Self::Count(ints(0)?.values().iter().copied().collect()),
@@ -450,7 +506,7 @@ impl Cells {
     }
 
     /// One piece, shared.
-    pub(super) fn only(&self, chunk: usize) -> Self {
+    pub(crate) fn only(&self, chunk: usize) -> Self {
         match self {
             Self::Count(cells) => Self::Count(cells.only(chunk)),
             Self::IntSum(cells) => Self::IntSum(cells.only(chunk)),

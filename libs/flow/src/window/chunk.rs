@@ -5,20 +5,20 @@ use std::sync::Arc;
 const BITS: u32 = 13;
 
 /// The entries of one piece: what one block of a checkpoint holds, and what is copied at once.
-pub(super) const CHUNK: usize = 1 << BITS;
+pub(crate) const CHUNK: usize = 1 << BITS;
 
 /// Group numbers are 32 bits, which halves the tables; a `usize` has at least as many here.
-pub(super) fn at(group: u32) -> usize {
+pub(crate) fn at(group: u32) -> usize {
     usize::try_from(group).unwrap_or(usize::MAX)
 }
 
 /// The inverse of [`at`]; no table gets that large, for its bytes are bounded.
-pub(super) fn number(place: usize) -> u32 {
+pub(crate) fn number(place: usize) -> u32 {
     u32::try_from(place).unwrap_or(u32::MAX)
 }
 
 /// The piece of a group.
-pub(super) fn chunk_of(group: u32) -> usize {
+pub(crate) fn chunk_of(group: u32) -> usize {
     at(group >> BITS)
 }
 
@@ -28,7 +28,7 @@ fn within(group: u32) -> usize {
 
 /// A column of one entry per group.
 #[derive(Debug, Clone)]
-pub(super) struct Chunked<T>(Vec<Arc<Vec<T>>>);
+pub(crate) struct Chunked<T>(Vec<Arc<Vec<T>>>);
 
 impl<T> Default for Chunked<T> {
     fn default() -> Self {
@@ -37,15 +37,15 @@ impl<T> Default for Chunked<T> {
 }
 
 impl<T: Clone> Chunked<T> {
-    pub(super) fn get(&self, group: u32) -> &T {
+    pub(crate) fn get(&self, group: u32) -> &T {
         &self.0[chunk_of(group)][within(group)]
     }
 
-    pub(super) fn get_mut(&mut self, group: u32) -> &mut T {
+    pub(crate) fn get_mut(&mut self, group: u32) -> &mut T {
         &mut Arc::make_mut(&mut self.0[chunk_of(group)])[within(group)]
     }
 
-    pub(super) fn push(&mut self, value: T) {
+    pub(crate) fn push(&mut self, value: T) {
         match self.0.last_mut().filter(|last| last.len() < CHUNK) {
             Some(last) => Arc::make_mut(last).push(value),
             None => self.0.push(Arc::new(vec![value])),
@@ -53,7 +53,7 @@ impl<T: Clone> Chunked<T> {
     }
 
     /// Makes it that long.
-    pub(super) fn grow(&mut self, len: usize, value: &T) {
+    pub(crate) fn grow(&mut self, len: usize, value: &T) {
         let last = self.0.len().saturating_sub(1);
         for chunk in last..len.div_ceil(CHUNK) {
             let wanted = (len - chunk * CHUNK).min(CHUNK);
@@ -66,7 +66,7 @@ impl<T: Clone> Chunked<T> {
     }
 
     /// Calls `change` with the entry of each group and the place of the group in the list.
-    pub(super) fn each(&mut self, groups: &[u32], mut change: impl FnMut(&mut T, usize)) {
+    pub(crate) fn each(&mut self, groups: &[u32], mut change: impl FnMut(&mut T, usize)) {
         if let [only] = self.0.as_mut_slice() {
             let only = Arc::make_mut(only).as_mut_slice();
             groups.iter().enumerate().for_each(|(place, group)| change(&mut only[at(*group)], place));
@@ -84,13 +84,18 @@ impl<T: Clone> Chunked<T> {
         }
     }
 
+    /// The entries of these groups, in that order.
+    pub(crate) fn kept(&self, groups: &[u32]) -> Self {
+        groups.iter().map(|group| self.get(*group).clone()).collect()
+    }
+
     /// All entries, in order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter().flat_map(|chunk| chunk.iter())
     }
 
     /// One piece as a column of its own, shared.
-    pub(super) fn only(&self, chunk: usize) -> Self {
+    pub(crate) fn only(&self, chunk: usize) -> Self {
         Self(self.0.get(chunk).cloned().into_iter().collect())
     }
 }

@@ -14,7 +14,7 @@ const PENDING_MAX: u32 = 1 << 30;
 /// to the highest place in use. That is two to four digits where values are of similar size, 67 at most.
 /// Source: the long accumulator of Kulisch; places wider than digits, so that carries can wait.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct ExactSum {
+pub(crate) struct ExactSum {
     low: usize,
     digits: Vec<i64>,
     pending: u32,
@@ -26,7 +26,7 @@ const UP: u8 = 2;
 const DOWN: u8 = 4;
 
 impl ExactSum {
-    pub(super) fn add(&mut self, x: f64) {
+    pub(crate) fn add(&mut self, x: f64) {
         if !x.is_finite() {
             self.special |= if x.is_nan() {
                 NAN
@@ -59,7 +59,7 @@ impl ExactSum {
     }
 
     /// Adds another sum.
-    pub(super) fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         self.special |= other.special;
         let mut other = other.clone();
         other.settle();
@@ -91,7 +91,7 @@ impl ExactSum {
     }
 
     /// Carries, so that the form depends on the sum alone: all digits have its sign, no zeros at either end.
-    pub(super) fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         self.pending = 0;
         if self.carry() < 0 {
             self.digits.iter_mut().for_each(|d| *d = -*d);
@@ -121,7 +121,7 @@ impl ExactSum {
     }
 
     /// The sum, rounded once to the nearest `f64`.
-    pub(super) fn value(&self) -> f64 {
+    pub(crate) fn value(&self) -> f64 {
         match self.special {
             0 => {}
             UP => return f64::INFINITY,
@@ -148,7 +148,7 @@ impl ExactSum {
     }
 
     /// The settled form as bytes: flags, sign, lowest place, digits; little-endian.
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut sum = self.clone();
         sum.settle();
         let negative = sum.digits.last().is_some_and(|d| *d < 0);
@@ -160,7 +160,7 @@ impl ExactSum {
     }
 
     /// Reads what [`ExactSum::to_bytes`] wrote.
-    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (&[special, negative, low], rest) = bytes.split_first_chunk()?;
         let (digits, []) = rest.as_chunks::<4>() else { return None };
         if special > 7 || negative > 1 || digits.len() > 70 || low > 70 {

@@ -10,7 +10,7 @@ const PANES_MAX: i64 = 100_000;
 
 /// Windows by time, cut into panes: a window consists of whole panes, and one ends with every pane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Grid {
+pub(crate) struct Grid {
     /// The length of a pane.
     pub(super) pane: i64,
     size: i64,
@@ -39,7 +39,7 @@ pub(super) struct Class {
 /// The most by which an instant of a window can pass the last of time: nothing overflows within.
 const REACH: i64 = i64::MAX / 4;
 
-pub(super) fn nanos(name: &str, duration: DurationText, zero: bool) -> Result<i64, Error> {
+pub(crate) fn nanos(name: &str, duration: DurationText, zero: bool) -> Result<i64, Error> {
     let nanos = i64::try_from(duration.0.as_nanos()).unwrap_or(i64::MAX);
     // Whole milliseconds, since that is what the written form of a duration can say.
     if nanos % 1_000_000 != 0 || nanos > REACH || (nanos == 0 && !zero) {
@@ -51,7 +51,7 @@ pub(super) fn nanos(name: &str, duration: DurationText, zero: bool) -> Result<i6
 }
 
 impl Grid {
-    pub(super) fn new(plan: &WindowPlan) -> Result<Self, Error> {
+    pub(crate) fn new(plan: &WindowPlan) -> Result<Self, Error> {
         let (kind, size, pane, offset) = match plan.shape {
             WindowShape::Tumble { size, offset } => (Kind::Slides, size, size, offset),
             WindowShape::Hop { size, slide, offset } => (Kind::Slides, size, slide, offset),
@@ -77,12 +77,12 @@ impl Grid {
     }
 
     /// The begin of an instant's pane.
-    pub(super) fn pane_of(&self, time: i64) -> i64 {
+    pub(crate) fn pane_of(&self, time: i64) -> i64 {
         self.floor(time, self.pane)
     }
 
     /// The end of the last window that a pane is part of.
-    pub(super) fn last(&self, pane: i64) -> i64 {
+    pub(crate) fn last(&self, pane: i64) -> i64 {
         match self.kind {
             Kind::Slides => pane.saturating_add(self.size),
             Kind::Grows => self.floor(pane, self.size).saturating_add(self.size),
@@ -90,7 +90,7 @@ impl Grid {
     }
 
     /// The begin of the window with that end.
-    pub(super) fn start(&self, end: i64) -> i64 {
+    pub(crate) fn start(&self, end: i64) -> i64 {
         match self.kind {
             Kind::Slides => end.saturating_sub(self.size),
             Kind::Grows => self.floor(end.saturating_sub(1), self.size),
@@ -98,7 +98,7 @@ impl Grid {
     }
 
     /// The first end of a window after that instant.
-    pub(super) fn end_after(&self, instant: i64) -> i64 {
+    pub(crate) fn end_after(&self, instant: i64) -> i64 {
         self.pane_of(instant).saturating_add(self.pane)
     }
 

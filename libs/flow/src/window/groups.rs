@@ -17,6 +17,7 @@ use super::{
     WindowShape,
     cells::{CellSpec, Cells, Values, What, data_type},
     chunk::{CHUNK, chunk_of, number},
+    results::Results,
     table::{KeyForm, Keyed, Table},
 };
 use crate::{
@@ -31,7 +32,7 @@ const TABLE: &str = "lb.table";
 const VERSION: &str = "lb.version";
 const WHAT: &str = "lb.window";
 
-pub(super) fn damaged(what: impl Into<String>) -> Error {
+pub(crate) fn damaged(what: impl Into<String>) -> Error {
     Error::Snapshot(what.into())
 }
 
@@ -59,9 +60,9 @@ impl Origin {
 
 /// What the first batch taught, or a stored block: fixed from then on.
 #[derive(Debug)]
-pub(super) struct Layout {
-    pub(super) form: Arc<KeyForm>,
-    pub(super) cells: Vec<CellSpec>,
+pub(crate) struct Layout {
+    pub(crate) form: Arc<KeyForm>,
+    pub(crate) cells: Vec<CellSpec>,
     /// Of each aggregate its cells, and whether it is their mean.
     results: Vec<(usize, bool)>,
     names: Vec<String>,
@@ -72,13 +73,13 @@ pub(super) struct Layout {
 
 /// One batch, read in those types.
 #[derive(Debug)]
-pub(super) struct Input {
-    pub(super) keyed: Keyed,
-    pub(super) values: Vec<Values>,
+pub(crate) struct Input {
+    pub(crate) keyed: Keyed,
+    pub(crate) values: Vec<Values>,
 }
 
 impl Layout {
-    pub(super) fn learn(plan: &WindowPlan, batch: &RecordBatch) -> Result<Self, Error> {
+    pub(crate) fn learn(plan: &WindowPlan, batch: &RecordBatch) -> Result<Self, Error> {
         let each =
             plan.aggregates.iter().map(|spec| CellSpec::learn(spec, batch)).collect::<Result<Vec<_>, Error>>()?;
         Self::of(plan, KeyForm::learn(&plan.keys, batch)?, &each)
@@ -86,31 +87,15 @@ impl Layout {
 
     /// For aggregates whose cells are those.
     fn of(plan: &WindowPlan, form: KeyForm, each: &[CellSpec]) -> Result<Self, Error> {
-        let mut cells: Vec<CellSpec> = Vec::new();
-        if plan.phase != Phase::Whole {
-            // Rows that turn out to be late behind the edge are counted as rows.
-            cells.push(CellSpec::ROWS);
-        }
-        let mut results = Vec::with_capacity(each.len());
-        for (aggregate, cell) in plan.aggregates.iter().zip(each) {
-            let place = cells.iter().position(|known| known == cell).unwrap_or(cells.len());
-            if place == cells.len() {
-                cells.push(cell.clone());
-            }
-            results.push((place, aggregate.function == AggregateFunction::Avg));
-        }
+        // Rows that turn out to be late behind the edge are counted as rows.
+        let rows = if plan.phase == Phase::Whole { Vec::new() } else { vec![CellSpec::ROWS] };
+        let (cells, results) = shared(rows, &plan.aggregates, each);
         let instant = |name: &str| Field::new(name, INSTANT_TYPE, false);
         let key_fields = || form.columns().iter().map(|(name, kind)| Field::new(name, kind.clone(), true));
         let mut output = vec![instant(TIME_COLUMN), instant(WINDOW_START_COLUMN), instant(WINDOW_END_COLUMN)];
         output.extend(key_fields());
         for (aggregate, (place, mean)) in plan.aggregates.iter().zip(&results) {
-            let cell = &cells[*place];
-            let kind = match cell.kind {
-                None => DataType::Int64,
-                Some(_) if *mean => DataType::Float64,
-                Some(kind) => data_type(kind),
-            };
-            output.push(Field::new(&aggregate.name, kind, cell.kind.is_some()));
+            output.push(result_field(aggregate, &cells[*place], *mean));
         }
         let mut stored = vec![Field::new(HASH_COLUMN, DataType::UInt64, false)];
         stored.extend(key_fields());
@@ -125,7 +110,7 @@ impl Layout {
     /// The layout of stored rows, or of rows of another phase: their keys and cells as they lie there.
     ///
     /// Errors: `Snapshot` if the block is of other windows.
-    pub(super) fn of_stored(plan: &WindowPlan, schema: &Schema) -> Result<Self, Error> {
+    pub(crate) fn of_stored(plan: &WindowPlan, schema: &Schema) -> Result<Self, Error> {
         let text = |key: &str| schema.metadata().get(key).ok_or_else(|| damaged(format!("{key} is missing")));
         let version = text(VERSION)?;
         if *version != BLOCK_VERSION.to_string() {
@@ -165,13 +150,13 @@ impl Layout {
         Ok(layout)
     }
 
-    pub(super) fn read(&self, batch: &RecordBatch) -> Result<Input, Error> {
+    pub(crate) fn read(&self, batch: &RecordBatch) -> Result<Input, Error> {
         let values = self.cells.iter().map(|cell| cell.read(batch)).collect::<Result<Vec<_>, Error>>()?;
         Ok(Input { keyed: self.form.read(batch)?, values })
     }
 
     /// The cells of stored rows, one group per row.
-    pub(super) fn load(&self, batch: &RecordBatch) -> Result<Vec<Cells>, Error> {
+    pub(crate) fn load(&self, batch: &RecordBatch) -> Result<Vec<Cells>, Error> {
         let load = |(place, cell): (usize, &CellSpec)| {
             let name = stored_name(place, cell);
             let columns: Option<Vec<ArrayRef>> =
@@ -184,15 +169,20 @@ impl Layout {
     }
 
     /// The schema of stored rows, behind columns of the caller's.
-    pub(super) fn stored(&self, table: &str, before: &[Field]) -> SchemaRef {
+    pub(crate) fn stored(&self, table: &str, before: &[Field]) -> SchemaRef {
         let metadata = [(TABLE, table), (VERSION, &BLOCK_VERSION.to_string()), (WHAT, &self.origin)];
         let metadata: HashMap<String, String> = metadata.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
         let fields: Vec<Field> = before.iter().chain(&self.stored).cloned().collect();
         Arc::new(Schema::new_with_metadata(fields, metadata))
     }
 
-    pub(super) fn output(&self) -> &SchemaRef {
+    pub(crate) fn output(&self) -> &SchemaRef {
         &self.output
+    }
+
+    /// What one aggregate of one group comes to.
+    pub(crate) fn one_result(&self, groups: &Groups, aggregate: usize, group: u32) -> Option<Results> {
+        self.results.get(aggregate).map(|(place, _)| groups.cells[*place].results(&[group]))
     }
 }
 
@@ -207,7 +197,37 @@ fn what_of(function: AggregateFunction) -> What {
     }
 }
 
-fn stored_name(place: usize, cell: &CellSpec) -> String {
+/// Aggregates that need the same cells share them: all cells behind the `first`, and of each aggregate where its cells are and
+/// whether it is their mean.
+pub(crate) fn shared(
+    first: Vec<CellSpec>,
+    aggregates: &[AggregateSpec],
+    each: &[CellSpec],
+) -> (Vec<CellSpec>, Vec<(usize, bool)>) {
+    let mut cells = first;
+    let mut results = Vec::with_capacity(each.len());
+    for (aggregate, cell) in aggregates.iter().zip(each) {
+        let place = cells.iter().position(|known| known == cell).unwrap_or(cells.len());
+        if place == cells.len() {
+            cells.push(cell.clone());
+        }
+        results.push((place, aggregate.function == AggregateFunction::Avg));
+    }
+    (cells, results)
+}
+
+/// The column of an aggregate's results.
+pub(crate) fn result_field(aggregate: &AggregateSpec, cell: &CellSpec, mean: bool) -> Field {
+    let kind = match cell.kind {
+        None => DataType::Int64,
+        Some(_) if mean => DataType::Float64,
+        Some(kind) => data_type(kind),
+    };
+    Field::new(&aggregate.name, kind, cell.kind.is_some())
+}
+
+/// The name of the cells in stored rows.
+pub(crate) fn stored_name(place: usize, cell: &CellSpec) -> String {
     let what = match cell.what {
         What::Rows => "rows",
         What::Present => "present",
@@ -220,30 +240,30 @@ fn stored_name(place: usize, cell: &CellSpec) -> String {
 
 /// Groups of one pane, window or operator.
 #[derive(Debug, Clone)]
-pub(super) struct Groups {
-    pub(super) table: Table,
-    pub(super) cells: Vec<Cells>,
+pub(crate) struct Groups {
+    pub(crate) table: Table,
+    pub(crate) cells: Vec<Cells>,
     /// When each piece changed last.
-    pub(super) editions: Vec<u64>,
+    pub(crate) editions: Vec<u64>,
 }
 
 impl Groups {
-    pub(super) fn new(layout: &Layout) -> Self {
+    pub(crate) fn new(layout: &Layout) -> Self {
         let cells = layout.cells.iter().map(CellSpec::cells).collect();
         Self { table: Table::new(&layout.form), cells, editions: Vec::new() }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.table.len()
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let cells: usize = self.cells.iter().map(Cells::cell_bytes).sum();
         self.table.bytes() + cells * self.len()
     }
 
     /// Adds these rows of a batch, or all.
-    pub(super) fn add(&mut self, input: &Input, rows: Option<&[u32]>, groups: &mut Vec<u32>, edition: u64) {
+    pub(crate) fn add(&mut self, input: &Input, rows: Option<&[u32]>, groups: &mut Vec<u32>, edition: u64) {
         self.table.groups(&input.keyed, rows, groups);
         let len = self.table.len();
         for (cells, values) in self.cells.iter_mut().zip(&input.values) {
@@ -254,7 +274,7 @@ impl Groups {
     }
 
     /// Adds these rows of cells, whose keys stand beside them.
-    pub(super) fn add_cells(&mut self, keyed: &Keyed, loaded: &[Cells], rows: &[u32], edition: u64) {
+    pub(crate) fn add_cells(&mut self, keyed: &Keyed, loaded: &[Cells], rows: &[u32], edition: u64) {
         let mut groups = Vec::with_capacity(rows.len());
         self.table.groups(keyed, Some(rows), &mut groups);
         let len = self.table.len();
@@ -266,7 +286,7 @@ impl Groups {
     }
 
     /// Adds other groups; only to those that are here already, unless `insert`.
-    pub(super) fn merge(&mut self, other: &Self, insert: bool) {
+    pub(crate) fn merge(&mut self, other: &Self, insert: bool) {
         let (mut groups, mut from) = (Vec::with_capacity(other.len()), Vec::with_capacity(other.len()));
         for group in 0..number(other.len()) {
             if let Some(mine) = self.table.same(&other.table, group, insert) {
@@ -281,14 +301,14 @@ impl Groups {
         }
     }
 
-    pub(super) fn touch(&mut self, groups: &[u32], edition: u64) {
+    pub(crate) fn touch(&mut self, groups: &[u32], edition: u64) {
         self.editions.resize(self.table.len().div_ceil(CHUNK), edition);
         groups.iter().for_each(|group| self.editions[chunk_of(*group)] = edition);
     }
 
     /// The output rows of these groups, each with its key and its window; a sum beyond 64 bits is a fault, of which `out` knows
     /// what becomes, and else null.
-    pub(super) fn rows(
+    pub(crate) fn rows(
         &self,
         layout: &Layout,
         (keys, groups): (&[u32], &[u32]),
@@ -335,7 +355,7 @@ impl Groups {
     }
 
     /// Stored rows of these groups, each with its key, behind columns of the caller's.
-    pub(super) fn stored(
+    pub(crate) fn stored(
         &self,
         schema: &SchemaRef,
         before: Vec<ArrayRef>,
@@ -352,7 +372,7 @@ impl Groups {
     }
 
     /// One piece, shared, to be written.
-    pub(super) fn only(&self, chunk: usize) -> Self {
+    pub(crate) fn only(&self, chunk: usize) -> Self {
         let cells = self.cells.iter().map(|cells| cells.only(chunk)).collect();
         Self { table: self.table.only(chunk), cells, editions: Vec::new() }
     }
@@ -360,12 +380,12 @@ impl Groups {
 
 /// A piece of groups on its way to storage, with columns of its owner's before it.
 #[derive(Debug)]
-pub(super) struct Piece {
-    pub(super) groups: Groups,
-    pub(super) layout: Arc<Layout>,
-    pub(super) table: String,
+pub(crate) struct Piece {
+    pub(crate) groups: Groups,
+    pub(crate) layout: Arc<Layout>,
+    pub(crate) table: String,
     /// Columns of one instant per group, before the others.
-    pub(super) before: Vec<(&'static str, Vec<i64>)>,
+    pub(crate) before: Vec<(&'static str, Vec<i64>)>,
 }
 
 impl Frozen for Piece {
@@ -386,7 +406,7 @@ impl Frozen for Piece {
     }
 }
 
-pub(super) fn written(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>, Error> {
+pub(crate) fn written(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>, Error> {
     let mut writer = StreamWriter::try_new(Vec::new(), schema)?;
     batches.iter().try_for_each(|batch| writer.write(batch))?;
     writer.finish()?;
@@ -395,10 +415,10 @@ pub(super) fn written(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec
 
 /// Up to when windows have fired, as a block of its own: a few hundred bytes that change at every checkpoint.
 #[derive(Debug)]
-pub(super) struct Clock(pub(super) Timestamp);
+pub(crate) struct Clock(pub(crate) Timestamp);
 
 /// The table of [`Clock`].
-pub(super) const CLOCK_TABLE: &str = "clock";
+pub(crate) const CLOCK_TABLE: &str = "clock";
 const FIRED: &str = "lb.fired";
 
 impl Frozen for Clock {
@@ -425,7 +445,7 @@ impl Clock {
     /// What the stored ones of several subtasks say; nothing has fired if there is none.
     ///
     /// Errors: `Snapshot` if they differ, for then they are not of one checkpoint.
-    pub(super) fn of_all(blocks: Vec<&StoredBlock>) -> Result<i64, Error> {
+    pub(crate) fn of_all(blocks: Vec<&StoredBlock>) -> Result<i64, Error> {
         let fired = blocks.iter().map(|block| Self::read(&block.bytes)).collect::<Result<Vec<i64>, Error>>()?;
         if fired.windows(2).any(|pair| pair[0] != pair[1]) {
             return Err(damaged("its parts had fired up to different watermarks: they are of different checkpoints"));
@@ -441,7 +461,7 @@ impl Clock {
 }
 
 /// The stored rows of a block that belong to these key groups.
-pub(super) fn own_rows(bytes: &Buffer, groups: KeyGroups) -> Result<(SchemaRef, Vec<RecordBatch>), Error> {
+pub(crate) fn own_rows(bytes: &Buffer, groups: KeyGroups) -> Result<(SchemaRef, Vec<RecordBatch>), Error> {
     let reader = StreamReader::try_new(bytes.as_slice(), None)?;
     let schema = reader.schema();
     let mut own = Vec::new();

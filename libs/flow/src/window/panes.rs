@@ -5,6 +5,8 @@
 //! for others have a group of their own beside it (see [`Class`]), so that what a window holds depends on the rows' own
 //! watermarks alone, and never on when they came by.
 
+mod early;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
@@ -23,6 +25,10 @@ use super::{
     running::Running,
     split::Split,
 };
+use early::{Early, TOLD_TABLE};
+
+pub(super) use early::validate;
+
 use crate::{Error, INSTANT_TYPE, KeyGroups, Operator, Out, Setting, StateBlock, StoredBlock, column, row};
 
 /// The table of panes; a piece of one has its class and number behind that.
@@ -47,6 +53,7 @@ pub(crate) struct PaneOperator {
     edition: u64,
     running: Running,
     split: Split,
+    early: Early,
     scratch: Vec<u32>,
     bytes: usize,
 }
@@ -57,6 +64,7 @@ impl PaneOperator {
         plan.validate()?;
         Ok(Self {
             grid: Grid::new(&plan)?,
+            early: Early::new(&plan)?,
             plan,
             name: setting.name,
             groups: setting.key_groups.into(),
@@ -95,7 +103,7 @@ impl PaneOperator {
     }
 
     fn check_bytes(&self) -> Result<(), Error> {
-        let (bytes, limit) = (self.bytes, self.state_bytes_max);
+        let (bytes, limit) = (self.bytes(), self.state_bytes_max);
         if bytes > limit {
             return Err(Error::StateTooLarge { operator: self.name.clone(), bytes, limit });
         }
@@ -113,7 +121,17 @@ impl PaneOperator {
             let context = (&self.grid, self.fired, &*layout);
             let groups = Self::of_class(&mut self.panes, &mut self.due, context, class);
             let before = groups.bytes();
-            groups.add(&input, rows, &mut self.scratch, self.edition);
+            let end = class.pane.saturating_add(self.grid.pane);
+            match self.early.threshold() {
+                // Windows that tumble are their panes; what comes behind their ends is never early.
+                Some(_) if class.first == end => {
+                    let all: Vec<u32> = (0..number(batch.num_rows())).collect();
+                    let (window, added) = ((class.pane, end), (&input, rows.unwrap_or(&all), self.edition));
+                    let context = (self.name.as_str(), &*layout, window);
+                    Self::add_one_by_one(&mut self.early, context, groups, added, out)?;
+                }
+                _ => groups.add(&input, rows, &mut self.scratch, self.edition),
+            }
             self.bytes += groups.bytes() - before;
         }
         if !self.split.late().is_empty() {
@@ -216,12 +234,13 @@ impl PaneOperator {
             });
         }
         let mut pages = Pages::default();
+        let output = self.early.output(&layout);
         for firing in firings {
             let Some(result) = self.result(firing) else { continue };
             let window = (self.grid.start(firing.end), firing.end);
             for part in result.table.in_key_order().chunks(BATCH_ROWS) {
                 let batch = result.rows(&layout, (part, part), &|_| window, Some((&self.name, out)))?;
-                pages.push(batch, layout.output())?;
+                pages.push(self.early.shown(&layout, firing.end, batch, false)?, &output)?;
             }
             // What cannot be needed any more makes room for what follows.
             while let Some(oldest) = self.panes.first_entry().filter(|e| self.grid.over(e.key().pane) < firing.instant)
@@ -229,7 +248,8 @@ impl PaneOperator {
                 self.bytes = self.bytes.saturating_sub(oldest.remove().bytes());
             }
         }
-        pages.finish(layout.output())?.into_iter().for_each(|batch| out.rows(batch));
+        pages.finish(&output)?.into_iter().for_each(|batch| out.rows(batch));
+        self.early.forget(until, self.grid.lateness);
         self.panes.retain(|class, groups| {
             let kept = self.grid.over(class.pane) > until;
             self.bytes = self.bytes.saturating_sub(if kept { 0 } else { groups.bytes() });
@@ -281,6 +301,10 @@ impl Operator for PaneOperator {
         Ok(())
     }
 
+    fn timer(&mut self, now: Timestamp, out: &mut Out) -> Result<Option<Timestamp>, Error> {
+        self.tell_open(now.nanos(), out)
+    }
+
     fn hold(&self, watermark: Timestamp) -> Timestamp {
         if watermark == Timestamp::MAX || self.plan.phase == Phase::Local {
             return watermark;
@@ -297,6 +321,7 @@ impl Operator for PaneOperator {
         let edition = self.fired.cast_unsigned();
         let (table, groups) = (CLOCK_TABLE.to_owned(), self.groups);
         let mut blocks = vec![StateBlock { table, groups, time: None, edition, content: clock }];
+        blocks.extend(self.early.snapshot(self.groups));
         let Some(layout) = &self.layout else { return Ok(blocks) };
         for (class, pane) in &self.panes {
             for chunk in 0..pane.len().div_ceil(CHUNK) {
@@ -322,6 +347,10 @@ impl Operator for PaneOperator {
         self.fired = Clock::of_all(clocks)?;
         self.edition += 1;
         for block in panes {
+            if block.table == TOLD_TABLE {
+                self.early.restore(block, self.groups, &self.plan.keys)?;
+                continue;
+            }
             let (schema, batches) = own_rows(&block.bytes, self.groups)?;
             let stored = Layout::of_stored(&self.plan, &schema)?;
             let layout = self.layout(|_| Ok(stored))?;
@@ -333,7 +362,7 @@ impl Operator for PaneOperator {
     }
 
     fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.early.bytes()
     }
 
     fn view(&self, skip: usize, limit: usize) -> Result<Option<RecordBatch>, Error> {

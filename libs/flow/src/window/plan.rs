@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use types::DurationText;
 
-use super::{AggregateSpec, EarlyFire, WindowSpec, grid::Grid, sessions};
+use super::{AggregateSpec, EarlyFire, WindowSpec, counts, grid::Grid, panes, sessions};
 use crate::Error;
 
 /// Keyed windows. It supersedes [`WindowSpec`], which only tumbles and which graphs of older releases hold.
@@ -42,8 +42,8 @@ impl WindowPlan {
         WindowSpec { keys, aggregates, size: DurationText(Duration::from_secs(1)), early }.validate()?;
         match self.shape {
             WindowShape::Session { .. } => sessions::gap_of(self).map(|_| ()),
-            WindowShape::Count { .. } => Ok(()),
-            _ => Grid::new(self).map(|_| ()),
+            WindowShape::Count { .. } => counts::rows_of(self).map(|_| ()),
+            _ => Grid::new(self).and_then(|_| panes::validate(self)),
         }
     }
 }
@@ -89,7 +89,8 @@ pub enum WindowShape {
         /// The gap.
         gap: DurationText,
     },
-    /// Each `rows` rows of a key, in the order of time.
+    /// Each `rows` rows of a key, in the order of time: from the first one to the last, whose time is that of the result. A window
+    /// that never gets its last row gives nothing.
     Count {
         /// How many.
         rows: u64,
@@ -103,7 +104,9 @@ pub enum Emit {
     /// At its end.
     #[default]
     OnClose,
-    /// Also while it is open, by the clock, as rows that change (`_change`); only for sinks that take changes.
+    /// Also while it is open, by the clock, as rows that change (`_change`, in mode
+    /// [`ChangelogMode::Upsert`](crate::ChangelogMode::Upsert): window and keys say what a row replaces); only for sinks that take
+    /// changes. What has not changed is not told again, not even at the end.
     Every(DurationText),
 }
 

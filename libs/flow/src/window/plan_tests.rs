@@ -391,7 +391,7 @@ proptest! {
             prop_assert_eq!(&again, &wanted, "{:?}, in order, after {:?}", shape, loss);
             let mut sorted = wanted.clone();
             sorted.0.sort();
-            for two_phases in [false, true].into_iter().filter(|two| !two || session.is_none()) {
+            for two_phases in [false, true] {
                 let mut found = Run::new(&plan, two_phases, &splits, before).finish(&picks, &sizes, Some(loss));
                 found.0.sort();
                 prop_assert_eq!(&found, &sorted, "{:?}, {} phases, {:?} from {}", shape, 1 + u8::from(two_phases), loss, before);

@@ -3,6 +3,8 @@
 //! What is kept is one entry per open session, not its rows: a row joins every session that it is near enough to, and joins
 //! them to each other. Which rows meet does not depend on the order in which they come, and neither does the result.
 
+mod phases;
+
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap},
@@ -10,17 +12,17 @@ use std::{
 };
 
 use arrow::{
-    array::{ArrayRef, AsArray, RecordBatch, TimestampNanosecondArray, UInt32Array},
+    array::{ArrayRef, RecordBatch, TimestampNanosecondArray, UInt32Array},
     compute::take_record_batch,
-    datatypes::{Field, TimestampNanosecondType},
+    datatypes::Field,
 };
 use types::Timestamp;
 
 use super::{
-    BATCH_ROWS, TIME_COLUMN, WindowPlan, WindowShape,
+    BATCH_ROWS, Phase, TIME_COLUMN, WindowPlan, WindowShape,
     chunk::{CHUNK, Chunked, at, number},
     grid,
-    groups::{CLOCK_TABLE, Clock, Groups, Layout, damaged, own_rows, written},
+    groups::{CLOCK_TABLE, Clock, Groups, Layout, own_rows, written},
     table::Table,
 };
 use crate::{Error, Frozen, INSTANT_TYPE, KeyGroups, Operator, Out, Setting, StateBlock, StoredBlock, column, row};
@@ -152,10 +154,10 @@ impl SessionOperator {
         place
     }
 
-    /// The session that a row joins, having joined those that it is near to.
-    fn join(&mut self, key: u32, time: i64, joined: &mut Joined) -> u32 {
+    /// The session that rows from the first to the last of a span join, having joined those that they are near to.
+    fn join(&mut self, key: u32, (first, last): (i64, i64), joined: &mut Joined) -> u32 {
         let near = |session: &Session| {
-            time >= session.first.saturating_sub(self.gap) && time <= session.last.saturating_add(self.gap)
+            last >= session.first.saturating_sub(self.gap) && first <= session.last.saturating_add(self.gap)
         };
         let mut found: Option<u32> = None;
         let mut i = 0;
@@ -168,9 +170,9 @@ impl SessionOperator {
             match found {
                 None => {
                     found = Some(place);
-                    if time < session.first || time > session.last {
+                    if first < session.first || last > session.last {
                         let session = self.sessions.get_mut(place);
-                        (session.first, session.last) = (session.first.min(time), session.last.max(time));
+                        (session.first, session.last) = (session.first.min(first), session.last.max(last));
                     }
                     i += 1;
                 }
@@ -184,7 +186,7 @@ impl SessionOperator {
                 }
             }
         }
-        found.unwrap_or_else(|| self.open(key, time, time))
+        found.unwrap_or_else(|| self.open(key, first, last))
     }
 
     /// Brings the cells to where the sessions are.
@@ -207,6 +209,38 @@ impl SessionOperator {
         let mut touched: Vec<u32> = joined.order.iter().map(|(_, from)| *from).collect();
         touched.extend(&joined.of_row);
         touch(state, self.places, &touched, self.edition);
+    }
+
+    /// Adds rows to their sessions, and gives on those that are late.
+    fn add(&mut self, batch: &RecordBatch, out: &mut Out) -> Result<(), Error> {
+        let layout = self.layout(|plan| Layout::learn(plan, batch))?;
+        let (input, times) = (layout.read(batch)?, column::times(batch, TIME_COLUMN)?);
+        let watermarks = row::row_watermarks(batch)?;
+        let in_time = |row: &u32| {
+            let watermark = watermarks.as_ref().map_or(self.fired, |all| all[at(*row)].max(self.fired));
+            row::in_time_for_order(times[at(*row)], watermark)
+        };
+        let (rows, late): (Vec<u32>, Vec<u32>) = (0..number(batch.num_rows())).partition(in_time);
+        if !late.is_empty() {
+            out.late(take_record_batch(batch, &UInt32Array::from(late))?);
+        }
+        self.edition += 1;
+        let mut keys = Vec::new();
+        let Some(state) = &mut self.state else { return Ok(()) };
+        state.table.groups(&input.keyed, Some(&rows), &mut keys);
+        self.of_key.resize_with(state.table.len(), Vec::new);
+        let mut joined = Joined::default();
+        for (row, key) in rows.iter().zip(&keys) {
+            let session = self.join(*key, (times[at(*row)], times[at(*row)]), &mut joined);
+            joined.of_row.push(session);
+        }
+        self.settle(&mut joined);
+        if let Some(state) = &mut self.state {
+            for (cells, values) in state.cells.iter_mut().zip(&input.values) {
+                cells.update(&joined.of_row, Some(&rows), values);
+            }
+        }
+        Ok(())
     }
 
     fn check_bytes(&self) -> Result<(), Error> {
@@ -279,32 +313,14 @@ impl Operator for SessionOperator {
         if batch.num_rows() == 0 {
             return Ok(());
         }
-        let layout = self.layout(|plan| Layout::learn(plan, batch))?;
-        let (input, times) = (layout.read(batch)?, column::times(batch, TIME_COLUMN)?);
-        let watermarks = row::row_watermarks(batch)?;
-        let in_time = |row: &u32| {
-            let watermark = watermarks.as_ref().map_or(self.fired, |all| all[at(*row)].max(self.fired));
-            row::in_time_for_order(times[at(*row)], watermark)
-        };
-        let (rows, late): (Vec<u32>, Vec<u32>) = (0..number(batch.num_rows())).partition(in_time);
-        if !late.is_empty() {
-            out.late(take_record_batch(batch, &UInt32Array::from(late))?);
-        }
-        self.edition += 1;
-        let mut keys = Vec::new();
-        let Some(state) = &mut self.state else { return Ok(()) };
-        state.table.groups(&input.keyed, Some(&rows), &mut keys);
-        self.of_key.resize_with(state.table.len(), Vec::new);
-        let mut joined = Joined::default();
-        for (row, key) in rows.iter().zip(&keys) {
-            let session = self.join(*key, times[at(*row)], &mut joined);
-            joined.of_row.push(session);
-        }
-        self.settle(&mut joined);
-        if let Some(state) = &mut self.state {
-            for (cells, values) in state.cells.iter_mut().zip(&input.values) {
-                cells.update(&joined.of_row, Some(&rows), values);
+        match self.plan.phase {
+            Phase::Whole => self.add(batch, out)?,
+            Phase::Local => {
+                self.add(batch, out)?;
+                // At once: nothing has to be flushed before a barrier, and batches are large where it pays.
+                return self.hand_on(out);
             }
+            Phase::Global => self.add_parts(batch, out)?,
         }
         self.check_bytes()
     }
@@ -338,10 +354,16 @@ impl Operator for SessionOperator {
 
     /// A session that ends at the watermark has not come out yet, and its row's time is before that.
     fn hold(&self, watermark: Timestamp) -> Timestamp {
-        if watermark == Timestamp::MAX { watermark } else { Timestamp::from_nanos(watermark.nanos().saturating_sub(1)) }
+        if watermark == Timestamp::MAX || self.plan.phase == Phase::Local {
+            return watermark;
+        }
+        Timestamp::from_nanos(watermark.nanos().saturating_sub(1))
     }
 
     fn snapshot(&mut self) -> Result<Vec<StateBlock>, Error> {
+        if self.plan.phase == Phase::Local {
+            return Ok(Vec::new());
+        }
         let content = Arc::new(Clock(Timestamp::from_nanos(self.fired)));
         let (table, groups, edition) = (CLOCK_TABLE.to_owned(), self.groups, self.fired.cast_unsigned());
         let mut blocks = vec![StateBlock { table, groups, time: None, edition, content }];
@@ -408,11 +430,7 @@ fn out_rows(
 impl SessionOperator {
     /// Takes stored sessions, which are apart from each other.
     fn load(&mut self, batch: &RecordBatch, layout: &Layout) -> Result<(), Error> {
-        let instants = |name: &str| {
-            let array = batch.column_by_name(name).and_then(|a| a.as_primitive_opt::<TimestampNanosecondType>());
-            array.ok_or_else(|| damaged(format!("{name} is missing")))
-        };
-        let (firsts, lasts) = (instants(SPAN[0])?, instants(SPAN[1])?);
+        let [firsts, lasts] = phases::spans(batch)?;
         let (keyed, loaded) = (layout.form.read(batch)?, layout.load(batch)?);
         let mut keys = Vec::new();
         let Some(state) = &mut self.state else { return Ok(()) };

@@ -78,7 +78,7 @@ pub enum EarlyOp {
 }
 
 impl EarlyFire {
-    pub(super) fn holds(&self, value: f64) -> bool {
+    pub(crate) fn holds(&self, value: f64) -> bool {
         match self.op {
             EarlyOp::Above => value > self.threshold,
             EarlyOp::AtLeast => value >= self.threshold,

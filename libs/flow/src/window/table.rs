@@ -17,7 +17,7 @@ const GROUP_BYTES: usize = 24;
 
 /// How the keys of a window are held.
 #[derive(Debug, Clone)]
-pub(super) struct KeyForm {
+pub(crate) struct KeyForm {
     columns: Vec<(String, DataType)>,
     kind: KeyKind,
 }
@@ -36,7 +36,7 @@ enum KeyKind {
 
 /// The keys of a batch.
 #[derive(Debug)]
-pub(super) enum KeyInput {
+pub(crate) enum KeyInput {
     None,
     Int(Int64Array),
     Text(StringArray),
@@ -45,13 +45,13 @@ pub(super) enum KeyInput {
 
 /// Keys and hashes of a batch.
 #[derive(Debug)]
-pub(super) struct Keyed {
-    pub(super) keys: KeyInput,
-    pub(super) hashes: Vec<u64>,
+pub(crate) struct Keyed {
+    pub(crate) keys: KeyInput,
+    pub(crate) hashes: Vec<u64>,
 }
 
 impl KeyForm {
-    pub(super) fn new(columns: Vec<(String, DataType)>) -> Result<Self, Error> {
+    pub(crate) fn new(columns: Vec<(String, DataType)>) -> Result<Self, Error> {
         let kind = match columns.as_slice() {
             [] => KeyKind::None,
             [(_, DataType::Int64 | DataType::Timestamp(..))] => KeyKind::Int,
@@ -65,18 +65,18 @@ impl KeyForm {
     }
 
     /// The form for the types of that batch.
-    pub(super) fn learn(keys: &[String], batch: &RecordBatch) -> Result<Self, Error> {
+    pub(crate) fn learn(keys: &[String], batch: &RecordBatch) -> Result<Self, Error> {
         let kind =
             |name: &String| Ok((name.clone(), column::key(column::column(batch, name)?, name)?.data_type().clone()));
         Self::new(keys.iter().map(kind).collect::<Result<_, Error>>()?)
     }
 
-    pub(super) fn columns(&self) -> &[(String, DataType)] {
+    pub(crate) fn columns(&self) -> &[(String, DataType)] {
         &self.columns
     }
 
     /// The keys of a batch; its hashes, too, if it brings them along.
-    pub(super) fn read(&self, batch: &RecordBatch) -> Result<Keyed, Error> {
+    pub(crate) fn read(&self, batch: &RecordBatch) -> Result<Keyed, Error> {
         let keys = self
             .columns
             .iter()
@@ -131,7 +131,7 @@ enum Store {
 /// Open addressing over group numbers: a slot has the upper half of the hash and the number of the group, so that probing
 /// touches eight bytes, and the key only where the halves agree.
 #[derive(Debug, Clone)]
-pub(super) struct Table {
+pub(crate) struct Table {
     form: Arc<KeyForm>,
     slots: Vec<u64>,
     hashes: Chunked<u64>,
@@ -158,7 +158,7 @@ fn home(hash: u64, mask: usize) -> usize {
 }
 
 impl Table {
-    pub(super) fn new(form: &Arc<KeyForm>) -> Self {
+    pub(crate) fn new(form: &Arc<KeyForm>) -> Self {
         let store = match form.kind {
             KeyKind::None | KeyKind::Int => Store::Int(Chunked::default()),
             KeyKind::Text | KeyKind::Rows(_) => Store::Bytes(Chunked::default()),
@@ -167,15 +167,19 @@ impl Table {
         Self { form, slots, hashes: Chunked::default(), store, null: None, len: 0, key_bytes: 0 }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.key_bytes + self.len * GROUP_BYTES
     }
 
-    pub(super) fn hash(&self, group: u32) -> u64 {
+    pub(crate) fn form(&self) -> &KeyForm {
+        &self.form
+    }
+
+    pub(crate) fn hash(&self, group: u32) -> u64 {
         *self.hashes.get(group)
     }
 
@@ -247,7 +251,7 @@ impl Table {
     }
 
     /// The groups of these rows, or of all, into `groups`; new keys become new groups.
-    pub(super) fn groups(&mut self, input: &Keyed, rows: Option<&[u32]>, groups: &mut Vec<u32>) {
+    pub(crate) fn groups(&mut self, input: &Keyed, rows: Option<&[u32]>, groups: &mut Vec<u32>) {
         groups.clear();
         let hashes = input.hashes.as_slice();
         match rows {
@@ -263,6 +267,20 @@ impl Table {
         }
     }
 
+    /// The group of the key of a row, if there is one.
+    pub(crate) fn lookup(&self, input: &Keyed, row: usize) -> Option<u32> {
+        self.find(input.hashes[row], input.keys.key(row))
+    }
+
+    /// These groups, numbered anew in that order.
+    pub(crate) fn kept(&self, groups: &[u32]) -> Self {
+        let mut table = Self::new(&self.form);
+        groups.iter().for_each(|group| {
+            table.same(self, *group, true);
+        });
+        table
+    }
+
     fn key(&self, group: u32) -> Key<'_> {
         match &self.store {
             _ if self.null == Some(group) => Key::Null,
@@ -272,13 +290,13 @@ impl Table {
     }
 
     /// The group here of a group there; a new one, if `insert` and its key is not here.
-    pub(super) fn same(&mut self, other: &Self, group: u32, insert: bool) -> Option<u32> {
+    pub(crate) fn same(&mut self, other: &Self, group: u32, insert: bool) -> Option<u32> {
         let (hash, key) = (other.hash(group), other.key(group));
         if insert { Some(self.find_or_insert(hash, key)) } else { self.find(hash, key) }
     }
 
     /// All groups, by key, nulls first.
-    pub(super) fn in_key_order(&self) -> Vec<u32> {
+    pub(crate) fn in_key_order(&self) -> Vec<u32> {
         match &self.store {
             Store::Int(keys) => {
                 let mut all: Vec<(bool, i64, u32)> =
@@ -299,7 +317,7 @@ impl Table {
     }
 
     /// The order of the keys of two groups.
-    pub(super) fn compare(&self, a: u32, b: u32) -> Ordering {
+    pub(crate) fn compare(&self, a: u32, b: u32) -> Ordering {
         let valid = |group| self.null != Some(group);
         valid(a).cmp(&valid(b)).then_with(|| match &self.store {
             Store::Int(keys) => keys.get(a).cmp(keys.get(b)),
@@ -308,7 +326,7 @@ impl Table {
     }
 
     /// The key columns of these groups.
-    pub(super) fn columns(&self, groups: &[u32]) -> Result<Vec<ArrayRef>, Error> {
+    pub(crate) fn columns(&self, groups: &[u32]) -> Result<Vec<ArrayRef>, Error> {
         let valid = |group: &u32| self.null != Some(*group);
         Ok(match (&self.store, &self.form.kind) {
             (_, KeyKind::None) => Vec::new(),
@@ -328,13 +346,13 @@ impl Table {
     }
 
     /// Keys and hashes, shared, to be written; nothing can be found in it.
-    pub(super) fn shared(&self) -> Self {
+    pub(crate) fn shared(&self) -> Self {
         let (form, hashes, store) = (Arc::clone(&self.form), self.hashes.clone(), self.store.clone());
         Self { form, slots: Vec::new(), hashes, store, null: self.null, len: self.len, key_bytes: 0 }
     }
 
     /// Keys and hashes of one piece, shared, to be written; nothing can be found in it.
-    pub(super) fn only(&self, chunk: usize) -> Self {
+    pub(crate) fn only(&self, chunk: usize) -> Self {
         let first = number(chunk * super::chunk::CHUNK);
         let hashes = self.hashes.only(chunk);
         let len = hashes.iter().count();

@@ -192,6 +192,11 @@ impl LogSize {
         0
     }
 
+    /// Bytes of records before a sequence, in whole steps.
+    pub(crate) fn below(&self, seq: u64) -> u64 {
+        self.steps.iter().take_while(|(last, _)| *last < seq).map(|(_, bytes)| bytes).sum()
+    }
+
     /// Bytes in the log.
     pub(crate) fn held(&self) -> u64 {
         self.held
@@ -218,6 +223,7 @@ mod tests {
         assert_eq!(log.held(), 5 * STEP, "the first step ends with 2");
         log.purged_below(5);
         assert_eq!((log.held(), log.written()), (3 * STEP, 5 * STEP));
+        assert_eq!((log.below(6), log.below(7), log.below(11)), (0, STEP, 3 * STEP));
     }
 
     #[test]

@@ -42,6 +42,12 @@ const MERGES_PER_ROUND_MAX: usize = 8;
 /// Chunks written for which one merge is done although a flush is due: a merge takes eight and leaves one, in all tiers
 /// together one in six or seven chunks written.
 const CHUNKS_PER_MERGE: usize = 4;
+/// What the log of a container at rest may keep of what is in Tier 2 already.
+const RESTING_LOG_BYTES_MAX: u64 = 8 << 20;
+/// A container is at rest when its log has grown by less than this ...
+const RESTING_GROWTH_BYTES: u64 = 1 << 20;
+/// ... for this long.
+const RESTS_AFTER: Duration = Duration::from_secs(2);
 /// The first pause after a failed round; it doubles.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 /// The longest such pause.
@@ -59,6 +65,7 @@ pub(crate) struct Tiering {
     host: Host,
     snapshots: Snapshots,
     marked: Mark,
+    rest: Rest,
     /// The log holds no frame below this sequence.
     purged: u64,
     /// Segments whose key could not be had, with the time when they are tried again; at most those of the container.
@@ -76,6 +83,27 @@ struct Mark {
     frame_number: u64,
     log_written: u64,
     at: Timestamp,
+}
+
+/// Since when the log has hardly grown.
+#[derive(Debug)]
+struct Rest {
+    written: u64,
+    since: Instant,
+}
+
+impl Rest {
+    fn new() -> Self {
+        Self { written: 0, since: Instant::now() }
+    }
+
+    /// Takes note of what was ever written, and tells whether that has been about the same for [`RESTS_AFTER`].
+    fn note(&mut self, written: u64, now: Instant) -> bool {
+        if written - self.written >= RESTING_GROWTH_BYTES {
+            *self = Self { written, since: now };
+        }
+        now - self.since >= RESTS_AFTER
+    }
 }
 
 /// Work that nobody waits for: when it is due again.
@@ -127,6 +155,7 @@ impl Tiering {
             host,
             snapshots,
             marked,
+            rest: Rest::new(),
             purged: 0,
             unsealed: BTreeMap::new(),
             compactor,
@@ -345,8 +374,9 @@ impl Tiering {
         entries
     }
 
-    fn snapshot_is_due(&self) -> bool {
+    fn snapshot_is_due(&mut self) -> bool {
         let books = self.container.books.read();
+        let rests = self.rest.note(books.log.written(), Instant::now());
         let limits = &self.container.limits;
         let frames = books.state.frame_number.saturating_sub(self.marked.frame_number);
         let bytes = books.log.written() - self.marked.log_written;
@@ -354,16 +384,18 @@ impl Tiering {
         frames >= limits.snapshot_frames
             || bytes >= limits.snapshot_bytes
             || (frames > 0 && age >= limits.snapshot_interval)
-            || self.is_pressed(&books)
+            || self.is_pressed(&books, rests)
     }
 
-    /// Whether the log takes no more appends soon, and further snapshots would let go of it.
+    /// Whether the log takes no more appends soon, or much room for nothing, and further snapshots would let go of it.
     ///
     /// The log is kept from the oldest of the last three snapshots on. Where they stand far apart, appends may be
     /// throttled before the next two are due, and without appends they would never be.
-    fn is_pressed(&self, books: &Books) -> bool {
+    fn is_pressed(&self, books: &Books, rests: bool) -> bool {
         let full = self.container.log_full.load(Ordering::Relaxed);
-        (full || books.log.held() > self.container.limits.log_bytes_max / 2) && self.purged < books.state.tail_seq()
+        let tail_seq = books.state.tail_seq();
+        let takes_room = full || books.log.held() > self.container.limits.log_bytes_max / 2;
+        takes_room && self.purged < tail_seq || rests && books.log.below(tail_seq) > RESTING_LOG_BYTES_MAX
     }
 
     /// Commits an entry that changes nothing if there would be nothing new to snapshot.

@@ -1,4 +1,4 @@
-//! Open transactions that last: they hold neither the log back nor its other writers up.
+//! What holds the log back no longer than it must: open transactions that last, and snapshots when nothing happens.
 
 use testkit::eventually;
 use types::{Generation, SegmentId};
@@ -96,4 +96,18 @@ async fn an_open_transaction_neither_holds_the_log_nor_is_lost_with_its_owner() 
     })
     .await;
     assert_eq!(stage.client.describe(ended).await.unwrap().end, 4);
+}
+
+/// Far below what the log may hold by default, and above what it keeps at rest.
+const RESTED_BYTES: u64 = 8 << 20;
+
+#[actix::test]
+async fn a_log_at_rest_lets_go_of_what_is_in_tier_2() {
+    let stage = Stage::with_store(&["segment_store.flush_interval=100ms"]).await;
+    let parent = stage.stream("shop", 1, 1).await.segments[0];
+    fill(&stage, parent, "w", 0..TRAFFIC * 2).await;
+    assert!(describe(&stage, parent).await.log_bytes > RESTED_BYTES);
+    eventually(LONG, async || describe(&stage, parent).await.log_bytes <= RESTED_BYTES).await;
+    let end = stage.client.describe(parent).await.unwrap().end;
+    assert_eq!(end, TRAFFIC * 2);
 }

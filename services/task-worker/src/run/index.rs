@@ -46,7 +46,7 @@ impl RowSink for IndexRows {
         Box::pin(async move { self.append(split, &batch).await })
     }
 
-    fn barrier(&mut self, _: u64, part: &mut Part) -> BoxFuture<'_, Result<(), TaskError>> {
+    fn barrier<'a>(&'a mut self, _: u64, part: &'a mut Part) -> BoxFuture<'a, Result<(), TaskError>> {
         // Everything that was appended is acknowledged.
         self.sink.note(part);
         Box::pin(ready(Ok(())))

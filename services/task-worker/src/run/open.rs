@@ -62,7 +62,7 @@ pub(crate) async fn open(
                 by_split: plan.is_stateless(),
             }))
         }
-        Some(SinkPlan::Write(spec)) => Some(sink::open(context, spec, begin).await?),
+        Some(SinkPlan::Write { to, ordered }) => Some(sink::open(context, to, *ordered, begin).await?),
     };
     let (count, feed) = match &plan.source {
         Some(spec) => (1, Feed::Source(source::open(context, spec, begin).await?)),

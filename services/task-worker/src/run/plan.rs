@@ -31,8 +31,8 @@ enum Step {
 pub(crate) enum SinkPlan {
     /// Into an index; `ordered` tells whether every attempt gives the same rows in the same order.
     Index { index: IndexName, ordered: bool },
-    /// Anywhere else.
-    Write(SinkSpec),
+    /// Anywhere else; `ordered` as above.
+    Write { to: SinkSpec, ordered: bool },
 }
 
 impl Free {
@@ -46,7 +46,9 @@ impl Free {
                 OperatorSpec::SinkIndex { index } => {
                     sink = Some(SinkPlan::Index { index: index.clone(), ordered: ordered(graph, number) });
                 }
-                OperatorSpec::Write(spec) => sink = Some(SinkPlan::Write(spec.clone())),
+                OperatorSpec::Write(to) => {
+                    sink = Some(SinkPlan::Write { to: to.clone(), ordered: ordered(graph, number) });
+                }
                 OperatorSpec::Source { .. } => return Err("a source of an index cannot feed this chain".to_owned()),
                 OperatorSpec::SinkAlerts { .. } => {
                     return Err("an alert rule takes the rows of a window only".to_owned());
@@ -70,7 +72,7 @@ impl Free {
     pub(crate) fn chain(&self, setting: impl Fn(&str) -> Setting) -> Result<flow::Chain, TaskError> {
         let make = |(name, step): &(String, Step)| -> Result<(String, Box<dyn Operator>), TaskError> {
             let operator: Box<dyn Operator> = match step {
-                Step::Stage(plan) => Box::new(StageOperator(Arc::clone(plan))),
+                Step::Stage(plan) => Box::new(StageOperator { plan: Arc::clone(plan), name: name.clone() }),
                 Step::Flow(spec) => spec.build(setting(name))?,
             };
             Ok((name.clone(), operator))

@@ -6,6 +6,8 @@ use flow::SinkSpec;
 
 use super::{
     files::FilesSink,
+    http::HttpSink,
+    jetstream::JetStreamSink,
     plain::{Blackhole, Stdout},
 };
 use crate::{
@@ -14,10 +16,12 @@ use crate::{
     task::Context,
 };
 
-/// Opens a sink, fresh or behind the parts of all subtasks of its vertex.
+/// Opens a sink, fresh or behind the parts of all subtasks of its vertex; `ordered` tells whether every attempt gives the same rows
+/// in the same order.
 pub(crate) async fn open(
     context: &Arc<Context>,
     spec: &SinkSpec,
+    ordered: bool,
     begin: Begin<'_>,
 ) -> Result<Box<dyn RowSink>, TaskError> {
     match spec {
@@ -27,8 +31,7 @@ pub(crate) async fn open(
             let rolls = (*roll_bytes, roll_after.map(|after| after.0));
             Ok(Box::new(FilesSink::open(context, url, format, rolls, begin).await?))
         }
-        SinkSpec::JetStream { .. } | SinkSpec::Http { .. } => {
-            Err(TaskError::Plan(format!("the {} is not built", spec.word())))
-        }
+        SinkSpec::JetStream { subject } => Ok(Box::new(JetStreamSink::open(context, subject, ordered, begin)?)),
+        SinkSpec::Http { url, headers } => Ok(Box::new(HttpSink::open(context, url, headers, ordered, begin)?)),
     }
 }

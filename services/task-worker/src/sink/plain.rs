@@ -16,7 +16,7 @@ impl RowSink for Blackhole {
         Box::pin(ready(Ok(())))
     }
 
-    fn barrier(&mut self, _: u64, _: &mut Part) -> BoxFuture<'_, Result<(), TaskError>> {
+    fn barrier<'a>(&'a mut self, _: u64, _: &'a mut Part) -> BoxFuture<'a, Result<(), TaskError>> {
         Box::pin(ready(Ok(())))
     }
 }
@@ -47,7 +47,7 @@ impl RowSink for Stdout {
         Box::pin(ready(print(batch)))
     }
 
-    fn barrier(&mut self, _: u64, _: &mut Part) -> BoxFuture<'_, Result<(), TaskError>> {
+    fn barrier<'a>(&'a mut self, _: u64, _: &'a mut Part) -> BoxFuture<'a, Result<(), TaskError>> {
         Box::pin(ready(Ok(())))
     }
 }

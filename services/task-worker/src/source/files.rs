@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{Read as _, Seek, SeekFrom},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use flow::FileFormat;
@@ -13,9 +13,10 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::{
     folder::{Folder, Found},
-    pulled::{PIECE_ROWS, Place, Reader, Split},
+    parquet::ParquetReader,
+    pulled::{PIECE_ROWS, Place, Reader, Share, Split},
 };
-use crate::{error::TaskError, task::Context};
+use crate::error::TaskError;
 
 /// Bytes that are read at once; the next ones are read while these are worked on.
 const BLOCK_BYTES: u64 = 512 << 10;
@@ -26,15 +27,16 @@ const HEAD_BYTES: u64 = 1 << 20;
 /// The subtask's share of the files.
 ///
 /// A job that goes on reads exactly the files that it began with, and a file belongs to the subtask of its place among them: so
-/// any number of subtasks can take over.
+/// any number of subtasks can take over. Each subtask lists by itself, so the files must be there when the job is submitted.
+/// Bounds: about 1 MiB for each open file.
 pub(super) async fn splits(
-    context: &Context,
-    url: &str,
+    share: Share,
+    (root, url): (&Path, &str),
     format: &FileFormat,
     layout: &Layout,
     known: Vec<(String, Place)>,
 ) -> Result<Vec<Split>, TaskError> {
-    let (root, url) = (context.shared.files_dir.clone(), url.to_owned());
+    let (root, url) = (root.to_owned(), url.to_owned());
     let find = move || -> Result<Vec<(Found, Place)>, TaskError> {
         let folder = Folder::open(&root)?;
         if known.is_empty() {
@@ -43,12 +45,21 @@ pub(super) async fn splits(
         known.into_iter().map(|(name, place)| Ok((folder.named(&name)?, place))).collect()
     };
     let files = spawn_blocking(find).await??;
-    let (subtask, parallelism) = (place_of(context.id.subtask), place_of(context.parallelism.max(1)));
     let mut splits = Vec::new();
-    for (Found { name, path }, place) in files.into_iter().skip(subtask).step_by(parallelism) {
-        let reader: Option<Box<dyn Reader>> = match place.ended {
-            true => None,
-            false => Some(Box::new(FileReader::open(&name, path, format, layout, place.position).await?)),
+    let mine = (0u32..).zip(files).filter(|(number, _)| share.has(*number));
+    for (_, (Found { name, path }, place)) in mine {
+        let reader: Option<Box<dyn Reader>> = match format {
+            _ if place.ended => None,
+            FileFormat::Parquet => Some(Box::new(ParquetReader::open(&name, path, layout, place.position).await?)),
+            FileFormat::Ndjson => {
+                let lines = Format::Ndjson(Box::new(Ndjson::new(layout.clone(), place.position)));
+                Some(Box::new(FileReader::open(&name, path, lines, place.position).await?))
+            }
+            FileFormat::Csv { delimiter, header } => {
+                let csv = Csv::new(layout.clone(), *delimiter, *header);
+                let csv = csv.map_err(|error| TaskError::source(&name, &error))?;
+                Some(Box::new(FileReader::open(&name, path, Format::Csv(Box::new(csv)), place.position).await?))
+            }
         };
         splits.push(Split { number: types::hash64(name.as_bytes()), name, place, reader });
     }
@@ -99,22 +110,7 @@ struct FileReader {
 }
 
 impl FileReader {
-    async fn open(
-        name: &str,
-        path: PathBuf,
-        format: &FileFormat,
-        layout: &Layout,
-        begin: u64,
-    ) -> Result<Self, TaskError> {
-        let wrong = |problem: String| TaskError::Source { what: name.to_owned(), problem };
-        let format = match format {
-            FileFormat::Ndjson => Format::Ndjson(Box::new(Ndjson::new(layout.clone(), begin))),
-            FileFormat::Csv { delimiter, header } => {
-                let csv = Csv::new(layout.clone(), *delimiter, *header).map_err(|e| wrong(e.to_string()))?;
-                Format::Csv(Box::new(csv))
-            }
-            FileFormat::Parquet => return Err(wrong("parquet files are not built".to_owned())),
-        };
+    async fn open(name: &str, path: PathBuf, format: Format, begin: u64) -> Result<Self, TaskError> {
         let (name, file, loading) = (name.to_owned(), None, None);
         let mut reader = Self { name, path, format, begin, file, loading, block: Vec::new(), used: 0, ended: false };
         if begin > 0 {
@@ -143,7 +139,7 @@ impl FileReader {
         }
         if let Format::Csv(reader) = &mut self.format {
             if !reader.has_names() {
-                drop(reader.read(&head, true, 1).map_err(|e| refused(&self.name, &e))?);
+                drop(reader.read(&head, true, 1).map_err(|e| TaskError::source(&self.name, &e))?);
             }
             reader.seek(begin);
         }
@@ -154,7 +150,7 @@ impl FileReader {
         loop {
             let Taken { bytes, rows } = match self.format.read(&self.block[self.used..], self.ended) {
                 Ok(taken) => taken,
-                Err(error) => return Err(self.wrong(error)),
+                Err(error) => return Err(TaskError::source(&self.name, &error)),
             };
             self.used += bytes;
             if rows.batch.num_rows() > 0 || !rows.faults.is_empty() {
@@ -187,14 +183,6 @@ impl FileReader {
         }
         Ok(())
     }
-}
-
-fn place_of(number: u32) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
-}
-
-fn refused(name: &str, error: &formats::Error) -> TaskError {
-    TaskError::Source { what: name.to_owned(), problem: error.to_string() }
 }
 
 fn begin_load(file: Option<File>, path: PathBuf, begin: u64) -> JoinHandle<Loaded> {

@@ -11,8 +11,8 @@ use formats::{Layout, Rows as Read};
 use futures::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::pulled::{PIECE_ROWS, Place, Reader, Split};
-use crate::{error::TaskError, task::Context};
+use super::pulled::{PIECE_ROWS, Place, Reader, Share, Split};
+use crate::error::TaskError;
 
 /// Event time of the first row: 2026-01-01.
 const BEGIN_NANOS: i64 = 1_767_225_600_000_000_000;
@@ -31,9 +31,8 @@ pub(super) struct Pace {
 }
 
 /// The subtask's share of the splits.
-pub(super) fn splits(context: &Context, pace: Pace, layout: &Layout, known: &[(String, Place)]) -> Vec<Split> {
-    let (subtask, parallelism) = (context.id.subtask, context.parallelism.max(1));
-    let mine = (0..pace.splits.max(1)).filter(|number| number % parallelism == subtask);
+pub(super) fn splits(share: Share, pace: Pace, layout: &Layout, known: &[(String, Place)]) -> Vec<Split> {
+    let mine = (0..pace.splits.max(1)).filter(|number| share.has(*number));
     mine.map(|number| {
         let name = format!("{number:010}");
         let place = known.iter().find(|(known, _)| *known == name).map(|(_, place)| *place).unwrap_or_default();

@@ -6,8 +6,8 @@ use flow::{Connector, EpochUnit, SourceSpec, ValueType};
 use formats::{Column, Kind, Layout, Unit};
 
 use super::{
-    files, generated,
-    pulled::{Manner, Place, Pulled},
+    files, generated, jetstream, nexmark,
+    pulled::{Manner, Place, Pulled, Share},
     segments::Segments,
 };
 use crate::{
@@ -23,27 +23,41 @@ pub(crate) async fn open(
     spec: &SourceSpec,
     begin: Begin<'_>,
 ) -> Result<Box<dyn RowSource>, TaskError> {
-    let known = places(begin.parts)?;
+    let (known, share) = (places(begin.parts)?, Share::of(context));
     let splits = match &spec.from {
         Connector::Index { index, .. } => {
             return Ok(Box::new(Segments::open(context, index, spec, begin).await?));
         }
-        Connector::Files { url, format, .. } => files::splits(context, url, format, &layout(spec)?, known).await?,
+        Connector::Files { bounded: false, .. } => {
+            return Err(TaskError::Plan("files that come later are not looked for: leave 'bounded' true".to_owned()));
+        }
+        Connector::Files { url, format, .. } => {
+            let root = context.shared.files_dir.as_path();
+            files::splits(share, (root, url), format, &layout(spec)?, known).await?
+        }
         Connector::Datagen { seed, rows, per_second, splits } => {
             let pace = generated::Pace { seed: *seed, rows: *rows, per_second: *per_second, splits: *splits };
-            generated::splits(context, pace, &layout(spec)?, &known)
+            generated::splits(share, pace, &layout(spec)?, &known)
         }
-        Connector::Nexmark { .. } => return Err(TaskError::Plan("the nexmark source is not built".to_owned())),
-        Connector::JetStream { .. } => return Err(TaskError::Plan("the jetstream source is not built".to_owned())),
+        Connector::Nexmark { table, seed, events, rate, splits } => {
+            let events = nexmark::Events { table: *table, seed: *seed, events: *events, rate: *rate, splits: *splits };
+            nexmark::splits(share, spec, events, &known)?
+        }
+        Connector::JetStream { stream, subject, format } => {
+            jetstream::splits(context, (stream, subject), format, &layout(spec)?, &known).await?
+        }
     };
+    // Only a stream can fall silent; whatever else there is has rows or has come to its end.
+    let waits = matches!(spec.from, Connector::JetStream { .. });
+    let idle_after = spec.time.idle_after.filter(|_| waits).map(|after| after.0);
     let delay = i64::try_from(spec.time.delay.0.as_nanos()).unwrap_or(i64::MAX);
-    let manner = Manner { delay, hidden: spec.hidden, corrupt: spec.corrupt };
+    let manner = Manner { delay, hidden: spec.hidden, corrupt: spec.corrupt, idle_after };
     tracing::info!(task = %context.label, splits = splits.len(), "source begins");
     Ok(Box::new(Pulled::new(splits, manner)))
 }
 
 /// Where all splits of the vertex were, whichever subtask read them, in the order of their names.
-fn places(parts: &[Part]) -> Result<Vec<(String, Place)>, TaskError> {
+pub(super) fn places(parts: &[Part]) -> Result<Vec<(String, Place)>, TaskError> {
     let mut known = BTreeMap::new();
     for part in parts {
         for (name, place) in &part.positions {
@@ -77,7 +91,8 @@ fn layout(spec: &SourceSpec) -> Result<Layout, TaskError> {
     Layout::new(columns, Some(time), unit).map_err(|error| TaskError::Plan(error.to_string()))
 }
 
-fn kind(kind: ValueType) -> Kind {
+/// The kind of a declared column.
+pub(super) fn kind(kind: ValueType) -> Kind {
     match kind {
         ValueType::Integer => Kind::Integer,
         ValueType::Float => Kind::Float,

@@ -1,9 +1,9 @@
-//! A source whose splits are read when rows are wanted: files and generators.
+//! A source whose splits are read when rows are wanted: files, generators, a stream.
 //!
 //! The split that is furthest behind in event time is read next. So the splits of a task stay together however they are cut, and
 //! what waits for the slowest of them waits for little; what comes of the rows does not depend on it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use arrow::{
     array::{ArrayRef, AsArray, Int64Array, RecordBatch, TimestampNanosecondArray, UInt64Array},
@@ -16,6 +16,7 @@ use flow::{
 use formats::{Fault, Rows as Read};
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep_until};
 use types::Timestamp;
 
 use crate::{
@@ -23,10 +24,29 @@ use crate::{
     metrics::rows,
     part::Part,
     run::{Cut, Fed, RowSource, Rows, SourceCounts},
+    task::Context,
 };
 
 /// Rows of a piece.
 pub(super) const PIECE_ROWS: usize = 8_192;
+
+/// Which subtask of how many.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Share {
+    pub(super) subtask: u32,
+    pub(super) parallelism: u32,
+}
+
+impl Share {
+    pub(super) fn of(context: &Context) -> Self {
+        Self { subtask: context.id.subtask, parallelism: context.parallelism }
+    }
+
+    /// Whether a split of that number is this subtask's.
+    pub(super) fn has(self, number: u32) -> bool {
+        number % self.parallelism.max(1) == self.subtask
+    }
+}
 
 /// Reads one split.
 pub(super) trait Reader: std::fmt::Debug + Send {
@@ -68,6 +88,8 @@ pub(super) struct Manner {
     pub(super) delay: i64,
     pub(super) hidden: Hidden,
     pub(super) corrupt: Corrupt,
+    /// How long a source without rows counts, where splits can fall silent; those have one split.
+    pub(super) idle_after: Option<Duration>,
 }
 
 /// The source.
@@ -79,6 +101,9 @@ pub(super) struct Pulled {
     /// To be told next.
     risen: Option<Timestamp>,
     counts: SourceCounts,
+    /// When the last rows came, and whether it was told that none do.
+    fed: Instant,
+    told_idle: bool,
 }
 
 impl Place {
@@ -97,7 +122,8 @@ impl Pulled {
             combined.finish(number);
         }
         let risen = Some(combined.current()).filter(|w| *w > Timestamp::MIN && *w < Timestamp::MAX);
-        Self { splits, manner, combined, risen, counts: SourceCounts::default() }
+        let (counts, fed, told_idle) = (SourceCounts::default(), Instant::now(), false);
+        Self { splits, manner, combined, risen, counts, fed, told_idle }
     }
 
     async fn take(&mut self) -> Result<Fed, TaskError> {
@@ -114,8 +140,22 @@ impl Pulled {
             let Some((number, _, reader)) = open.min_by_key(|(n, place, _)| (place.watermark(delay), *n)) else {
                 return Ok(Fed::End);
             };
-            if let Some((read, bytes)) = reader.next().await? {
+            let read = match self.manner.idle_after.filter(|_| !self.told_idle) {
+                None => reader.next().await?,
+                Some(after) => {
+                    tokio::select! {
+                        biased;
+                        read = reader.next() => read?,
+                        () = sleep_until(self.fed + after) => {
+                            self.told_idle = true;
+                            return Ok(Fed::Idle);
+                        }
+                    }
+                }
+            };
+            if let Some((read, bytes)) = read {
                 let position = reader.position();
+                (self.fed, self.told_idle) = (Instant::now(), false);
                 return self.rows(number, read, position, bytes);
             }
             let position = reader.position();
@@ -238,31 +278,5 @@ impl RowSource for Pulled {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        /// The rule of `flow` for one row after the other, however they are cut.
-        #[test]
-        fn watermarks_are_those_of_the_split(times in prop::collection::vec(-50i64..50, 0..40), cut in 0usize..40, delay in 0i64..20) {
-            let mut split = flow::SplitWatermark::new(std::time::Duration::from_nanos(delay.unsigned_abs()));
-            let wanted: Vec<i64> = times
-                .iter()
-                .map(|time| {
-                    let before = split.watermark().nanos();
-                    split.observe(Timestamp::from_nanos(*time), Timestamp::MAX);
-                    before
-                })
-                .collect();
-            let mut place = Place::default();
-            let (left, right) = times.split_at(cut.min(times.len()));
-            let mut found = latest(&mut place, left, delay, true).unwrap();
-            place = wire::decode(&wire::encode(&place)).unwrap();
-            found.extend(latest(&mut place, right, delay, true).unwrap());
-            prop_assert_eq!(found, wanted);
-            prop_assert_eq!(place.watermark(delay), split.watermark().nanos());
-        }
-    }
-}
+#[path = "pulled_tests.rs"]
+mod tests;

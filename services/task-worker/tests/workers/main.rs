@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
+mod outside;
+mod receiver;
 mod scaling;
 mod scene;
 

@@ -21,13 +21,14 @@ use wire::{
     alerter::{Observation, ObserveRows},
     block::Block,
     coordinator::{DescribeStream, ListSegments, SegmentNode, SegmentNodes, SegmentsOf, StreamDescription},
-    job_manager::{CheckpointReport, ReportCheckpoint, ReportTask, TaskReport, TaskStatus},
+    job_manager::{CheckpointReport, ReportCheckpoint, ReportTask, SourceCut, TaskReport, TaskStatus},
     segment_store::{
         Append, AppendEvents, Appended, DescribeSegment, DescribeWriter, ReadFrom, ReadSegment, SegmentInfo,
         SegmentRead, WriterInfo, WriterName,
     },
     task_worker::{
-        AttemptName, Barrier, BarrierKind, CancelTasks, DeployTasks, Deployment, Restore, TriggerCheckpoint,
+        AttemptName, Barrier, BarrierKind, CancelTasks, Commit, CommitCheckpoint, DeployTasks, Deployment, Restore,
+        TriggerCheckpoint,
     },
     views::{MEMBERS, Member},
 };
@@ -303,7 +304,12 @@ impl Scene {
 
     /// Starts a worker with four slots.
     pub(crate) async fn worker(&mut self, replica: &str) -> anyhow::Result<()> {
-        let set = ["task_worker.slots=4"];
+        self.worker_with(replica, &[]).await
+    }
+
+    /// The same with more settings.
+    pub(crate) async fn worker_with(&mut self, replica: &str, more: &[&str]) -> anyhow::Result<()> {
+        let set = [&["task_worker.slots=4"], more].concat();
         let host = Host::connect(Service::TaskWorker, self.world.common(replica, &set)?).await?;
         let config = self.world.settings(replica, &set)?.section()?;
         self.workers.insert(replica.to_owned(), TaskWorker::start(config, host).await?);
@@ -360,6 +366,8 @@ impl Scene {
             restore.extend(report.part.clone().map(|part| Restore { task: report.task, part }));
         }
         let cut = self.client.advance(&"shop".parse()?, &cut).await?;
+        let index = SourceCut::Index { index: "shop".parse()?, cut: cut.clone() };
+        let cuts = BTreeMap::from([(0, index)]);
         Ok(Deployment {
             job: "job".parse()?,
             attempt: execution.attempt,
@@ -368,7 +376,7 @@ impl Scene {
             cut,
             submission: 1,
             worker_started: self.member(worker.as_str()).await?.started,
-            cuts: std::collections::BTreeMap::new(),
+            cuts,
             generation: 0,
             checkpoint: 0,
         })
@@ -418,6 +426,24 @@ impl Scene {
         })
         .await;
         Ok(())
+    }
+
+    /// Tells every worker that a checkpoint is committed.
+    pub(crate) async fn commit(&self, execution: &ExecutionGraph, checkpoint: u64) -> anyhow::Result<()> {
+        for worker in workers_of(execution) {
+            let commit = Commit { job: "job".parse()?, attempt: execution.attempt, submission: 1, checkpoint };
+            self.bus.call::<CommitCheckpoint>(&worker, &commit).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until every task of an attempt has come to its end.
+    pub(crate) async fn until_finished(&self, execution: &ExecutionGraph) {
+        self.until("every task comes to its end", |told| {
+            let mine = told.tasks.iter().filter(|r| r.attempt == execution.attempt && r.status == TaskStatus::Finished);
+            mine.map(|r| r.task).collect::<BTreeSet<_>>().len() == execution.tasks.len()
+        })
+        .await;
     }
 
     /// Waits until the fakes were told something.
