@@ -1,8 +1,12 @@
 //! 128-bit ids, kept as sixteen bytes where every value of a column is one and all are written in one form.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
-use arrow::array::{Array, ArrayRef, FixedSizeBinaryArray, StringArray, StringBuilder};
+use arrow::{
+    array::{Array, ArrayRef, FixedSizeBinaryArray, StringArray},
+    buffer::OffsetBuffer,
+    error::ArrowError,
+};
 use serde::{Deserialize, Serialize};
 
 /// Bytes of an id.
@@ -49,6 +53,20 @@ const fn digits() -> [u8; 256] {
     table
 }
 
+/// The two digits of each byte.
+const SMALL_PAIRS: [[u8; 2]; 256] = pairs(*b"0123456789abcdef");
+const CAPITAL_PAIRS: [[u8; 2]; 256] = pairs(*b"0123456789ABCDEF");
+
+const fn pairs(digits: [u8; 16]) -> [[u8; 2]; 256] {
+    let mut table = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = [digits[byte >> 4], digits[byte & 15]];
+        byte += 1;
+    }
+    table
+}
+
 impl Form {
     /// The id of a text in this form.
     pub(crate) fn read(self, text: &str) -> Option<[u8; 16]> {
@@ -78,17 +96,21 @@ impl Form {
     }
 
     /// Appends the text of an id.
-    fn write(self, id: &[u8], out: &mut String) {
-        let dashed = matches!(self, Self::Uuid | Self::UpperUuid);
-        let digits =
-            if matches!(self, Self::UpperHex | Self::UpperUuid) { b"0123456789ABCDEF" } else { b"0123456789abcdef" };
-        for (at, byte) in id.iter().enumerate() {
-            if dashed && matches!(at, 4 | 6 | 8 | 10) {
-                out.push('-');
+    fn write(self, id: &[u8], out: &mut Vec<u8>) {
+        let pairs = if matches!(self, Self::UpperHex | Self::UpperUuid) { &CAPITAL_PAIRS } else { &SMALL_PAIRS };
+        let parts: &[Range<usize>] =
+            if matches!(self, Self::Uuid | Self::UpperUuid) { &[0..4, 4..6, 6..8, 8..10, 10..16] } else { &[0..16] };
+        let mut text = [b'-'; 36];
+        let mut at = 0;
+        for part in parts {
+            for byte in id.get(part.clone()).unwrap_or(&[]) {
+                text[at..at + 2].copy_from_slice(&pairs[usize::from(*byte)]);
+                at += 2;
             }
-            out.push(char::from(digits[usize::from(byte >> 4)]));
-            out.push(char::from(digits[usize::from(byte & 15)]));
+            // The dash that stands there, or the end.
+            at += 1;
         }
+        out.extend_from_slice(&text[..at - 1]);
     }
 }
 
@@ -112,17 +134,15 @@ fn pack_one(column: &StringArray, form: Form) -> Option<ArrayRef> {
 }
 
 /// A column of ids as texts.
-pub(crate) fn unpack(column: &FixedSizeBinaryArray, form: Form) -> ArrayRef {
-    let mut out = StringBuilder::with_capacity(column.len(), column.len() * 36);
-    let mut text = String::new();
-    for id in column {
-        text.clear();
-        if let Some(id) = id {
-            form.write(id, &mut text);
-        }
-        out.append_option(id.map(|_| text.as_str()));
-    }
-    Arc::new(out.finish())
+pub(crate) fn unpack(column: &FixedSizeBinaryArray, form: Form) -> Result<ArrayRef, ArrowError> {
+    let mut texts = Vec::with_capacity(column.len() * 36);
+    let lengths = column.iter().map(|id| {
+        let before = texts.len();
+        id.into_iter().for_each(|id| form.write(id, &mut texts));
+        texts.len() - before
+    });
+    let offsets = OffsetBuffer::from_lengths(lengths);
+    Ok(Arc::new(StringArray::try_new(offsets, texts.into(), column.nulls().cloned())?))
 }
 
 #[cfg(test)]
@@ -147,7 +167,7 @@ mod tests {
             let column = StringArray::from(vec![Some(text), None]);
             let (found, packed) = pack(&[&StringArray::from(vec![None::<&str>]), &column]).unwrap();
             assert_eq!((found, packed[0].null_count()), (form, 1), "{text}");
-            assert_eq!(unpack(packed[1].as_fixed_size_binary(), form).as_string::<i32>(), &column);
+            assert_eq!(unpack(packed[1].as_fixed_size_binary(), form).unwrap().as_string::<i32>(), &column);
         }
     }
 

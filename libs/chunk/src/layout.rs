@@ -101,7 +101,7 @@ pub(crate) fn show(batch: &RecordBatch, forms: &Forms) -> Result<RecordBatch, Ar
     let schema = shown_schema(batch.schema_ref(), forms);
     let columns = batch.schema_ref().fields().iter().zip(batch.columns()).map(|(field, column)| {
         Ok(match (column.data_type(), forms.get(field.name())) {
-            (DataType::FixedSizeBinary(ID_BYTES), Some(form)) => ids::unpack(column.as_fixed_size_binary(), *form),
+            (DataType::FixedSizeBinary(ID_BYTES), Some(form)) => ids::unpack(column.as_fixed_size_binary(), *form)?,
             (DataType::Timestamp(TimeUnit::Millisecond, _), _) => fine::<TimestampMillisecondType>(column)?,
             (DataType::Timestamp(TimeUnit::Microsecond, _), _) => fine::<TimestampMicrosecondType>(column)?,
             _ => Arc::clone(column),
