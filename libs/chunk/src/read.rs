@@ -102,7 +102,7 @@ fn put_back(
     let added = names.as_mut().filter(|names| names.iter().all(|name| name != OFFSET));
     let is_added = added.map(|names| names.push(OFFSET.to_owned())).is_some();
     let groups: Vec<usize> = (0..tail.row_groups()).filter(|group| meets(tail, *group, from..to)).collect();
-    let what = Read { groups: &groups, run: from..to, columns: names.as_deref(), filters: Vec::new() };
+    let what = Read { groups: &groups, run: from..to, rows: None, columns: names.as_deref(), filters: Vec::new() };
     let rows = restore(&tail.decode(bytes, what)?, from, to)?;
     if !is_added {
         return Ok(rows);

@@ -4,6 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use arrow::{
     array::{AsArray, BooleanArray, RecordBatch},
+    buffer::BooleanBuffer,
     datatypes::{DataType, Int64Type},
     error::ArrowError,
 };
@@ -13,7 +14,7 @@ use parquet::{
         ProjectionMask,
         arrow_reader::{
             ArrowPredicate, ArrowPredicateFn, ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
-            RowFilter,
+            RowFilter, RowSelection,
         },
     },
     errors::ParquetError,
@@ -85,6 +86,8 @@ pub struct Read<'a> {
     pub groups: &'a [usize],
     /// The offsets; rows with others are left out.
     pub run: Range<Offset>,
+    /// Those of their rows that are looked at, as they lie, one row group after the other; all for `None`.
+    pub rows: Option<BooleanBuffer>,
     /// The columns; all for `None`. Names that the chunk does not have are skipped.
     pub columns: Option<&'a [String]>,
     /// Which of the rows: those that every filter keeps. They are asked in order, each about the rows that are left.
@@ -307,6 +310,9 @@ impl Tail {
             filters.push(Box::new(ArrowPredicateFn::new(self.mask(Some(columns)), shown)));
         }
         let mut builder = self.builder(input, what.columns).with_row_groups(what.groups.to_vec());
+        if let Some(rows) = what.rows {
+            builder = builder.with_row_selection(RowSelection::from_boolean_buffer(rows));
+        }
         if !filters.is_empty() {
             builder = builder.with_row_filter(RowFilter::new(filters));
         }

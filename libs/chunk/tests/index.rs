@@ -15,6 +15,7 @@ use arrow::{
         Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray,
         TimestampNanosecondArray,
     },
+    buffer::BooleanBuffer,
     compute::concat_batches,
     datatypes::{Float64Type, Int64Type, TimestampNanosecondType},
 };
@@ -359,7 +360,7 @@ fn a_chunk_opens_by_its_end_and_is_read_by_ranges() {
     let names = ["_msg".to_owned(), "trace".to_owned(), "absent".to_owned()];
     let ranges = tail.ranges(&[1], Some(&names));
     assert!(ranges.iter().map(|range| range.end - range.start).sum::<u64>() < length / 2);
-    let what = |columns, filters| Read { groups: &[1], run: 0..u64::MAX, columns, filters };
+    let what = |columns, filters| Read { groups: &[1], run: 0..u64::MAX, rows: None, columns, filters };
     let found = joined(&tail.read(&parts(&bytes, &ranges), what(Some(&names[..]), Vec::new())).unwrap());
     assert_eq!((found.num_rows(), found.num_columns()), (9_000, 2));
     // The last row group holds rows of the last service alone.
@@ -404,7 +405,7 @@ fn filters_are_asked_in_order_and_only_about_rows_that_are_left() {
         Filter { columns: std::slice::from_ref(&trace), keep: Box::new(has_digit) },
     ];
     let columns = [offset];
-    let what = Read { groups: &[0], run: 1_040..9_040, columns: Some(&columns), filters };
+    let what = Read { groups: &[0], run: 1_040..9_040, rows: None, columns: Some(&columns), filters };
     let found = tail.read(&[(0, bytes.clone())], what).unwrap();
     let mut found: Vec<i64> =
         found.iter().flat_map(|batch| batch["_offset"].as_primitive::<Int64Type>().values().to_vec()).collect();
@@ -470,7 +471,7 @@ fn damage_in_what_is_read_by_itself_is_found_and_named() {
         }
     }
     let columns = tail.ranges(&[0], None);
-    let what = || Read { groups: &[0], run: 0..u64::MAX, columns: None, filters: Vec::new() };
+    let what = || Read { groups: &[0], run: 0..u64::MAX, rows: None, columns: None, filters: Vec::new() };
     assert!(columns.len() == 1 && tail.read(&parts(&bytes, &columns), what()).is_ok());
     let range = usize::try_from(columns[0].start).unwrap()..usize::try_from(columns[0].end).unwrap();
     for at in range {
@@ -499,7 +500,44 @@ fn a_chunk_of_version_1_opens_by_its_end() {
     assert_eq!(tail.zone(0, "_offset").unwrap().max, Scalar::Int(1_099));
     let word = Predicate::Word { column: "_msg".into(), text: "absent".into(), any_case: false };
     assert!(tail.may_match(0, &word), "it has no filter");
-    let what = Read { groups: &[0], run: 1_010..1_020, columns: None, filters: Vec::new() };
+    let what = Read { groups: &[0], run: 1_010..1_020, rows: None, columns: None, filters: Vec::new() };
     let some = tail.read(&parts(&bytes, &tail.ranges(&[0], None)), what).unwrap();
     assert_eq!(joined(&some), joined(&read_rows(bytes, tail.info().segment, 1_010..1_100, 10).unwrap()));
+}
+
+#[test]
+fn of_named_rows_alone_filters_are_asked() {
+    let rows = many(ROW_GROUP_ROWS + 5_000);
+    let bytes = write(SEGMENT, 40, &[batch(40, &rows)]).unwrap().bytes;
+    let tail = opened(&bytes);
+    let columns = ["_offset".to_owned()];
+    let offsets = |wanted: Option<BooleanBuffer>, run, filters| {
+        let what = Read { groups: &[1], run, rows: wanted, columns: Some(&columns), filters };
+        let found = tail.read(&[(0, bytes.clone())], what).unwrap();
+        found
+            .iter()
+            .flat_map(|batch| batch["_offset"].as_primitive::<Int64Type>().values().to_vec())
+            .collect::<Vec<_>>()
+    };
+    let all = offsets(None, 0..u64::MAX, Vec::new());
+    assert_eq!(all.len(), 5_000);
+    let each = |step: usize| BooleanBuffer::collect_bool(5_000, |row| row % step == 0);
+    for step in [1, 2, 700, 4_999] {
+        let expected: Vec<i64> = all.iter().copied().step_by(step).collect();
+        assert_eq!(offsets(Some(each(step)), 0..u64::MAX, Vec::new()), expected, "each of {step}");
+        let middle = 30_000..60_000;
+        let within: Vec<i64> = expected.iter().copied().filter(|offset| middle.contains(offset)).collect();
+        assert_eq!(offsets(Some(each(step)), 30_000..60_000, Vec::new()), within, "each of {step} in a run");
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&asked);
+        let keep = move |batch: RecordBatch| {
+            counter.fetch_add(batch.num_rows(), Ordering::Relaxed);
+            Ok(batch["_offset"].as_primitive::<Int64Type>().iter().map(|offset| Some(offset? % 2 == 0)).collect())
+        };
+        let even: Vec<i64> = expected.iter().copied().filter(|offset| offset % 2 == 0).collect();
+        let filters = vec![Filter { columns: &columns, keep: Box::new(keep) }];
+        assert_eq!(offsets(Some(each(step)), 0..u64::MAX, filters), even);
+        assert_eq!(asked.load(Ordering::Relaxed), expected.len());
+    }
+    assert!(offsets(Some(BooleanBuffer::new_unset(5_000)), 0..u64::MAX, Vec::new()).is_empty());
 }

@@ -19,6 +19,7 @@ use wire::{Problem, segment_store::ChunkMeta};
 use crate::{
     cache::Cache,
     flights::{Flight, Flights},
+    said::Said,
     turns::{Turn, Turns},
 };
 
@@ -55,6 +56,7 @@ const CHECKED_BY_COLUMN: u32 = 2;
 pub struct Chunks {
     objects: Objects,
     kept: Arc<Mutex<Kept>>,
+    said: Arc<Said>,
     turns: Turns,
 }
 
@@ -118,7 +120,7 @@ impl Chunks {
         Self::with_cache(objects, CHUNK_CACHE_BYTES)
     }
 
-    /// Reads from there and keeps at most so many bytes.
+    /// Reads from there and keeps at most so many bytes, and besides a little of what conditions said of them.
     pub fn with_cache(objects: Objects, bytes_max: usize) -> Self {
         let kept = Kept {
             schemas: Cache::new(SCHEMAS_KEPT_MAX),
@@ -130,7 +132,12 @@ impl Chunks {
             requests: 0,
         };
         let turns = Turns::new(std::thread::available_parallelism().map_or(TURNS_DEFAULT, usize::from));
-        Self { objects, kept: Arc::new(Mutex::new(kept)), turns }
+        Self { objects, kept: Arc::new(Mutex::new(kept)), said: Arc::new(Said::beside(bytes_max)), turns }
+    }
+
+    /// What conditions have said of rows of chunks.
+    pub(crate) fn said(&self) -> &Said {
+        &self.said
     }
 
     /// A turn to decode something of so many bytes, for a query of an index.

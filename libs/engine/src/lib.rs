@@ -36,6 +36,7 @@ mod plans;
 mod provider;
 mod result;
 mod run;
+mod said;
 mod scan;
 mod session;
 mod signatures;

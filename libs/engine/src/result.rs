@@ -69,7 +69,7 @@ impl ResultSet {
         let Stats { rows_scanned, bytes_scanned, elapsed, scan, fragments } = self.stats;
         let rows = u64::try_from(self.row_count()).unwrap_or(u64::MAX);
         let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        let told: [(&str, u64, Option<u64>, &str); 12] = [
+        let told: [(&str, u64, Option<u64>, &str); 13] = [
             ("chunks", scan.chunks, Some(scan.chunk_bytes), "of the indexes that are read"),
             ("chunks left out", scan.chunks_by_time, None, "no event in them is of the time that is asked for"),
             ("chunks left out", scan.chunks_by_index, None, "their index says that nothing in them passes the filters"),
@@ -82,6 +82,7 @@ impl ResultSet {
                 None,
                 "the index says that nothing in them passes the filters",
             ),
+            ("row groups left out", scan.row_groups_by_memory, None, "the same was asked of them before"),
             ("row groups left out", scan.row_groups_by_order, None, "enough rows were found that come before theirs"),
             (
                 "row groups read",

@@ -10,6 +10,7 @@ mod counting;
 mod exec;
 mod filter;
 mod needs;
+mod pattern;
 mod sorted;
 mod stats;
 mod tally;
@@ -38,7 +39,7 @@ use self::{
     needs::needs,
     sorted::Order,
 };
-use crate::Piece;
+use crate::{Piece, said::Question};
 
 /// One table as one query reads it.
 #[derive(Debug, Clone)]
@@ -54,14 +55,19 @@ pub(crate) struct Scan {
     needs: Option<Predicate>,
     /// Filters that those above make narrower while they run; rows that do not meet them are not needed.
     dynamic: Vec<Arc<dyn PhysicalExpr>>,
-    /// All that rows must meet, of both kinds.
+    /// All that rows must meet, of both kinds: those that stay first, of which there are so many.
     conditions: Arc<[Conjunct]>,
+    fixed: usize,
+    /// What of those that stay is asked of a row group of which every row is of a time that is asked for.
+    question: Option<Arc<Question>>,
     /// The columns that each of them names.
     looked_at: Vec<Vec<String>>,
     /// The columns that the rows of a chunk shall have; `None` for all.
     wanted: Option<Vec<String>>,
     /// Both together; `None` for all.
     columns: Option<Vec<String>>,
+    /// Those of rows that are known to meet what stays; `None` for all.
+    columns_of_met: Option<Vec<String>>,
     /// The order in which its rows are wanted.
     order: Option<Arc<Order>>,
     scanned: Arc<Scanned>,
@@ -85,9 +91,12 @@ impl Scan {
             needs: None,
             dynamic: Vec::new(),
             conditions: Vec::new().into(),
+            fixed: 0,
+            question: None,
             looked_at: Vec::new(),
             wanted: view.names(),
             columns: None,
+            columns_of_met: None,
             order: None,
             view,
             scanned,
@@ -98,14 +107,20 @@ impl Scan {
     /// Sorts out the conditions and the columns.
     fn prepared(mut self) -> Result<Self> {
         let mut conditions = Conjunct::all(&self.filters, &self.table)?;
+        self.fixed = conditions.len();
+        let asked = conditions.iter().filter(|one| !one.is_of_time()).map(Conjunct::asked);
+        self.question = asked.collect::<Option<_>>().and_then(Question::of).map(Arc::new);
         // What changes comes last: it is worth the more the less is left.
         conditions.extend(Conjunct::all(&self.dynamic, &self.table)?);
         let every = || self.table.fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>();
         self.looked_at = conditions.iter().map(|one| one.view.names().unwrap_or_else(every)).collect();
-        self.columns = self.wanted.as_ref().map(|wanted| {
-            let all: BTreeSet<&String> = wanted.iter().chain(self.looked_at.iter().flatten()).collect();
-            all.into_iter().cloned().collect()
-        });
+        let with = |looked_at: &[Vec<String>]| {
+            self.wanted.as_ref().map(|wanted| {
+                let all: BTreeSet<&String> = wanted.iter().chain(looked_at.iter().flatten()).collect();
+                all.into_iter().cloned().collect()
+            })
+        };
+        (self.columns, self.columns_of_met) = (with(&self.looked_at), with(&self.looked_at[self.fixed..]));
         self.conditions = conditions.into();
         self.needs = self.all_needs(&self.filters);
         Ok(self)

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, AsArray, BooleanArray, BooleanBufferBuilder, RecordBatch, StringArray},
-    buffer::BooleanBuffer,
+    array::{Array, AsArray, BooleanArray, RecordBatch},
     compute::{and, filter_record_batch, prep_null_mask_filter},
     datatypes::{DataType, SchemaRef},
 };
 use datafusion::{
+    common::ScalarValue,
     error::{DataFusionError, Result},
     logical_expr::Operator,
     physical_expr::{
@@ -19,7 +19,10 @@ use datafusion::{
     },
 };
 use ingest::REST_COLUMN;
-use regex::Regex;
+use types::Timestamp;
+
+use super::{needs::TIME, pattern::Pattern};
+use crate::said::spread;
 
 /// Rows are cut down between two filters when at most one in so many is left: copying them costs too.
 const NARROW: usize = 4;
@@ -65,40 +68,9 @@ pub(crate) struct Conjunct {
     pub(crate) view: View,
     expr: Arc<dyn PhysicalExpr>,
     pattern: Option<Pattern>,
+    /// How the time must stand to which one, where that is all of it.
+    time: Option<(Operator, i64)>,
     cost: u8,
-}
-
-/// A regular expression that a text of one column must match, or must not: made once and not for each batch.
-#[derive(Debug, Clone)]
-struct Pattern {
-    regex: Regex,
-    negated: bool,
-}
-
-impl Pattern {
-    /// `None` for everything else, and for what is no regular expression: the expression says so itself.
-    fn of(expr: &Arc<dyn PhysicalExpr>) -> Option<Self> {
-        let binary = expr.downcast_ref::<BinaryExpr>()?;
-        let (any_case, negated) = match binary.op() {
-            Operator::RegexMatch => (false, false),
-            Operator::RegexIMatch => (true, false),
-            Operator::RegexNotMatch => (false, true),
-            Operator::RegexNotIMatch => (true, true),
-            _ => return None,
-        };
-        binary.left().downcast_ref::<Column>()?;
-        let pattern = binary.right().downcast_ref::<Literal>()?.value().try_as_str().flatten()?;
-        let regex = if any_case { Regex::new(&format!("(?i){pattern}")) } else { Regex::new(pattern) };
-        Some(Self { regex: regex.ok()?, negated })
-    }
-
-    /// Which texts it is so of; of no text it is not.
-    fn meets(&self, texts: &StringArray) -> BooleanArray {
-        let met = BooleanBuffer::collect_bool(texts.len(), |row| {
-            texts.is_valid(row) && self.regex.is_match(texts.value(row)) != self.negated
-        });
-        BooleanArray::new(met, None)
-    }
 }
 
 impl Conjunct {
@@ -118,8 +90,30 @@ impl Conjunct {
         let view = View::new(table, &places)?;
         let cost = cost(expr, &view.schema);
         let pattern = Pattern::of(expr);
+        let time = of_time(expr);
         let expr = reassign_expr_columns(Arc::clone(expr), &view.schema)?;
-        Ok(Self { view, expr, pattern, cost })
+        Ok(Self { view, expr, pattern, time, cost })
+    }
+
+    /// Whether it asks for nothing but a time.
+    pub(crate) fn is_of_time(&self) -> bool {
+        self.time.is_some()
+    }
+
+    /// Whether every row meets it that is of a time between two, both included.
+    pub(crate) fn is_met_between(&self, first: Timestamp, last: Timestamp) -> bool {
+        self.time.is_some_and(|(op, at)| match op {
+            Operator::Lt => last.nanos() < at,
+            Operator::LtEq => last.nanos() <= at,
+            Operator::Gt => first.nanos() > at,
+            Operator::GtEq => first.nanos() >= at,
+            _ => false,
+        })
+    }
+
+    /// What it asks, and of which columns; `None` where other columns of a batch matter too.
+    pub(crate) fn asked(&self) -> Option<(SchemaRef, Arc<dyn PhysicalExpr>)> {
+        self.view.whole.is_none().then(|| (Arc::clone(&self.view.schema), Arc::clone(&self.expr)))
     }
 
     /// Which rows meet it; a null is no.
@@ -137,6 +131,21 @@ impl Conjunct {
     }
 }
 
+/// A comparison of the time with a constant, which stands on its right.
+fn of_time(expr: &Arc<dyn PhysicalExpr>) -> Option<(Operator, i64)> {
+    let binary = expr.downcast_ref::<BinaryExpr>()?;
+    let constant = |side: &Arc<dyn PhysicalExpr>| match side.downcast_ref::<Literal>()?.value() {
+        ScalarValue::TimestampNanosecond(Some(at), None) => Some(*at),
+        _ => None,
+    };
+    let is_time = |side: &Arc<dyn PhysicalExpr>| side.downcast_ref::<Column>().is_some_and(|of| of.name() == TIME);
+    match (binary.left(), binary.right()) {
+        (left, right) if is_time(left) => Some((*binary.op(), constant(right)?)),
+        (left, right) if is_time(right) => Some((binary.op().swap()?, constant(left)?)),
+        _ => None,
+    }
+}
+
 /// Which rows of a batch meet all conditions, each looked at only where those before it left enough.
 pub(crate) fn meet_all(batch: &RecordBatch, conjuncts: &[Conjunct]) -> Result<BooleanArray> {
     let mut met = BooleanArray::from(vec![true; batch.num_rows()]);
@@ -145,7 +154,7 @@ pub(crate) fn meet_all(batch: &RecordBatch, conjuncts: &[Conjunct]) -> Result<Bo
     for one in conjuncts {
         let now = one.meets(&rows)?;
         met = match &left {
-            Some(left) => spread(left, &now),
+            Some(left) => BooleanArray::new(spread(left.values(), now.values()), None),
             None => and(&met, &now)?,
         };
         let count = met.true_count();
@@ -161,16 +170,6 @@ pub(crate) fn meet_all(batch: &RecordBatch, conjuncts: &[Conjunct]) -> Result<Bo
         }
     }
     Ok(met)
-}
-
-/// What is said of the rows that are left, said of all.
-fn spread(left: &BooleanArray, said: &BooleanArray) -> BooleanArray {
-    let mut all = BooleanBufferBuilder::new(left.len());
-    all.append_n(left.len(), false);
-    for (place, row) in left.values().set_indices().enumerate() {
-        all.set_bit(row, said.value(place));
-    }
-    BooleanArray::new(all.finish(), None)
 }
 
 /// How dear a look at one row is: constants and numbers, then whole texts, patterns, and functions last.

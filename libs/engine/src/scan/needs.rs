@@ -201,6 +201,13 @@ fn of_regex(of: &Arc<dyn PhysicalExpr>, pattern: &ScalarValue, any_case: bool) -
     }))
 }
 
+/// The longest text that is in whatever a regular expression matches, as it is written there.
+pub(super) fn regex_part(pattern: &str) -> Option<String> {
+    let (parts, any_case) = regex_parts(pattern)?;
+    let longest = parts.into_iter().map(|(text, _)| text).max_by_key(String::len);
+    longest.filter(|_| !any_case)
+}
+
 /// The texts that are in whatever a regular expression matches, each with whether it stands between ends of words; and
 /// whether their case does not matter. `None` where the expression is not simple enough to tell.
 fn regex_parts(pattern: &str) -> Option<(Vec<(String, bool)>, bool)> {

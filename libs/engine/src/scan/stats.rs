@@ -26,6 +26,8 @@ pub struct ScanStats {
     pub row_groups: u64,
     /// Those left out because the index knows that no row in them can pass the filters.
     pub row_groups_by_index: u64,
+    /// Those that were not read because the same was asked of them before: no row passed, or no more than their number is wanted.
+    pub row_groups_by_memory: u64,
     /// Those left out because enough later (or earlier) rows were found.
     pub row_groups_by_order: u64,
     /// Those that were read.

@@ -1,14 +1,24 @@
 //! One part of a scan: piece after piece, row group after row group.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+    sync::Arc,
+};
 
-use arrow::{array::RecordBatch, compute::filter_record_batch, error::ArrowError};
+use arrow::{
+    array::{BooleanBufferBuilder, RecordBatch, RecordBatchOptions},
+    buffer::BooleanBuffer,
+    compute::filter_record_batch,
+    datatypes::Schema,
+    error::ArrowError,
+};
 use bytes::Bytes;
-use chunk::{Filter, Keep, Read, Tail};
+use chunk::{Filter, Keep, READ_BATCH_ROWS, Read, Tail};
 use datafusion::error::{DataFusionError, Result};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
-use types::Timestamp;
+use types::{Offset, Timestamp};
 use wire::Problem;
 
 use super::{
@@ -16,7 +26,12 @@ use super::{
     filter::{Conjunct, meet_all},
     needs::{TIME, may_lie_in},
 };
-use crate::{ChunkPiece, Piece, chunks::damaged, table::rows_bytes};
+use crate::{
+    ChunkPiece, Piece,
+    chunks::damaged,
+    said::{Met, Question, together},
+    table::rows_bytes,
+};
 
 /// Bytes of a chunk, each with their place in it.
 pub(super) type Parts = Vec<(u64, Bytes)>;
@@ -50,6 +65,8 @@ pub(super) struct OpenChunk {
     pub(super) tail: Arc<Tail>,
     /// Row groups that may hold some.
     pub(super) groups: Vec<usize>,
+    /// Of some of them which rows meet the conditions that stay, as was found before.
+    met: BTreeMap<usize, Met>,
 }
 
 impl Walk {
@@ -145,7 +162,7 @@ impl Scan {
     /// Opens a chunk; with all that is needed of it, or without.
     async fn begin(self: Arc<Self>, piece: ChunkPiece, all: bool) -> Result<Option<Begun>> {
         let Some(chunk) = self.open(piece).await? else { return Ok(None) };
-        let parts = if all { Some(self.fetch(&chunk.piece, &chunk.tail, &chunk.groups).await?) } else { None };
+        let parts = if all { Some(self.fetch(&chunk, &chunk.groups).await?) } else { None };
         Ok(Some(Begun { groups: chunk.groups.iter().copied().collect(), chunk, parts }))
     }
 
@@ -177,19 +194,58 @@ impl Scan {
             stats.row_groups_by_index += skipped;
             stats.chunks_by_index += u64::from(groups.is_empty());
         });
-        let chunk = OpenChunk { piece, tail, groups };
+        let mut chunk = OpenChunk { piece, tail, groups, met: BTreeMap::new() };
+        self.remember(&mut chunk);
         self.scanned.done(chunk.piece.chunk.bytes.saturating_sub(chunk.share() * chunk.count()), true);
         Ok(if chunk.groups.is_empty() { None } else { Some(chunk) })
     }
 
-    async fn fetch(&self, piece: &ChunkPiece, tail: &Tail, groups: &[usize]) -> Result<Parts> {
-        let ranges = tail.ranges(groups, self.columns.as_deref());
-        let fetched = piece.chunks.fetch(&piece.chunk, tail, &ranges).await.map_err(external)?;
-        self.scanned.note(|stats| {
-            stats.chunk_bytes_fetched += fetched.fetched_bytes;
-            stats.requests += fetched.requests;
-        });
-        Ok(fetched.parts)
+    /// Leaves out the row groups of which no row has met the conditions before.
+    fn remember(&self, chunk: &mut OpenChunk) {
+        let Some(question) = self.question.as_ref().filter(|_| chunk.is_whole()) else { return };
+        let asked: Vec<usize> = chunk.groups.iter().copied().filter(|group| self.is_of_times(chunk, *group)).collect();
+        let said = chunk.piece.chunks.said();
+        chunk.met = said.of(&chunk.piece.chunk.key, &asked, question).into_iter().collect();
+        let before = chunk.groups.len();
+        chunk.groups.retain(|group| chunk.met.get(group).is_none_or(|met| met.count() > 0));
+        let left_out = u64::try_from(before - chunk.groups.len()).unwrap_or(0);
+        self.scanned.note(|stats| stats.row_groups_by_memory += left_out);
+    }
+
+    /// Whether all rows of a row group are of times that are asked for.
+    fn is_of_times(&self, chunk: &OpenChunk, group: usize) -> bool {
+        let (first, last) = chunk.times(group);
+        let fixed = self.conditions.iter().take(self.fixed);
+        fixed.filter(|one| one.is_of_time()).all(|one| one.is_met_between(first, last))
+    }
+
+    /// How many rows a row group has, where no more than that is wanted and it is known.
+    fn count(&self, chunk: &OpenChunk, group: usize) -> Option<usize> {
+        let only = self.wanted.as_ref().is_some_and(Vec::is_empty) && self.conditions.len() == self.fixed;
+        chunk.met.get(&group).filter(|_| only).map(Met::count)
+    }
+
+    /// What is read of a row group; `None` for all columns.
+    fn columns(&self, chunk: &OpenChunk, group: usize) -> Option<&[String]> {
+        if chunk.met.contains_key(&group) { self.columns_of_met.as_deref() } else { self.columns.as_deref() }
+    }
+
+    async fn fetch(&self, chunk: &OpenChunk, groups: &[usize]) -> Result<Parts> {
+        let read = groups.iter().copied().filter(|group| self.count(chunk, *group).is_none());
+        let (met, others): (Vec<usize>, Vec<usize>) = read.partition(|group| chunk.met.contains_key(group));
+        let mut parts = Vec::new();
+        for groups in [met, others] {
+            let Some(first) = groups.first() else { continue };
+            let ranges = chunk.tail.ranges(&groups, self.columns(chunk, *first));
+            let piece = &chunk.piece;
+            let fetched = piece.chunks.fetch(&piece.chunk, &chunk.tail, &ranges).await.map_err(external)?;
+            self.scanned.note(|stats| {
+                stats.chunk_bytes_fetched += fetched.fetched_bytes;
+                stats.requests += fetched.requests;
+            });
+            parts.extend(fetched.parts);
+        }
+        Ok(parts)
     }
 
     /// The wanted rows of one row group: those that meet all conditions, and what is asked before and after these.
@@ -209,7 +265,12 @@ impl Scan {
                 return Ok(Vec::new());
             }
         }
-        let ranges = tail.ranges(&[group], self.columns.as_deref());
+        if let Some(count) = self.count(open, group) {
+            self.scanned.note(|stats| stats.row_groups_by_memory += 1);
+            self.scanned.done(open.share(), false);
+            return self.counted(count);
+        }
+        let ranges = tail.ranges(&[group], self.columns(open, group));
         let bytes = ranges.iter().map(|range| range.end - range.start).sum();
         self.scanned.note(|stats| {
             stats.row_groups_read += 1;
@@ -220,7 +281,7 @@ impl Scan {
         let parts = match parts {
             Some(parts) => parts,
             None => {
-                fetched = self.fetch(piece, tail, &[group]).await?;
+                fetched = self.fetch(open, &[group]).await?;
                 &fetched
             }
         };
@@ -232,6 +293,15 @@ impl Scan {
         rows
     }
 
+    /// So many rows without a column.
+    fn counted(&self, count: usize) -> Result<Vec<RecordBatch>> {
+        let parts = (0..count).step_by(READ_BATCH_ROWS).map(|from| {
+            let options = RecordBatchOptions::new().with_row_count(Some(READ_BATCH_ROWS.min(count - from)));
+            self.out(&RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options)?)
+        });
+        parts.collect()
+    }
+
     fn decode(
         &self,
         open: &OpenChunk,
@@ -241,19 +311,35 @@ impl Scan {
     ) -> Result<Vec<RecordBatch>> {
         // A filter that fails does so inside of the decoder, which would make a defect of the chunk of it.
         let failed: Arc<Mutex<Option<DataFusionError>>> = Arc::default();
-        let named = self.conditions.iter().zip(&self.looked_at);
-        let filters = named.map(|(one, columns)| Filter { columns, keep: keeper(one.clone(), &failed) });
-        let filters = first.into_iter().chain(filters).chain(last).collect();
-        let run = open.piece.from.max(open.piece.chunk.from)..open.piece.chunk.to;
-        let read = Read { groups: &[group], run, columns: self.wanted.as_deref(), filters };
+        let met = open.met.get(&group);
+        // What is said of all rows is worth keeping.
+        let is_of_all = met.is_none() && first.is_none() && open.is_whole() && self.is_of_times(open, group);
+        let question = self.question.as_ref().filter(|_| is_of_all);
+        let said: Noted = Arc::default();
+        let (from, to) = open.times(group);
+        let asked = self.conditions.iter().zip(&self.looked_at).enumerate().filter_map(|(place, (one, columns))| {
+            let is_fixed = place < self.fixed;
+            let is_met = is_fixed && (met.is_some() || one.is_met_between(from, to));
+            let noted = question.filter(|_| is_fixed).map(|_| &said);
+            (!is_met).then(|| Filter { columns, keep: keeper(one.clone(), &failed, noted) })
+        });
+        let filters = first.into_iter().chain(asked).chain(last).collect();
+        let (run, rows) = (open.run(), met.map(Met::bits));
+        let read = Read { groups: &[group], run, rows, columns: self.wanted.as_deref(), filters };
         let batches = open.tail.read(parts, read);
         if let Some(error) = failed.lock().take() {
             return Err(error);
         }
         let batches = batches.map_err(|error| external(damaged(&open.piece.chunk, &error)))?;
+        if let Some(question) = question {
+            open.keep(group, question, &said);
+        }
         batches.iter().map(|batch| self.out(batch)).collect()
     }
 }
+
+/// What conditions say of the rows that are left, one condition after the other.
+type Noted = Arc<Mutex<Vec<BooleanBufferBuilder>>>;
 
 impl OpenChunk {
     /// The first and the last time in a row group.
@@ -273,15 +359,47 @@ impl OpenChunk {
     fn count(&self) -> u64 {
         u64::try_from(self.groups.len()).unwrap_or(0)
     }
+
+    /// The offsets that count.
+    fn run(&self) -> Range<Offset> {
+        self.piece.from.max(self.piece.chunk.from)..self.piece.chunk.to
+    }
+
+    /// Whether these are all that it has.
+    fn is_whole(&self) -> bool {
+        self.run().start <= self.tail.info().first
+    }
+
+    /// Keeps what was said of all rows of a row group.
+    fn keep(&self, group: usize, question: &Arc<Question>, said: &Noted) {
+        let said: Vec<BooleanBuffer> = said.lock().iter_mut().map(BooleanBufferBuilder::finish).collect();
+        let rows = usize::try_from(self.tail.rows(group)).unwrap_or(usize::MAX);
+        if let Some(met) = together(rows, &said) {
+            self.piece.chunks.said().keep(&self.piece.chunk.key, group, question, Met::new(met));
+        }
+    }
 }
 
-fn keeper(one: Conjunct, failed: &Arc<Mutex<Option<DataFusionError>>>) -> Keep {
+fn keeper(one: Conjunct, failed: &Arc<Mutex<Option<DataFusionError>>>, noted: Option<&Noted>) -> Keep {
     let failed = Arc::clone(failed);
-    Box::new(move |batch| {
-        one.meets(&batch).map_err(|error| {
+    let noted = noted.map(|noted| {
+        let mut all = noted.lock();
+        all.push(BooleanBufferBuilder::new(0));
+        (Arc::clone(noted), all.len() - 1)
+    });
+    Box::new(move |batch| match one.meets(&batch) {
+        Ok(met) => {
+            if let Some((noted, place)) = &noted
+                && let Some(own) = noted.lock().get_mut(*place)
+            {
+                own.append_buffer(met.values());
+            }
+            Ok(met)
+        }
+        Err(error) => {
             *failed.lock() = Some(error);
-            ArrowError::ComputeError("a filter failed".to_owned())
-        })
+            Err(ArrowError::ComputeError("a filter failed".to_owned()))
+        }
     })
 }
 

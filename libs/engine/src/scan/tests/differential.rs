@@ -180,6 +180,8 @@ async fn ask(table: Arc<Table>, mut dice: Dice) {
         };
         let found = run_select(&select, tables(&table), Limits::default()).await;
         expected.check("by chunks", answer(&found.unwrap_or_else(|error| panic!("{text}: {error:?}"))));
+        let again = run_select(&select, tables(&table), Limits::default()).await;
+        expected.check("once more", answer(&again.unwrap_or_else(|error| panic!("{text}: {error:?}"))));
         if is_counted(&select) {
             expected.check("by a plan", by_plan(&table, &select).await);
         }
