@@ -25,6 +25,7 @@ mod cache;
 mod chunks;
 mod counts;
 mod distinct;
+mod distinct_ids;
 mod error;
 mod export;
 mod facet;

@@ -22,8 +22,8 @@ use datafusion::{
 };
 
 use crate::{
-    distinct::OrderedGroupsAreWhole, facet::facet, scan::CountersRule, signatures::signatures, templates::templates,
-    yielding::JoinsYield,
+    distinct::OrderedGroupsAreWhole, distinct_ids::DistinctIdsRule, facet::facet, scan::CountersRule,
+    signatures::signatures, templates::templates, yielding::JoinsYield,
 };
 
 /// Rows that an operator hands on at a time.
@@ -59,6 +59,7 @@ fn base() -> SessionState {
         .with_default_features()
         .with_config(config)
         .with_optimizer_rule(Arc::new(CountersRule))
+        .with_optimizer_rule(Arc::new(DistinctIdsRule))
         .with_physical_optimizer_rule(Arc::new(OrderedGroupsAreWhole))
         .with_physical_optimizer_rule(Arc::new(JoinsYield))
         .build();
