@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StringArray, TimestampNanosecondArray},
+    compute::cast,
     datatypes::{
         ArrowTimestampType, DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType,
         TimestampMillisecondType, TimestampNanosecondType,
@@ -89,6 +90,7 @@ pub(crate) fn shown_schema(stored: &Schema, forms: &Forms) -> SchemaRef {
         let of = match field.data_type() {
             DataType::FixedSizeBinary(ID_BYTES) if forms.contains_key(field.name()) => DataType::Utf8,
             DataType::Timestamp(_, zone) => DataType::Timestamp(TimeUnit::Nanosecond, zone.clone()),
+            DataType::Dictionary(_, of) => of.as_ref().clone(),
             _ => return Arc::clone(field),
         };
         Arc::new(Field::new(field.name(), of, field.is_nullable()))
@@ -96,7 +98,7 @@ pub(crate) fn shown_schema(stored: &Schema, forms: &Forms) -> SchemaRef {
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
-/// A batch as readers get it: ids as text, times in nanoseconds, a schema without metadata.
+/// A batch as readers get it: ids and codes as text, times in nanoseconds, a schema without metadata.
 pub(crate) fn show(batch: &RecordBatch, forms: &Forms) -> Result<RecordBatch, ArrowError> {
     let schema = shown_schema(batch.schema_ref(), forms);
     let columns = batch.schema_ref().fields().iter().zip(batch.columns()).map(|(field, column)| {
@@ -104,6 +106,7 @@ pub(crate) fn show(batch: &RecordBatch, forms: &Forms) -> Result<RecordBatch, Ar
             (DataType::FixedSizeBinary(ID_BYTES), Some(form)) => ids::unpack(column.as_fixed_size_binary(), *form)?,
             (DataType::Timestamp(TimeUnit::Millisecond, _), _) => fine::<TimestampMillisecondType>(column)?,
             (DataType::Timestamp(TimeUnit::Microsecond, _), _) => fine::<TimestampMicrosecondType>(column)?,
+            (DataType::Dictionary(_, of), _) => cast(column, of)?,
             _ => Arc::clone(column),
         })
     });

@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc};
 use arrow::{
     array::{AsArray, BooleanArray, RecordBatch},
     buffer::BooleanBuffer,
-    datatypes::{DataType, Int64Type},
+    datatypes::{DataType, Int64Type, Schema},
     error::ArrowError,
 };
 use bytes::Bytes;
@@ -65,6 +65,8 @@ pub enum Opened {
 pub struct Tail {
     info: ChunkInfo,
     footer: ArrowReaderMetadata,
+    /// The same, where texts that lie as codes of a dictionary come as these.
+    coded: ArrowReaderMetadata,
     region: Region,
     bytes: u64,
 }
@@ -158,6 +160,7 @@ impl Tail {
         let rows = metadata.file_metadata().num_rows();
         let footer = ArrowReaderMetadata::try_new(Arc::new(metadata.clone()), reading())
             .map_err(|error| damaged(error.to_string()))?;
+        let coded = coded(&footer).map_err(|error| damaged(error.to_string()))?;
         let mut info = info::summary(pairs, rows, footer.schema())?;
         let region = match body {
             None => Region { groups: of_statistics(&footer, &info), counters: info.counters.clone() },
@@ -176,7 +179,7 @@ impl Tail {
             }
         }
         info.counters = region.counters.clone();
-        Ok(Opened::Tail(Box::new(Self { info, footer, region, bytes: chunk_bytes })))
+        Ok(Opened::Tail(Box::new(Self { info, footer, coded, region, bytes: chunk_bytes })))
     }
 
     /// The chunk's summary.
@@ -309,7 +312,9 @@ impl Tail {
             let shown = move |batch: RecordBatch| keep(show(&batch, &forms)?);
             filters.push(Box::new(ArrowPredicateFn::new(self.mask(Some(columns)), shown)));
         }
-        let mut builder = self.builder(input, what.columns).with_row_groups(what.groups.to_vec());
+        // Of texts that are left out later no more than their codes need be copied.
+        let footer = if filters.is_empty() && what.rows.is_none() { &self.footer } else { &self.coded };
+        let mut builder = self.builder_of(footer, input, what.columns).with_row_groups(what.groups.to_vec());
         if let Some(rows) = what.rows {
             builder = builder.with_row_selection(RowSelection::from_boolean_buffer(rows));
         }
@@ -325,7 +330,16 @@ impl Tail {
         input: R,
         columns: Option<&[String]>,
     ) -> ParquetRecordBatchReaderBuilder<R> {
-        ParquetRecordBatchReaderBuilder::new_with_metadata(input, self.footer.clone())
+        self.builder_of(&self.footer, input, columns)
+    }
+
+    fn builder_of<R: ChunkReader + 'static>(
+        &self,
+        footer: &ArrowReaderMetadata,
+        input: R,
+        columns: Option<&[String]>,
+    ) -> ParquetRecordBatchReaderBuilder<R> {
+        ParquetRecordBatchReaderBuilder::new_with_metadata(input, footer.clone())
             .with_batch_size(READ_BATCH_ROWS)
             .with_projection(self.mask(columns))
     }
@@ -340,6 +354,23 @@ impl Tail {
 /// Columns are what Parquet says of them: what Arrow's writers add about them can be had from none of our types.
 fn reading() -> ArrowReaderOptions {
     ArrowReaderOptions::new().with_skip_arrow_metadata(true)
+}
+
+/// A footer that gives texts as codes where all row groups have a dictionary of them.
+fn coded(footer: &ArrowReaderMetadata) -> Result<ArrowReaderMetadata, ParquetError> {
+    let groups = footer.metadata().row_groups();
+    let is_coded = |place: usize| {
+        groups.iter().all(|group| group.columns().get(place).is_some_and(|of| of.dictionary_page_offset().is_some()))
+    };
+    let fields = footer.schema().fields().iter().enumerate().map(|(place, field)| match field.data_type() {
+        DataType::Utf8 if is_coded(place) => {
+            let of = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+            Arc::new(field.as_ref().clone().with_data_type(of))
+        }
+        _ => Arc::clone(field),
+    });
+    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    ArrowReaderMetadata::try_new(Arc::clone(footer.metadata()), reading().with_schema(schema))
 }
 
 /// What Parquet's statistics say of the row groups of a chunk without a region.
