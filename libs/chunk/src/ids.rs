@@ -1,6 +1,6 @@
 //! 128-bit ids, kept as sixteen bytes where every value of a column is one and all are written in one form.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
     array::{Array, ArrayRef, FixedSizeBinaryArray, StringArray},
@@ -98,12 +98,12 @@ impl Form {
     /// Appends the text of an id.
     fn write(self, id: &[u8], out: &mut Vec<u8>) {
         let pairs = if matches!(self, Self::UpperHex | Self::UpperUuid) { &CAPITAL_PAIRS } else { &SMALL_PAIRS };
-        let parts: &[Range<usize>] =
-            if matches!(self, Self::Uuid | Self::UpperUuid) { &[0..4, 4..6, 6..8, 8..10, 10..16] } else { &[0..16] };
+        // So many bytes between dashes.
+        let parts: &[usize] = if matches!(self, Self::Uuid | Self::UpperUuid) { &[4, 2, 2, 2, 6] } else { &[16] };
         let mut text = [b'-'; 36];
-        let mut at = 0;
+        let (mut bytes, mut at) = (id.iter(), 0);
         for part in parts {
-            for byte in id.get(part.clone()).unwrap_or(&[]) {
+            for byte in bytes.by_ref().take(*part) {
                 text[at..at + 2].copy_from_slice(&pairs[usize::from(*byte)]);
                 at += 2;
             }

@@ -66,9 +66,10 @@ async fn an_open_transaction_neither_holds_the_log_nor_is_lost_with_its_owner() 
     let nothing = SegmentId { number: 0x8000_0009, ..parent.segment };
     let probe = Merge { segment: parent.segment, source: nothing };
     let fenced = stage.bus.call::<MergeSegment>(&parent.container, &probe).await.unwrap_err();
-    assert_eq!(
-        fenced.kind, "Fenced",
-        "it learns from its log that another owner came, and writes no snapshot any more"
+    // Or a chunk of its own has told it before, and its doors are closed.
+    assert!(
+        matches!(fenced.kind.as_str(), "Fenced" | "NoResponders"),
+        "it learns from its log that another owner came, and writes no snapshot any more: {fenced}"
     );
     stage.place(|_| ("b".into(), 3)).await;
     eventually(LONG, async || {
