@@ -156,14 +156,17 @@ impl Language {
     }
 }
 
-/// Runs of an example that the server cuts off: it waits two seconds for a client to show who it is, and a Java that begins while the
-/// machine has much else to do loads its signatures for longer. A pod is started again then, too.
+/// Runs of an example that the server cuts off, or that gives up by itself: either waits two seconds for the other, and a Java that
+/// begins while the machine has much else to do loads its signatures for longer. A pod is started again then, too.
 const RUNS_MAX: usize = 5;
 
 /// Runs the example and answers the last number that it says: the event's sequence.
 fn sequence(language: &Language, home: &Path, dir: &Workdir, credentials: &Value) -> u64 {
     let run = || guide::run(&mut (language.start)(home), dir, credentials);
-    let too_slow = |output: &Output| String::from_utf8_lossy(&output.stderr).contains("Authentication Timeout");
+    let too_slow = |output: &Output| {
+        let said = String::from_utf8_lossy(&output.stderr);
+        ["Authentication Timeout", "connection timed out"].iter().any(|words| said.contains(words))
+    };
     let mut output = run();
     for _ in 1..RUNS_MAX {
         if output.status.success() || !too_slow(&output) {

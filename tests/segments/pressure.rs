@@ -89,8 +89,9 @@ async fn a_recovery_survives_that_its_connection_is_closed_as_too_slow() {
     let mut cluster = Cluster::start_with(options.set(HASTE).set(&set)).await.unwrap();
     let (client, streams) = on(&cluster, "slow", 1).await;
     let writer = client.event_writer(streams.index.clone(), WriterOptions::new("w".parse().unwrap())).await.unwrap();
-    // What does not compress, so that the log is as long as what is written: 8 MB.
-    let filler: Vec<String> = (0..2_000u64).map(|n| crate::bytes::noise(n, 4_000)).collect();
+    // What hardly compresses, so that the log is about as long as what is written: 24 MB. One answer to its reader, of up to
+    // 8 MiB, is then more than the server's socket takes, which the kernel lets grow to 4 MiB.
+    let filler: Vec<String> = (0..6_000u64).map(|n| crate::bytes::noise(n, 4_000)).collect();
     for (number, filler) in filler.into_iter().enumerate() {
         let payload = format!("{{\"msg\":\"k {number}\",\"filler\":\"{filler}\"}}");
         drop(writer.write(Some(&key("k")), payload.into()).await.unwrap());
@@ -107,7 +108,7 @@ async fn a_recovery_survives_that_its_connection_is_closed_as_too_slow() {
     .unwrap();
     cluster.link("segment-store/a").unwrap().mend();
     cluster.wait_until_ready("segment-store/a").await.unwrap();
-    assert_exact(&witness(&client, &streams).await, &Counts::from([("k".to_owned(), 2_000)]));
+    assert_exact(&witness(&client, &streams).await, &Counts::from([("k".to_owned(), 6_000)]));
     cluster.check().unwrap();
 }
 
